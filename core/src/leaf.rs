@@ -1,0 +1,98 @@
+//! The batch leaf: the log's entry, and the chain that ties the batches of a session together.
+
+use crate::canonical::{Canonical, Value, exact, put_bytes, put_uint, short};
+use crate::entry::ENTRY_LEN;
+use crate::hash::{CHAIN_DOMAIN, Hash, tagged};
+use crate::header::BatchHeader;
+use crate::merkle;
+
+/// `prev` of a session's first batch.
+pub const CHAIN_START: Hash = [0; 32];
+
+/// The session chain: SHA-256 over its domain, the chain so far, the header behind its length (u32,
+/// big-endian), and the entries. Computed in the proxy, so a collector cannot drop, reorder or
+/// insert batches unseen.
+pub fn chain_hash(prev: &Hash, header: &[u8], entries: &[u8]) -> Hash {
+    tagged(CHAIN_DOMAIN, &[prev, &(header.len() as u32).to_be_bytes(), header, entries])
+}
+
+/// RFC 6962 leaf hashes of concatenated 90-byte entries; a partial entry at the end is ignored.
+pub fn entry_hashes(entries: &[u8]) -> Vec<Hash> {
+    entries.chunks_exact(ENTRY_LEN).map(merkle::leaf_hash).collect()
+}
+
+/// One batch as the log holds it. Drawn in `docs/format.md`, "Batch leaf".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BatchLeaf<'a> {
+    /// Canonical [`BatchHeader`], as bytes because the chain covers the bytes.
+    pub header: &'a [u8],
+    /// Chain value of the batch before, [`CHAIN_START`] for the first.
+    pub prev: Hash,
+    /// [`chain_hash`] of this batch.
+    pub chain: Hash,
+    /// RFC 6962 root over the entries.
+    pub entries_root: Hash,
+    /// SPIFFE id that delivered the batch, from mTLS; empty where unknown.
+    pub principal: &'a [u8],
+    /// When the collector accepted it, unix nanoseconds.
+    pub received_ns: u64,
+}
+
+impl<'a> BatchLeaf<'a> {
+    /// The header, parsed. It cannot fail on a leaf that came from [`Canonical::decode`].
+    pub fn parse_header(&self) -> Result<BatchHeader<'a>, crate::DecodeError> {
+        BatchHeader::decode(self.header)
+    }
+
+    /// Whether `entries` are the entries of this leaf: count, chain and root all fit.
+    pub fn holds(&self, entries: &[u8]) -> bool {
+        self.parse_header().is_ok_and(|h| h.count as usize * ENTRY_LEN == entries.len())
+            && chain_hash(&self.prev, self.header, entries) == self.chain
+            && merkle::root(&entry_hashes(entries)) == self.entries_root
+    }
+}
+
+const VERSION: u64 = 1;
+
+impl<'a> Canonical<'a> for BatchLeaf<'a> {
+    const NAME: &'static str = "BatchLeaf";
+
+    fn encode_into(&self, out: &mut Vec<u8>) {
+        put_uint(out, 1, VERSION);
+        put_bytes(out, 2, self.header);
+        put_bytes(out, 3, &self.prev);
+        put_bytes(out, 4, &self.chain);
+        put_bytes(out, 5, &self.entries_root);
+        put_bytes(out, 6, self.principal);
+        put_uint(out, 7, self.received_ns);
+    }
+
+    fn field(&mut self, tag: u32, value: Value<'a>) -> Result<bool, &'static str> {
+        match (tag, value) {
+            (1, Value::Varint(v)) if v != VERSION => return Err("unknown version"),
+            (1, Value::Varint(_)) => {}
+            (2, Value::Bytes(b)) => {
+                BatchHeader::decode(b).map_err(|_| "not a batch header")?;
+                self.header = b;
+            }
+            (3, Value::Bytes(b)) => self.prev = exact(b)?,
+            (4, Value::Bytes(b)) => self.chain = exact(b)?,
+            (5, Value::Bytes(b)) => self.entries_root = exact(b)?,
+            (6, Value::Bytes(b)) => self.principal = short(b)?,
+            (7, Value::Varint(v)) => self.received_ns = v,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn validate(&self) -> Result<(), (u32, &'static str)> {
+        let header = self.parse_header().map_err(|_| (2, "missing"))?;
+        if header.seq == 0 && self.prev != CHAIN_START {
+            return Err((3, "not zero in the first batch of a session"));
+        }
+        if header.count == 0 && self.entries_root != merkle::empty_root() {
+            return Err((5, "not the empty root in a batch without entries"));
+        }
+        Ok(())
+    }
+}

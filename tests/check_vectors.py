@@ -1,0 +1,367 @@
+#!/usr/bin/env python3
+"""Recomputes the vectors with the standard library alone: a second implementation of
+docs/format.md in another language. Field numbers and types are read out of meshchain.proto.
+
+    python3 tests/check_vectors.py          exit code 0: all agree, 1: a vector differs
+"""
+
+import hashlib
+import json
+import pathlib
+import re
+import struct
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+ENTRY = struct.Struct(">BB16s8s32s32s")
+
+
+def sha256(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+# --- canonical protobuf ---------------------------------------------------------------------
+
+
+def read_proto(text):
+    """{message: [(tag, name, type, repeated)]}, ascending by tag; enums count as integers."""
+    messages = {}
+    for name, body in re.findall(r"^message (\w+) \{(.*?)^\}", text, re.M | re.S):
+        fields = re.findall(r"^  (repeated )?(\w+) (\w+) = (\d+);", body, re.M)
+        messages[name] = sorted((int(tag), n, kind, bool(rep)) for rep, kind, n, tag in fields)
+    return messages
+
+
+MESSAGES = read_proto((HERE / "meshchain.proto").read_text("utf-8"))
+
+
+def raw(value):
+    """Bytes of a vector's text: hex behind 0x, else UTF-8."""
+    return bytes.fromhex(value[2:]) if value.startswith("0x") else value.encode()
+
+
+def varint(number):
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes(out) + bytes([number])
+
+
+def field(tag, kind, value):
+    if kind in MESSAGES:
+        value = encode(kind, value)
+    elif kind in ("bytes", "string"):
+        value = raw(value)
+    else:
+        return varint(tag << 3) + varint(int(value)) if value else b""
+    return varint(tag << 3 | 2) + varint(len(value)) + value if value else b""
+
+
+def encode(message, values):
+    """The canonical encoding: ascending tags, no defaults."""
+    out = b""
+    for tag, name, kind, repeated in MESSAGES[message]:
+        value = values.get(name)
+        for one in value if repeated else [value]:
+            out += field(tag, kind, one) if one is not None else b""
+    return out
+
+
+# --- digests and trees ----------------------------------------------------------------------
+
+
+def tree_root(leaves):
+    """RFC 6962 section 2.1, over leaf hashes."""
+    if not leaves:
+        return sha256()
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    return sha256(b"\1", tree_root(leaves[:split]), tree_root(leaves[split:]))
+
+
+def leaf_hash(data):
+    return sha256(b"\0", data)
+
+
+def entries_root(entries):
+    whole = len(entries) // 90 * 90
+    return tree_root([leaf_hash(entries[at : at + 90]) for at in range(0, whole, 90)])
+
+
+def hop_part(call):
+    path = re.split(rb"[?#]", raw(call["target"]))[0]
+    texts = [raw(call["request_id"]), raw(call["method"]), raw(call["authority"]), path]
+    part = {"trace_id": call["trace_id"], "span_id": call["span_id"], "status": call["status"]}
+    for name, text in zip(("request_id", "method", "authority", "path"), texts):
+        part[name] = "0x" + text[:1024].hex()
+    if any(len(text) > 1024 for text in texts):
+        framed = b"".join(struct.pack(">I", len(text)) + text for text in texts)
+        part["overflow"] = "0x" + sha256(b"meshchain/overflow/v1\0" + framed).hex()
+    return encode("HopPart", part)
+
+
+def root_of_inclusion(index, size, leaf, proof):
+    """RFC 9162 section 2.1.3.2; None where the length is wrong."""
+    if index >= size:
+        return None
+    fn, sn, root = index, size - 1, leaf
+    for sibling in proof:
+        if sn == 0:
+            return None
+        if fn & 1 or fn == sn:
+            root = sha256(b"\1", sibling, root)
+            while fn and not fn & 1:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            root = sha256(b"\1", root, sibling)
+        fn, sn = fn >> 1, sn >> 1
+    return root if sn == 0 else None
+
+
+def roots_of_consistency(old_size, new_size, old_root, proof):
+    """RFC 9162 section 2.1.4.2, for 0 < old_size < new_size; None where the length is wrong."""
+    path = ([old_root] if old_size & (old_size - 1) == 0 else []) + proof
+    if not path:
+        return None
+    fn, sn = old_size - 1, new_size - 1
+    while fn & 1:
+        fn, sn = fn >> 1, sn >> 1
+    old = new = path[0]
+    for node in path[1:]:
+        if sn == 0:
+            return None
+        if fn & 1 or fn == sn:
+            old, new = sha256(b"\1", node, old), sha256(b"\1", node, new)
+            while fn and not fn & 1:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            new = sha256(b"\1", new, node)
+        fn, sn = fn >> 1, sn >> 1
+    return (old, new) if sn == 0 else None
+
+
+# --- trace contexts -------------------------------------------------------------------------
+
+TRACE, SPAN = "([0-9a-fA-F]{16}|[0-9a-fA-F]{32})", "([0-9a-fA-F]{16})"
+B3 = re.compile(f"{TRACE}-{SPAN}(?:-([01d])(?:-{SPAN})?)?")
+W3C = re.compile("(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.S)
+DENIED, ACCEPTED, DEBUG = 1, 2, 3
+STATES = {"0": DENIED, "false": DENIED, "1": ACCEPTED, "true": ACCEPTED, "d": DEBUG}
+
+
+def b3_multi(headers):
+    trace = re.fullmatch(TRACE, headers.get("x-b3-traceid", ""))
+    span = re.fullmatch(SPAN, headers.get("x-b3-spanid", ""))
+    parent = re.fullmatch(SPAN, headers.get("x-b3-parentspanid", ""))
+    if not trace or not span:
+        return None
+    state = headers.get("x-b3-sampled", "")
+    sampling = STATES.get(state, 0) if state != "d" else 0
+    if headers.get("x-b3-flags") == "1":
+        sampling = DEBUG
+    parent = parent[0] if parent and int(parent[0], 16) else None
+    return trace[0], span[0], parent, sampling
+
+
+def b3_single(headers):
+    match = B3.fullmatch(headers.get("b3", ""))
+    if not match or match[4] and not int(match[4], 16):
+        return None
+    return match[1], match[2], match[4], STATES.get(match[3], 0)
+
+
+def w3c(headers):
+    match = W3C.fullmatch(headers.get("traceparent", ""))
+    if not match or match[1] == "00" and match[5]:
+        return None
+    return match[2], match[3], None, ACCEPTED if int(match[4], 16) & 1 else DENIED
+
+
+def context_of(headers):
+    """The first valid form, as the vectors write it; None where there is none."""
+    for form in (b3_multi, b3_single, w3c):
+        found = form(headers)
+        if found and int(found[0], 16) and int(found[1], 16):
+            trace, span, parent, sampling = found
+            return {
+                "trace_id": trace.lower().zfill(32),
+                "span_id": span.lower(),
+                "parent_span_id": parent and parent.lower(),
+                "sampling": sampling,
+            }
+    return None
+
+
+# --- one check per format -------------------------------------------------------------------
+
+
+def same(what, ours, theirs):
+    ours = ours.hex() if isinstance(ours, bytes) else ours
+    assert ours == theirs, f"{what}: {ours} here, {theirs} in the file"
+
+
+def check_hop(vector):
+    encoded = hop_part(vector["input"])
+    same("encoded", encoded, vector["encoded"])
+    same("digest", sha256(b"meshchain/hop/v1\0", encoded), vector["digests"]["hop"])
+
+
+def check_own(vector):
+    encoded = encode("OwnPart", vector["input"])
+    same("encoded", encoded, vector["encoded"])
+    hop = bytes.fromhex(vector["input"]["hop_digest"])
+    same("digest", sha256(b"meshchain/span/v1\0", hop, encoded), vector["digests"]["span"])
+
+
+def check_entry(vector):
+    i = vector["input"]
+    parts = (bytes.fromhex(i[n]) for n in ("trace_id", "span_id", "hop_digest", "span_digest"))
+    same("encoded", ENTRY.pack(1, i["side"], *parts), vector["encoded"])
+
+
+def check_chain(vector):
+    prev, chains, roots = bytes(32), [], []
+    for batch in vector["input"]["batches"]:
+        header, entries = raw(batch["header"]), raw(batch["entries"])
+        length = struct.pack(">I", len(header))
+        prev = sha256(b"meshchain/chain/v1\0", prev, length, header, entries)
+        chains.append(prev.hex())
+        roots.append(entries_root(entries).hex())
+    same("chain", chains, vector["digests"]["chain"])
+    same("entries root", roots, vector["digests"]["entries_root"])
+
+
+def check_leaf(vector):
+    i = vector["input"]
+    encoded = encode("BatchLeaf", i)
+    same("encoded", encoded, vector["encoded"])
+    same("leaf hash", leaf_hash(encoded), vector["digests"]["leaf"])
+    entries, header = raw(i["entries"]), raw(i["header"])
+    same("entries root", "0x" + entries_root(entries).hex(), i["entries_root"])
+    length = struct.pack(">I", len(header))
+    chain = sha256(b"meshchain/chain/v1\0", raw(i["prev"]), length, header, entries)
+    same("chain", "0x" + chain.hex(), i["chain"])
+
+
+def check_log(vector):
+    leaves = [leaf_hash(bytes.fromhex(leaf)) for leaf in vector["input"]["leaves"]]
+    roots = [tree_root(leaves[:size]).hex() for size in vector["input"]["sizes"]]
+    same("roots", roots, vector["digests"]["roots"])
+
+
+def check_log_id(vector):
+    origin = vector["input"]["origin"].encode()
+    same("log id", sha256(b"meshchain/log/v1\0", origin), vector["digests"]["log_id"])
+
+
+def check_inclusion(vector):
+    i = vector["input"]
+    proof = [bytes.fromhex(h) for h in i["proof"]]
+    root = root_of_inclusion(i["index"], i["size"], bytes.fromhex(i["leaf_hash"]), proof)
+    holds = root is not None and root.hex() == i["root"]
+    same("verdict", holds, vector["valid"])
+
+
+def check_consistency(vector):
+    i = vector["input"]
+    old, new = bytes.fromhex(i["old_root"]), bytes.fromhex(i["new_root"])
+    proof = [bytes.fromhex(h) for h in i["proof"]]
+    if i["old_size"] == 0:
+        holds = not proof and old == tree_root([])
+    elif i["old_size"] >= i["new_size"]:
+        holds = not proof and (i["old_size"], old) == (i["new_size"], new)
+    else:
+        holds = roots_of_consistency(i["old_size"], i["new_size"], old, proof) == (old, new)
+    same("verdict", holds, vector["valid"])
+
+
+def check_context(vector):
+    headers = {}
+    for name, value in vector["input"]["headers"]:
+        headers.setdefault(name, value)
+    same("context", context_of(headers), vector.get("context"))
+
+
+def check_bundle(vector):
+    entries = [raw(entry) for entry in vector["input"]["entries"]]
+    bundle = b"".join(struct.pack(">H", len(e)) + e for e in entries)
+    same("encoded", bundle, vector["encoded"])
+
+
+def check_tile_name(vector):
+    i = vector["input"]
+    digits = str(i["index"])
+    digits = digits.zfill(-(-len(digits) // 3) * 3)
+    path = "/x".join(digits[at : at + 3] for at in range(0, len(digits), 3))
+    path = "x" + path if len(digits) > 3 else path
+    head, _, tail = path.rpartition("/x")
+    path = f"{head}/{tail}" if head else path
+    partial = f".p/{i['width']}" if i["width"] < 256 else ""
+    same("path", f"tile/{i['level']}/{path}{partial}", vector["text"])
+
+
+def message(name):
+    return lambda vector: same("encoded", encode(name, vector["input"]), vector["encoded"])
+
+
+CHECKS = {
+    "hop": check_hop,
+    "own": check_own,
+    "record": message("SpanRecord"),
+    "entry": check_entry,
+    "header": message("BatchHeader"),
+    "chain": check_chain,
+    "leaf": check_leaf,
+    "batch": message("Batch"),
+    "log": check_log,
+    "log-id": check_log_id,
+    "inclusion": check_inclusion,
+    "consistency": check_consistency,
+    "context": check_context,
+    "bundle": check_bundle,
+    "tile-name": check_tile_name,
+}
+# Signed texts, and what holds them: the standard library has no Ed25519. Rust checks these.
+ELSEWHERE = {"note", "checkpoint", "tlog-proof", "evidence"}
+# Formats whose refusals are recomputed too.
+VERDICTS = {"inclusion", "consistency", "context"}
+
+
+def load():
+    """(name, vector) of every file."""
+    for path in sorted((HERE / "vectors").iterdir()):
+        yield path.name, json.loads(path.read_text("utf-8"))
+
+
+def check(vector):
+    """True where the vector was recomputed, False where only its format is known here.
+
+    Refusals are Rust's to check, but for proofs and contexts.
+    """
+    kind = vector["format"]
+    if kind not in CHECKS:
+        assert kind in ELSEWHERE, f"unknown format {kind}"
+        return False
+    if not vector["valid"] and kind not in VERDICTS:
+        assert vector["error"], "refused for no reason"
+        return False
+    CHECKS[kind](vector)
+    return True
+
+
+def main():
+    recomputed, failed = 0, 0
+    for name, vector in load():
+        try:
+            recomputed += check(vector)
+        except AssertionError as error:
+            failed += 1
+            print(f"{name}: {error}", file=sys.stderr)
+    print(f"{recomputed} vectors recomputed, {failed} differ")
+    return 1 if failed or not recomputed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

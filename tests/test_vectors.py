@@ -1,0 +1,24 @@
+"""pytest over check_vectors.py: one test per vector file."""
+
+import check_vectors
+import pytest
+
+VECTORS = list(check_vectors.load())
+
+
+@pytest.mark.parametrize("vector", [v for _, v in VECTORS], ids=[n for n, _ in VECTORS])
+def test_vector(vector):
+    check_vectors.check(vector)
+
+
+def test_every_format_is_recomputed():
+    recomputed = {v["format"] for _, v in VECTORS if check_vectors.check(v)}
+    assert recomputed == set(check_vectors.CHECKS)
+
+
+def test_a_difference_is_noticed():
+    for _, vector in VECTORS:
+        if vector["valid"] and vector.get("encoded"):
+            altered = dict(vector, encoded=vector["encoded"][:-1] + "x")
+            with pytest.raises(AssertionError):
+                check_vectors.check(altered)

@@ -1,0 +1,10 @@
+//! Tests across the crates, one binary.
+
+mod arbitrary;
+mod canonical;
+mod document;
+mod hostile;
+mod merkle;
+mod published;
+mod strict;
+mod vectors;

@@ -1,0 +1,126 @@
+"""What a mesh consists of: organisations, services and pods. Declarations only; mesh.py runs them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class WasmFilter:
+    """A proxy-wasm module for both directions of every sidecar, as a WasmPlugin delivers it."""
+
+    module: Path
+    plugin_config: dict = field(default_factory=dict)  # reaches the plugin as a JSON string
+    name: str = "meshchain"
+    root_id: str = "meshchain"
+    vm_id: str = "meshchain"
+    failure_policy: str = "FAIL_OPEN"  # or FAIL_CLOSED, FAIL_RELOAD
+    env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Zipkin:
+    """Istio's Zipkin tracing provider, reached in plain text."""
+
+    port: int
+    address: str = "127.0.0.1"
+    sampling_percent: float = 100.0
+
+
+@dataclass(frozen=True)
+class Organisation:
+    """One mesh of its own: its trust domain (root CA), filter and tracing."""
+
+    name: str
+    trust_domain: str
+    mesh_id: str
+    cluster_id: str
+    wasm: WasmFilter | None = None
+    tracing: Zipkin | None = None
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The pods of a service that a DestinationRule calls by one name; the weights of a service sum to 100."""
+
+    name: str
+    pods: tuple[str, ...]
+    weight: int
+
+
+@dataclass(frozen=True)
+class Service:
+    """A Kubernetes Service; give either `pods` or `subsets`.
+
+    `visible_to`: the one organisation whose sidecars know it (exportTo); None: all of them. So two
+    organisations can each have a service of the same name.
+    """
+
+    name: str
+    namespace: str
+    port: int
+    pods: tuple[str, ...] = ()
+    subsets: tuple[Subset, ...] = ()
+    visible_to: str | None = None
+
+    @property
+    def host(self) -> str:
+        return f"{self.name}.{self.namespace}.svc.cluster.local"
+
+    @property
+    def cluster_name(self) -> str:
+        """The cluster of all its pods, as Istio names it."""
+        return f"outbound|{self.port}||{self.host}"
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One workload instance: an application and its sidecar, or a gateway.
+
+    `command` makes the application's argv from the port it must listen on (127.0.0.1); with
+    `app_port` instead, something that already listens there is the application. A pod with neither
+    must be a gateway: `gateway_to` names the service that all its requests go to.
+    `inbound_only`: the sidecar has no outbound listener (a collector's pod).
+    """
+
+    name: str
+    workload: str
+    namespace: str
+    service_account: str
+    organisation: str
+    command: Callable[[int], list[str]] | None = None
+    app_port: int | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    port: int = 9080  # the service port it serves, as in `inbound|9080||`
+    labels: dict[str, str] = field(default_factory=dict)
+    gateway_to: str | None = None
+    gateway_direction: str = "UNSPECIFIED"  # traffic_direction of a gateway's listener
+    inbound_only: bool = False
+
+
+@dataclass(frozen=True)
+class Topology:
+    organisations: tuple[Organisation, ...]
+    services: tuple[Service, ...]
+    pods: tuple[Pod, ...]
+
+    def check(self) -> None:
+        """Raises ValueError if a name is used twice or refers to nothing."""
+        pods, organisations = {p.name for p in self.pods}, {o.name for o in self.organisations}
+        if len(pods) != len(self.pods) or len(organisations) != len(self.organisations):
+            raise ValueError("two pods or two organisations have the same name")
+        for service in self.services:
+            for pod in [*service.pods, *(p for s in service.subsets for p in s.pods)]:
+                if pod not in pods:
+                    raise ValueError(f"service {service.name} names pod {pod}, which does not exist")
+            if bool(service.pods) == bool(service.subsets):
+                raise ValueError(f"service {service.name} needs either pods or subsets")
+            if service.subsets and sum(s.weight for s in service.subsets) != 100:
+                raise ValueError(f"the weights of service {service.name} do not sum to 100")
+        for pod in self.pods:
+            if pod.organisation not in organisations:
+                raise ValueError(f"pod {pod.name} is of organisation {pod.organisation}, which does not exist")
+            if [pod.command, pod.app_port, pod.gateway_to].count(None) != 2:
+                raise ValueError(f"pod {pod.name} needs one of command, app_port and gateway_to")
+            if pod.gateway_to and pod.gateway_to not in {s.name for s in self.services}:
+                raise ValueError(f"gateway {pod.name} leads to {pod.gateway_to}, which does not exist")

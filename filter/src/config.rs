@@ -1,0 +1,237 @@
+//! The filter's configuration: the JSON of `pluginConfig`.
+//!
+//! A filter must never block a pod, so parsing never fails the VM: a value of the wrong kind turns
+//! the filter off, an unknown key is ignored, and either is logged and reported in heartbeats.
+
+use serde_json::{Map, Value};
+
+/// What a record shows of the path; what is hashed never changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PathPrivacy {
+    /// The path, without its query.
+    #[default]
+    StripQuery,
+    /// Path and query.
+    Keep,
+    /// SHA-256 of the path.
+    Hash,
+    /// Nothing.
+    Drop,
+}
+
+/// A valid configuration. Each field is the key of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Envoy cluster of the collector. Default: Istio's name for port 8080 of the Service
+    /// `meshchain-collector` in the namespace `meshchain`.
+    pub collector_cluster: String,
+    /// `:authority` of the POSTs. Default: host and port as the cluster's name states them.
+    pub collector_authority: String,
+    /// `:path` of the POSTs. Default `/v1/batches`.
+    pub collector_path: String,
+    /// `payload`: `record` (default) sends span records with the digests, `digest` only digests.
+    pub records: bool,
+    /// `context`: `auto` (default) starts a child span where no tracer does, `never` leaves the
+    /// trace headers alone.
+    pub child_spans: bool,
+    /// What records show of the path. Default `strip-query`.
+    pub path_privacy: PathPrivacy,
+    /// Milliseconds between looks at the queue. Default 250, 10 to 60000.
+    pub tick_ms: u64,
+    /// Calls that fill a batch before its tick. Default 512, 1 to 10000.
+    pub batch_spans: u32,
+    /// Bytes that wait for the collector at most, per VM. Default 4 MiB, 64 KiB to 256 MiB.
+    pub queue_bytes: usize,
+    /// Seconds of silence before a heartbeat. Default 30, 1 to 3600.
+    pub heartbeat_s: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let service = "meshchain-collector.meshchain.svc.cluster.local";
+        Self {
+            collector_cluster: format!("outbound|8080||{service}"),
+            collector_authority: format!("{service}:8080"),
+            collector_path: "/v1/batches".to_owned(),
+            records: true,
+            child_spans: true,
+            path_privacy: PathPrivacy::default(),
+            tick_ms: 250,
+            batch_spans: 512,
+            queue_bytes: 4 << 20,
+            heartbeat_s: 30,
+        }
+    }
+}
+
+/// Result of parsing: the configuration, or why the filter is off; and what was ignored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// The configuration, or the fault that turns the filter off.
+    pub config: Result<Config, String>,
+    /// Faults that do not: unknown keys.
+    pub notices: Vec<String>,
+}
+
+/// Longest notice in bytes, and most notices, so that a header keeps its bounds.
+const MAX_NOTICE: usize = 120;
+const MAX_NOTICES: usize = 8;
+
+/// Parses `pluginConfig`; an empty one is all defaults.
+pub fn parse(bytes: &[u8]) -> Parsed {
+    let mut notices = Vec::new();
+    let config = read(bytes, &mut notices);
+    notices.truncate(MAX_NOTICES);
+    Parsed { config, notices }
+}
+
+fn read(bytes: &[u8], notices: &mut Vec<String>) -> Result<Config, String> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Config::default());
+    }
+    let value: Value = serde_json::from_slice(bytes).map_err(|e| format!("not JSON: {e}"))?;
+    let Value::Object(map) = value else {
+        return Err("not a JSON object".to_owned());
+    };
+    let mut config = Config::default();
+    if let Some(cluster) = text(&map, "collector_cluster")? {
+        config.collector_authority = authority_of(&cluster);
+        config.collector_cluster = cluster;
+    }
+    if let Some(authority) = text(&map, "collector_authority")? {
+        config.collector_authority = authority;
+    }
+    if let Some(path) = text(&map, "collector_path")? {
+        config.collector_path = path;
+    }
+    let payload = choice(&map, "payload", &[("record", true), ("digest", false)])?;
+    config.records = payload.unwrap_or(config.records);
+    let context = choice(&map, "context", &[("auto", true), ("never", false)])?;
+    config.child_spans = context.unwrap_or(config.child_spans);
+    let privacy = [
+        ("strip-query", PathPrivacy::StripQuery),
+        ("keep", PathPrivacy::Keep),
+        ("hash", PathPrivacy::Hash),
+        ("drop", PathPrivacy::Drop),
+    ];
+    config.path_privacy = choice(&map, "path_privacy", &privacy)?.unwrap_or_default();
+    config.tick_ms = number(&map, "tick_ms", 10, 60_000)?.unwrap_or(config.tick_ms);
+    let spans = number(&map, "batch_spans", 1, meshchain_core::header::MAX_ENTRIES.into())?;
+    config.batch_spans = spans.map_or(config.batch_spans, |n| n as u32);
+    let queue = number(&map, "queue_bytes", 64 << 10, 256 << 20)?;
+    config.queue_bytes = queue.map_or(config.queue_bytes, |n| n as usize);
+    config.heartbeat_s = number(&map, "heartbeat_s", 1, 3600)?.unwrap_or(config.heartbeat_s);
+    notices.extend(map.keys().filter(|key| !KEYS.contains(&key.as_str())).map(|key| {
+        let mut notice = format!("unknown key {key:?} is ignored");
+        let end = (0..=MAX_NOTICE.min(notice.len())).rev().find(|&at| notice.is_char_boundary(at));
+        notice.truncate(end.unwrap_or(0));
+        notice
+    }));
+    Ok(config)
+}
+
+const KEYS: [&str; 10] = [
+    "collector_cluster",
+    "collector_authority",
+    "collector_path",
+    "payload",
+    "context",
+    "path_privacy",
+    "tick_ms",
+    "batch_spans",
+    "queue_bytes",
+    "heartbeat_s",
+];
+
+fn text(map: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
+    match map.get(key) {
+        None => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
+        Some(other) => Err(format!("{key} must be a text, not {other}")),
+    }
+}
+
+fn choice<T: Copy>(
+    map: &Map<String, Value>,
+    key: &str,
+    choices: &[(&str, T)],
+) -> Result<Option<T>, String> {
+    let Some(given) = map.get(key) else {
+        return Ok(None);
+    };
+    let found = choices.iter().find(|(name, _)| given.as_str() == Some(name));
+    let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    found.map(|(_, value)| Some(*value)).ok_or_else(|| format!("{key} is none of {}", names()))
+}
+
+/// A whole number within bounds; istiod may print it with a fraction of 0.
+fn number(
+    map: &Map<String, Value>,
+    key: &str,
+    least: u64,
+    most: u64,
+) -> Result<Option<u64>, String> {
+    let Some(given) = map.get(key) else {
+        return Ok(None);
+    };
+    let whole = given.as_f64().filter(|n| n.fract() == 0.0 && *n >= 0.0).map(|n| n as u64);
+    let within = whole.filter(|n| (least..=most).contains(n));
+    within.map(Some).ok_or_else(|| format!("{key} must be a whole number from {least} to {most}"))
+}
+
+/// `host:port` out of Istio's `outbound|port|subset|host`; other names stand for themselves.
+fn authority_of(cluster: &str) -> String {
+    let parts: Vec<&str> = cluster.split('|').collect();
+    match parts.as_slice() {
+        ["outbound", port, _, host] => format!("{host}:{port}"),
+        _ => cluster.to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_configuration_is_the_defaults() {
+        for empty in ["", " \n", "{}"] {
+            assert_eq!(parse(empty.as_bytes()).config, Ok(Config::default()), "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let parsed = parse(
+            br#"{"collector_cluster": "outbound|9000||c.ns.svc", "collector_path": "/x",
+                 "payload": "digest", "context": "never", "path_privacy": "hash", "tick_ms": 100.0,
+                 "batch_spans": 7, "queue_bytes": 65536, "heartbeat_s": 2}"#,
+        );
+        let config = parsed.config.unwrap();
+        assert_eq!(config.collector_authority, "c.ns.svc:9000");
+        assert_eq!((config.records, config.child_spans), (false, false));
+        assert_eq!(config.path_privacy, PathPrivacy::Hash);
+        assert_eq!((config.tick_ms, config.batch_spans), (100, 7));
+        assert_eq!((config.queue_bytes, config.heartbeat_s), (65536, 2));
+        assert!(parsed.notices.is_empty());
+    }
+
+    #[test]
+    fn an_unknown_key_is_noted_and_a_bad_value_turns_the_filter_off() {
+        let parsed = parse(br#"{"tik_ms": 1}"#);
+        assert!(parsed.config.is_ok());
+        assert_eq!(parsed.notices, [r#"unknown key "tik_ms" is ignored"#]);
+        for bad in [
+            "[]",
+            "{",
+            r#"{"tick_ms": "1"}"#,
+            r#"{"tick_ms": 1}"#,
+            r#"{"tick_ms": 10.5}"#,
+            r#"{"payload": "all"}"#,
+            r#"{"collector_cluster": 5}"#,
+            r#"{"collector_path": ""}"#,
+        ] {
+            assert!(parse(bad.as_bytes()).config.is_err(), "{bad} was accepted");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The proxy, as the filter sees it. This file alone names host calls.
+//!
+//! Reads go through the raw ABI (proxy-wasm 0.2.1): the SDK's wrappers panic on any status they do
+//! not expect, and copy every header. A call that fails here has no result and no other effect.
+
+use crate::headers::HeaderMap;
+
+/// How grave a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// For the record.
+    Info,
+    /// Something is lost or ignored, and counted.
+    Warn,
+}
+
+/// Kind of an Envoy metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// A POST to the collector.
+#[derive(Debug, Clone, Copy)]
+pub struct Post<'a> {
+    /// Envoy cluster.
+    pub cluster: &'a str,
+    /// `:authority`.
+    pub authority: &'a str,
+    /// `:path`.
+    pub path: &'a str,
+    /// Body.
+    pub body: &'a [u8],
+}
+
+/// What the filter needs from the proxy; tests stand in for it natively.
+pub trait Host {
+    /// Headers of the current stream's request.
+    fn request_headers(&self) -> HeaderMap;
+    /// Replaces a header of the current stream's request.
+    fn set_request_header(&self, name: &str, value: &[u8]);
+    /// An attribute; `path` has a 0 byte between its elements.
+    fn property(&self, path: &str) -> Option<Vec<u8>>;
+    /// Unix nanoseconds.
+    fn now_ns(&self) -> u64;
+    /// Random bytes of the platform.
+    fn random(&self, out: &mut [u8]);
+    /// Starts an HTTP call; its token, or `None` where the cluster is unknown.
+    fn post(&self, post: &Post<'_>) -> Option<u32>;
+    /// Status of the call being answered; `None` where it was reset.
+    fn response_status(&self) -> Option<u16>;
+    /// Writes to the proxy's log.
+    fn log(&self, level: Level, message: &str);
+    /// Defines a metric; its id, or `None`.
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32>;
+    /// Adds to a counter.
+    fn add_to_metric(&self, id: u32, by: u64);
+    /// Sets a gauge.
+    fn set_metric(&self, id: u32, value: u64);
+}
+
+/// The proxy that runs this module.
+#[cfg(target_arch = "wasm32")]
+pub struct Proxy;
+
+#[cfg(target_arch = "wasm32")]
+mod abi {
+    #[link(wasm_import_module = "env")]
+    unsafe extern "C" {
+        pub(super) fn proxy_get_header_map_pairs(
+            map: u32,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub(super) fn proxy_replace_header_map_value(
+            map: u32,
+            name: *const u8,
+            name_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
+        pub(super) fn proxy_get_property(
+            path: *const u8,
+            path_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub(super) fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+        pub(super) fn proxy_define_metric(
+            kind: u32,
+            name: *const u8,
+            size: usize,
+            id: *mut u32,
+        ) -> u32;
+        pub(super) fn proxy_increment_metric(id: u32, by: i64) -> u32;
+        pub(super) fn proxy_record_metric(id: u32, value: u64) -> u32;
+        pub(super) fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+mod proxy {
+    use super::{HeaderMap, Host, Level, MetricKind, Post, Proxy, abi};
+    use std::time::Duration;
+
+    const OK: u32 = 0;
+    const REQUEST_HEADERS: u32 = 0;
+    const CALL_RESPONSE_HEADERS: u32 = 6;
+    /// A collector that takes longer has a problem; the batch is kept and sent again.
+    const POST_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// Takes over a buffer that the host allocated in this VM.
+    fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
+        let (mut data, mut size) = (std::ptr::null_mut(), 0);
+        if call(&mut data, &mut size) != OK || data.is_null() {
+            return None;
+        }
+        // SAFETY: the host filled a buffer of `size` bytes that `proxy_on_memory_allocate` made as
+        // a boxed slice of just that size, and gave it away.
+        Some(unsafe { Vec::from_raw_parts(data, size, size) })
+    }
+
+    fn header_map(map: u32) -> HeaderMap {
+        // SAFETY: both pointers are valid for writes during the call.
+        let pairs =
+            returned(|data, size| unsafe { abi::proxy_get_header_map_pairs(map, data, size) });
+        HeaderMap::new(pairs.unwrap_or_default())
+    }
+
+    // SAFETY, for every block below: the pointers stand for live slices or locals of the lengths
+    // given, and the host keeps none of them past the call.
+    impl Host for Proxy {
+        fn request_headers(&self) -> HeaderMap {
+            header_map(REQUEST_HEADERS)
+        }
+
+        fn set_request_header(&self, name: &str, value: &[u8]) {
+            unsafe {
+                abi::proxy_replace_header_map_value(
+                    REQUEST_HEADERS,
+                    name.as_ptr(),
+                    name.len(),
+                    value.as_ptr(),
+                    value.len(),
+                );
+            }
+        }
+
+        fn property(&self, path: &str) -> Option<Vec<u8>> {
+            returned(|data, size| unsafe {
+                abi::proxy_get_property(path.as_ptr(), path.len(), data, size)
+            })
+        }
+
+        fn now_ns(&self) -> u64 {
+            let mut time = 0;
+            unsafe { abi::proxy_get_current_time_nanoseconds(&mut time) };
+            time
+        }
+
+        fn random(&self, out: &mut [u8]) {
+            if getrandom::fill(out).is_err() {
+                self.log(Level::Warn, "meshchain: no randomness from the host; ids may repeat");
+            }
+        }
+
+        fn post(&self, post: &Post<'_>) -> Option<u32> {
+            let headers = vec![
+                (":method", "POST"),
+                (":path", post.path),
+                (":authority", post.authority),
+                ("content-type", meshchain_wire::CONTENT_TYPE),
+            ];
+            let (body, trailers) = (Some(post.body), vec![]);
+            proxy_wasm::hostcalls::dispatch_http_call(
+                post.cluster,
+                headers,
+                body,
+                trailers,
+                POST_TIMEOUT,
+            )
+            .ok()
+        }
+
+        fn response_status(&self) -> Option<u16> {
+            let headers = header_map(CALL_RESPONSE_HEADERS);
+            std::str::from_utf8(headers.get(b":status")?).ok()?.parse().ok()
+        }
+
+        fn log(&self, level: Level, message: &str) {
+            let level = match level {
+                Level::Info => 2,
+                Level::Warn => 3,
+            };
+            unsafe { abi::proxy_log(level, message.as_ptr(), message.len()) };
+        }
+
+        fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
+            let kind = match kind {
+                MetricKind::Counter => 0,
+                MetricKind::Gauge => 1,
+            };
+            let mut id = 0;
+            let status =
+                unsafe { abi::proxy_define_metric(kind, name.as_ptr(), name.len(), &mut id) };
+            (status == OK).then_some(id)
+        }
+
+        fn add_to_metric(&self, id: u32, by: u64) {
+            // The host refuses an increment by 0.
+            if let Some(by) = i64::try_from(by).ok().filter(|&by| by > 0) {
+                unsafe { abi::proxy_increment_metric(id, by) };
+            }
+        }
+
+        fn set_metric(&self, id: u32, value: u64) {
+            unsafe { abi::proxy_record_metric(id, value) };
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! When to send the oldest batch again: one call in flight, back-off with jitter.
+
+/// Shortest pause after a failure, nanoseconds.
+const MIN_PAUSE_NS: u64 = 500_000_000;
+/// Longest pause, nanoseconds.
+const MAX_PAUSE_NS: u64 = 30_000_000_000;
+/// After this long a call that never answered is given up; Envoy ends each after 5 s.
+const LOST_NS: u64 = 60_000_000_000;
+
+/// What an answer means for the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Durable: forget it.
+    Acknowledged,
+    /// The collector will never take it: drop and count it.
+    Refused,
+    /// Keep it and send it again.
+    Retry,
+}
+
+/// The verdict on an HTTP status; `None` stands for a reset.
+///
+/// Only the statuses by which the collector judges a batch itself are final. 401, 403 and 404 come
+/// from what stands before it, and are cured by an admin without loss.
+pub fn verdict(status: Option<u16>) -> Verdict {
+    match status {
+        Some(200..=299) => Verdict::Acknowledged,
+        Some(400 | 409 | 413 | 415 | 422) => Verdict::Refused,
+        _ => Verdict::Retry,
+    }
+}
+
+/// State of the one call in flight.
+#[derive(Debug, Default)]
+pub struct Sender {
+    in_flight: Option<(u32, u64)>,
+    failures: u32,
+    not_before_ns: u64,
+    retried: u64,
+}
+
+impl Sender {
+    /// Whether the oldest batch may be sent now.
+    pub fn ready(&self, now_ns: u64) -> bool {
+        let idle = self.in_flight.is_none_or(|(_, since)| now_ns.saturating_sub(since) > LOST_NS);
+        idle && now_ns >= self.not_before_ns
+    }
+
+    /// A call was started.
+    pub fn sent(&mut self, token: u32, now_ns: u64) {
+        self.retried += u64::from(self.failures > 0);
+        self.in_flight = Some((token, now_ns));
+    }
+
+    /// An answer came; `None` where it is to a call that was given up.
+    pub fn answered(
+        &mut self,
+        token: u32,
+        status: Option<u16>,
+        now_ns: u64,
+        jitter: u8,
+    ) -> Option<Verdict> {
+        self.in_flight.take_if(|(expected, _)| *expected == token)?;
+        let verdict = verdict(status);
+        match verdict {
+            Verdict::Retry => self.failed(now_ns, jitter),
+            _ => self.failures = 0,
+        }
+        Some(verdict)
+    }
+
+    /// The call failed, or could not be started. The pause doubles with each failure; between half
+    /// and all of it is waited, by `jitter`.
+    pub fn failed(&mut self, now_ns: u64, jitter: u8) {
+        let pause = (MIN_PAUSE_NS << self.failures.min(6)).min(MAX_PAUSE_NS);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before_ns = now_ns + pause / 2 + pause / 2 * u64::from(jitter) / 255;
+    }
+
+    /// Number of times that a batch was sent again.
+    pub fn retried(&self) -> u64 {
+        self.retried
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_collectors_own_judgement_drops_a_batch() {
+        for status in [400, 409, 413, 415, 422] {
+            assert_eq!(verdict(Some(status)), Verdict::Refused);
+        }
+        for status in
+            [None, Some(401), Some(403), Some(404), Some(408), Some(429), Some(500), Some(503)]
+        {
+            assert_eq!(verdict(status), Verdict::Retry, "{status:?}");
+        }
+        assert_eq!(verdict(Some(200)), Verdict::Acknowledged);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_end_with_success() {
+        let mut sender = Sender::default();
+        let mut now = 0;
+        for _ in 0..20 {
+            assert!(sender.ready(now));
+            sender.sent(1, now);
+            assert!(!sender.ready(now));
+            assert_eq!(sender.answered(1, None, now, 255), Some(Verdict::Retry));
+            assert!(!sender.ready(now));
+            now += MAX_PAUSE_NS;
+        }
+        assert_eq!(sender.retried(), 19);
+        sender.sent(2, now);
+        assert_eq!(sender.answered(1, Some(200), now, 0), None, "an answer to another call");
+        assert_eq!(sender.answered(2, Some(200), now, 0), Some(Verdict::Acknowledged));
+        assert!(sender.ready(now));
+    }
+
+    #[test]
+    fn a_call_that_never_answers_is_given_up() {
+        let mut sender = Sender::default();
+        sender.sent(1, 0);
+        assert!(!sender.ready(LOST_NS));
+        assert!(sender.ready(LOST_NS + 1));
+    }
+}

@@ -1,0 +1,99 @@
+//! A host for native tests: attributes and headers in memory.
+
+use crate::headers::{HeaderMap, serialize};
+use crate::host::{Host, Level, MetricKind, Post};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+#[derive(Default)]
+pub(crate) struct TestHost {
+    pub(crate) headers: RefCell<Vec<(Vec<u8>, Vec<u8>)>>,
+    pub(crate) properties: RefCell<BTreeMap<String, Vec<u8>>>,
+    pub(crate) now_ns: Cell<u64>,
+    pub(crate) posts: RefCell<Vec<Vec<u8>>>,
+    pub(crate) cluster_missing: Cell<bool>,
+    pub(crate) log: RefCell<Vec<String>>,
+    pub(crate) metrics: RefCell<Vec<(String, u64)>>,
+}
+
+impl TestHost {
+    pub(crate) fn with_headers(pairs: &[(&[u8], &[u8])]) -> Self {
+        let host = Self::default();
+        host.set_headers(pairs);
+        host
+    }
+
+    pub(crate) fn set_headers(&self, pairs: &[(&[u8], &[u8])]) {
+        *self.headers.borrow_mut() = pairs.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
+    }
+
+    pub(crate) fn set_number(&self, path: &str, value: u64) {
+        self.set_text(path, &value.to_le_bytes());
+    }
+
+    pub(crate) fn set_text(&self, path: &str, value: &[u8]) {
+        self.properties.borrow_mut().insert(path.to_owned(), value.to_vec());
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        self.metrics.borrow().iter().find(|(n, _)| n == name).map_or(0, |(_, value)| *value)
+    }
+}
+
+impl Host for TestHost {
+    fn request_headers(&self) -> HeaderMap {
+        let headers = self.headers.borrow();
+        serialize(&headers.iter().map(|(n, v)| (n.as_slice(), v.as_slice())).collect::<Vec<_>>())
+    }
+
+    fn set_request_header(&self, name: &str, value: &[u8]) {
+        let mut headers = self.headers.borrow_mut();
+        headers.retain(|(n, _)| n != name.as_bytes());
+        headers.push((name.as_bytes().to_vec(), value.to_vec()));
+    }
+
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
+        self.properties.borrow().get(path).cloned()
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn random(&self, out: &mut [u8]) {
+        out.fill(42);
+    }
+
+    fn post(&self, post: &Post<'_>) -> Option<u32> {
+        if self.cluster_missing.get() {
+            return None;
+        }
+        self.posts.borrow_mut().push(post.body.to_vec());
+        Some(self.posts.borrow().len() as u32)
+    }
+
+    fn response_status(&self) -> Option<u16> {
+        None
+    }
+
+    fn log(&self, _: Level, message: &str) {
+        self.log.borrow_mut().push(message.to_owned());
+    }
+
+    fn define_metric(&self, _: MetricKind, name: &str) -> Option<u32> {
+        self.metrics.borrow_mut().push((name.to_owned(), 0));
+        Some(self.metrics.borrow().len() as u32)
+    }
+
+    fn add_to_metric(&self, id: u32, by: u64) {
+        if let Some((_, value)) = self.metrics.borrow_mut().get_mut(id as usize - 1) {
+            *value += by;
+        }
+    }
+
+    fn set_metric(&self, id: u32, value: u64) {
+        if let Some((_, slot)) = self.metrics.borrow_mut().get_mut(id as usize - 1) {
+            *slot = value;
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The filter's state in one wasm VM, shared by its root contexts and streams.
+
+use crate::capture::{Outcome, RequestPhase, log};
+use crate::config::{Config, parse};
+use crate::context::Tracer;
+use crate::host::{Host, Level, Post};
+use crate::metrics::{Metrics, Other};
+use crate::queue::{Node, Queue};
+use crate::sender::{Sender, Verdict};
+use meshchain_core::DropReason;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// Everything that one VM keeps.
+#[derive(Default)]
+pub struct Vm {
+    /// `None` while the configuration is missing or bad: the filter is off.
+    config: Option<Config>,
+    notices: Vec<String>,
+    session: Option<Session>,
+    tracer: Tracer,
+    sender: Sender,
+    metrics: Metrics,
+    other: Other,
+    last_seal_ns: Option<u64>,
+}
+
+/// Opened at the first call or tick, so that the canary VM, which only runs the configuration, has
+/// none.
+struct Session {
+    queue: Queue,
+    random: ChaCha8Rng,
+}
+
+impl Session {
+    fn open(host: &impl Host) -> Self {
+        let mut seed = [0; 32];
+        host.random(&mut seed);
+        let mut random = ChaCha8Rng::from_seed(seed);
+        Self { queue: Queue::new(bytes(&mut random), node(host)), random }
+    }
+}
+
+fn bytes<const N: usize>(random: &mut ChaCha8Rng) -> [u8; N] {
+    let mut out = [0; N];
+    random.fill_bytes(&mut out);
+    out
+}
+
+fn node(host: &impl Host) -> Node {
+    let text = |path: &str| {
+        let mut text =
+            String::from_utf8_lossy(&host.property(path).unwrap_or_default()).into_owned();
+        text.retain(|c| !c.is_control());
+        let end = (0..=text.len().min(meshchain_core::header::MAX_NAME)).rev();
+        text.truncate(end.into_iter().find(|&at| text.is_char_boundary(at)).unwrap_or(0));
+        text
+    };
+    Node {
+        mesh: text("xds\0node\0metadata\0MESH_ID"),
+        cluster: text("xds\0node\0metadata\0CLUSTER_ID"),
+        namespace: text("xds\0node\0metadata\0NAMESPACE"),
+        workload: text("xds\0node\0metadata\0WORKLOAD_NAME"),
+        pod: text("xds\0node\0metadata\0NAME"),
+        gateway: text("xds\0node\0id").starts_with("router~"),
+    }
+}
+
+impl Vm {
+    /// Takes a configuration; the tick period that it asks for, in milliseconds. Never fails.
+    pub fn configure(&mut self, host: &impl Host, json: &[u8]) -> u64 {
+        let parsed = parse(json);
+        for notice in &parsed.notices {
+            host.log(Level::Warn, &format!("meshchain: configuration: {notice}"));
+        }
+        self.notices = parsed.notices;
+        self.config = match parsed.config {
+            Ok(config) => Some(config),
+            Err(fault) => {
+                host.log(
+                    Level::Warn,
+                    &format!("meshchain: off, the configuration is bad: {fault}"),
+                );
+                self.other.config_errors += 1;
+                None
+            }
+        };
+        self.config.as_ref().map_or(Config::default().tick_ms, |config| config.tick_ms)
+    }
+
+    /// The request phase of a stream.
+    pub fn on_request(&mut self, host: &impl Host) -> Option<RequestPhase> {
+        let config = self.config.as_ref()?;
+        let session = self.session.get_or_insert_with(|| Session::open(host));
+        let gateway = session.queue.node().gateway;
+        let write_span = config.child_spans && self.tracer.leaves_it_to_us();
+        Some(RequestPhase::run(host, gateway, write_span, || bytes(&mut session.random)))
+    }
+
+    /// The end of a stream.
+    pub fn on_log(&mut self, host: &impl Host, phase: Option<RequestPhase>) {
+        let Some(config) = self.config.as_ref() else {
+            return;
+        };
+        let session = self.session.get_or_insert_with(|| Session::open(host));
+        let salt = bytes(&mut session.random);
+        let queue = &mut session.queue;
+        match log(host, config, phase, queue.node().gateway, &mut self.tracer, salt) {
+            Outcome::Call(call) => {
+                queue.push(&call.entry, call.record, call.start_ns, config.queue_bytes);
+                if queue.open_calls() >= config.batch_spans {
+                    queue.seal(call.start_ns, &[]);
+                    self.last_seal_ns = Some(call.start_ns);
+                }
+            }
+            Outcome::Skipped => self.other.skipped += 1,
+            Outcome::Unreadable => queue.drop_calls(DropReason::Unreadable, 1),
+        }
+    }
+
+    /// Seals what is open, or a heartbeat where there was silence for long, and sends.
+    pub fn on_tick(&mut self, host: &impl Host) {
+        if let Some(config) = &self.config {
+            let now = host.now_ns();
+            let session = self.session.get_or_insert_with(|| Session::open(host));
+            let silent_ns = now.saturating_sub(*self.last_seal_ns.get_or_insert(0));
+            let heartbeat = silent_ns >= config.heartbeat_s.saturating_mul(1_000_000_000)
+                && session.queue.front().is_none();
+            if session.queue.open_calls() > 0 || heartbeat {
+                session.queue.seal(now, &self.notices);
+                self.last_seal_ns = Some(now);
+            }
+            self.send(host, now);
+        }
+        self.push_metrics(host);
+    }
+
+    /// The answer to a POST.
+    pub fn on_response(&mut self, host: &impl Host, token: u32, status: Option<u16>) {
+        let now = host.now_ns();
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let [jitter] = bytes(&mut session.random);
+        match self.sender.answered(token, status, now, jitter) {
+            Some(Verdict::Acknowledged) => session.queue.acknowledge(),
+            Some(Verdict::Refused) => {
+                session.queue.refuse();
+                let status = status.unwrap_or(0);
+                let message =
+                    format!("meshchain: the collector refused a batch with status {status}");
+                host.log(Level::Warn, &message);
+            }
+            Some(Verdict::Retry) | None => return,
+        }
+        self.send(host, now);
+    }
+
+    fn send(&mut self, host: &impl Host, now: u64) {
+        let (Some(config), Some(session)) = (&self.config, &mut self.session) else {
+            return;
+        };
+        let Some(body) = session.queue.front().filter(|_| self.sender.ready(now)) else {
+            return;
+        };
+        let post = Post {
+            cluster: &config.collector_cluster,
+            authority: &config.collector_authority,
+            path: &config.collector_path,
+            body,
+        };
+        match host.post(&post) {
+            Some(token) => self.sender.sent(token, now),
+            None => {
+                let [jitter] = bytes(&mut session.random);
+                self.sender.failed(now, jitter);
+            }
+        }
+    }
+
+    fn push_metrics(&mut self, host: &impl Host) {
+        let queue = self.session.as_ref().map(|session| &session.queue);
+        let counts = queue.map(Queue::counts).unwrap_or_default();
+        let other = Other { retried: self.sender.retried(), ..self.other };
+        self.metrics.push(host, &counts, &other, queue.map_or(0, Queue::bytes));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::test_host::TestHost;
+    use meshchain_core::{BatchHeader, Canonical, Entry, HopPart, OwnPart, Side, SpanRecord};
+    use meshchain_wire::Batch;
+    use prost::Message;
+
+    const REQUEST: &[(&[u8], &[u8])] = &[
+        (b":method", b"GET"),
+        (b":authority", b"reviews:9080"),
+        (b":path", b"/reviews/0?user=x"),
+        (b"x-request-id", b"c4a7"),
+    ];
+
+    fn proxy(direction: u64, seed: u8) -> (Vm, TestHost) {
+        let host = TestHost::with_headers(REQUEST);
+        host.set_number("xds\0listener_direction", direction);
+        host.set_number("response\0code", 200);
+        host.set_number("request\0time", 1_000 + u64::from(seed));
+        host.set_text("response\0code_details", b"via_upstream");
+        host.now_ns.set(1_000_000_000_000);
+        let mut vm = Vm::default();
+        vm.configure(&host, b"");
+        (vm, host)
+    }
+
+    fn call(vm: &mut Vm, host: &TestHost) {
+        let phase = vm.on_request(host);
+        vm.on_log(host, phase);
+    }
+
+    fn posted(vm: &mut Vm, host: &TestHost) -> Batch {
+        vm.on_tick(host);
+        Batch::decode(host.posts.borrow().last().unwrap().as_slice()).unwrap()
+    }
+
+    #[test]
+    fn both_sides_of_a_call_make_the_same_hop_digest() {
+        let (mut client, outbound) = proxy(2, 1);
+        call(&mut client, &outbound);
+        let (mut server, inbound) = proxy(1, 2);
+        *inbound.headers.borrow_mut() = outbound.headers.borrow().clone();
+        call(&mut server, &inbound);
+        let batches = [posted(&mut client, &outbound), posted(&mut server, &inbound)];
+        let entries = batches.each_ref().map(|b| Entry::parse(&b.entries).unwrap());
+        assert_eq!(entries.map(|e| e.side), [Side::Client, Side::Server]);
+        assert_ne!(entries[0].span_id, [0; 8], "the filter started a span");
+        assert_eq!(entries[0].hop_digest, entries[1].hop_digest);
+        assert_ne!(entries[0].span_digest, entries[1].span_digest);
+        for (batch, entry) in batches.iter().zip(&entries) {
+            let record = SpanRecord::decode(&batch.records[0]).unwrap();
+            assert_eq!(record.check(entry), Ok(()));
+            let own = OwnPart::decode(record.own).unwrap();
+            assert_eq!(own.query, b"", "the query stays out unless configured");
+            assert_eq!(HopPart::decode(record.hop).unwrap().path, b"/reviews/0");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_the_clients_own_proxy_never_crossed_the_wire() {
+        let (mut vm, host) = proxy(2, 1);
+        host.set_text("response\0code_details", b"upstream_reset_before_response_started");
+        host.set_number("response\0code", 503);
+        call(&mut vm, &host);
+        let batch = posted(&mut vm, &host);
+        let record = SpanRecord::decode(&batch.records[0]).unwrap();
+        assert_eq!(HopPart::decode(record.hop).unwrap().status, 0);
+    }
+
+    #[test]
+    fn path_privacy_changes_what_is_shown_and_not_the_hop_digest() {
+        let hop_digest = |config: &[u8]| {
+            let (mut vm, host) = proxy(1, 1);
+            vm.configure(&host, config);
+            call(&mut vm, &host);
+            let batch = posted(&mut vm, &host);
+            let entry = Entry::parse(&batch.entries).unwrap();
+            if let Some(record) = batch.records.first() {
+                let record = SpanRecord::decode(record).unwrap();
+                assert_eq!(record.check(&entry), Ok(()));
+                let shown = HopPart::decode(record.hop).unwrap().path;
+                assert_eq!(
+                    shown.is_empty(),
+                    config.ends_with(br#"hash"}"#) || config.ends_with(br#"drop"}"#)
+                );
+            }
+            entry.hop_digest
+        };
+        let configs: [&[u8]; 5] = [
+            b"",
+            br#"{"path_privacy": "keep"}"#,
+            br#"{"path_privacy": "hash"}"#,
+            br#"{"path_privacy": "drop"}"#,
+            br#"{"payload": "digest"}"#,
+        ];
+        let digests = configs.map(hop_digest);
+        assert!(digests.iter().all(|d| *d == digests[0]));
+    }
+
+    #[test]
+    fn a_batch_is_kept_until_it_is_acknowledged_and_silence_makes_heartbeats() {
+        let (mut vm, host) = proxy(1, 1);
+        host.cluster_missing.set(true);
+        call(&mut vm, &host);
+        vm.on_tick(&host);
+        assert!(host.posts.borrow().is_empty());
+        host.cluster_missing.set(false);
+        host.now_ns.set(host.now_ns.get() + 60_000_000_000);
+        let first = posted(&mut vm, &host);
+        vm.on_response(&host, 1, None);
+        host.now_ns.set(host.now_ns.get() + 60_000_000_000);
+        assert_eq!(posted(&mut vm, &host), first);
+        vm.on_response(&host, 2, Some(200));
+        vm.on_tick(&host);
+        vm.on_tick(&host);
+        let beat = BatchHeader::decode(&posted(&mut vm, &host).header).unwrap().seq;
+        assert_eq!((beat, host.posts.borrow().len()), (1, 3), "one heartbeat for one silence");
+        assert_eq!(host.metric("meshchain_acked"), 1);
+        assert_eq!(host.metric("meshchain_retried"), 2);
+    }
+
+    #[test]
+    fn own_traffic_is_skipped_and_a_bad_configuration_turns_the_filter_off() {
+        let (mut vm, host) = proxy(1, 1);
+        host.set_headers(&[
+            (b":method", b"POST"),
+            (b":authority", b"meshchain-collector.meshchain.svc.cluster.local:8080"),
+            (b":path", b"/v1/batches"),
+        ]);
+        call(&mut vm, &host);
+        vm.configure(&host, b"[]");
+        call(&mut vm, &host);
+        vm.on_tick(&host);
+        assert_eq!(host.metric("meshchain_records"), 0);
+        assert_eq!(
+            (host.metric("meshchain_skipped"), host.metric("meshchain_config_errors")),
+            (1, 1)
+        );
+    }
+
+    #[test]
+    fn hostile_headers_become_a_record_without_context() {
+        let (mut vm, host) = proxy(1, 1);
+        let long = vec![0xff; 70_000];
+        host.set_headers(&[
+            (b"x-b3-traceid", &long),
+            (b"x-b3-spanid", b"\xff"),
+            (b"traceparent", b"00-"),
+            (b"b3", b"----"),
+            (b":path", &long),
+            (b"x-request-id", &long),
+        ]);
+        call(&mut vm, &host);
+        let batch = posted(&mut vm, &host);
+        let entry = Entry::parse(&batch.entries).unwrap();
+        assert_eq!((entry.trace_id, entry.span_id), ([0; 16], [0; 8]));
+        assert_eq!(SpanRecord::decode(&batch.records[0]).unwrap().check(&entry), Ok(()));
+    }
+}

@@ -1,0 +1,196 @@
+//! Anchors: what they prove, whether the policy believes it, and whether the chain has the block.
+
+use crate::chain::{BlockAnswer, BlockQuery, ChainView};
+use crate::checkpoint::Checkpoints;
+use crate::evm::{AnchorFact, read_anchor};
+use crate::policy::{AnchorPolicy, LogPolicy, Policy};
+use crate::report::{AnchorReport, Outcome, Step};
+use crate::shown::shown;
+use meshchain_core::evidence::EvmAnchor;
+use meshchain_core::{Checkpoint, TreeHead, hash, merkle};
+
+/// Most anchors of one file that the chain is asked about.
+pub const MAX_LOOKUPS: usize = 32;
+
+/// One anchor, with what its block step needs.
+pub(crate) struct CheckedAnchor<'p> {
+    pub(crate) fact: Option<AnchorFact>,
+    rule: Option<&'p AnchorPolicy>,
+    pub(crate) report: AnchorReport,
+}
+
+pub(crate) fn check_anchors<'p>(
+    anchors: &[EvmAnchor],
+    policy: Option<&'p Policy>,
+    checkpoints: &Checkpoints<'p>,
+) -> Vec<CheckedAnchor<'p>> {
+    (1..).zip(anchors).map(|(number, a)| check_anchor(number, a, policy, checkpoints)).collect()
+}
+
+fn check_anchor<'p>(
+    number: usize,
+    anchor: &EvmAnchor,
+    policy: Option<&'p Policy>,
+    checkpoints: &Checkpoints<'p>,
+) -> CheckedAnchor<'p> {
+    let chain_id = anchor.chain_id;
+    let mut report = AnchorReport { number, chain_id, ..Default::default() };
+    let fact = match read_anchor(anchor) {
+        Ok(fact) => fact,
+        Err(error) => {
+            report.steps.push(Step::of("anchor", Err(shown(error.to_string()))));
+            return CheckedAnchor { fact: None, rule: None, report };
+        }
+    };
+    report.block_number = Some(fact.number);
+    report.block_hash = Some(fact.hash.to_string());
+    report.block_time = Some(fact.timestamp);
+    report.contract = Some(hex_address(&fact.contract));
+    report.sender = Some(hex_address(&fact.sender));
+    report.size = Some(fact.head.size);
+    let mut rule = None;
+    let step = match covered(anchor, &fact, checkpoints) {
+        Err(reason) => Step::of("anchor", Err(reason)),
+        Ok(covers) if covers.is_empty() => Step::unchecked("anchor", "no span to anchor"),
+        Ok(covers) => {
+            let log = covers.iter().find_map(|&at| checkpoints.list.get(at)?.log);
+            report.covers = covers.iter().map(|at| at + 1).collect();
+            let says = says(anchor, &fact);
+            match apply_policy(chain_id, &fact, policy, log) {
+                Ok(found) => {
+                    rule = Some(found);
+                    Step::of("anchor", Ok(says))
+                }
+                Err((Outcome::Refuted, why)) => Step::of("anchor", Err(format!("{says}; {why}"))),
+                Err((_, why)) => Step::unchecked("anchor", format!("{why}; it says: {says}")),
+            }
+        }
+    };
+    report.steps.push(step);
+    CheckedAnchor { fact: Some(fact), rule, report }
+}
+
+fn says(anchor: &EvmAnchor, fact: &AnchorFact) -> String {
+    format!(
+        "chain {} block {} tx {} contract {} sender {}: size {}",
+        anchor.chain_id,
+        fact.number,
+        anchor.transaction_index,
+        hex_address(&fact.contract),
+        hex_address(&fact.sender),
+        fact.head.size
+    )
+}
+
+/// Positions of the checkpoints that the anchored tree extends; refuted where there is none.
+fn covered(
+    anchor: &EvmAnchor,
+    fact: &AnchorFact,
+    checkpoints: &Checkpoints<'_>,
+) -> Result<Vec<usize>, String> {
+    let TreeHead { size, .. } = fact.head;
+    if anchor.size != size {
+        return Err(format!("the event says size {size}, the evidence {}", anchor.size));
+    }
+    if checkpoints.list.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut reason = "the event is about another log than the spans'".to_owned();
+    let mut covers = Vec::new();
+    for (at, checkpoint) in checkpoints.list.iter().enumerate() {
+        let Some(Checkpoint { origin, head }) = &checkpoint.parsed else { continue };
+        if hash::log_id(origin) != fact.log_id {
+            continue;
+        }
+        match merkle::verify_consistency(head, &fact.head, &anchor.consistency) {
+            Ok(()) => covers.push(at),
+            Err(error) => reason = format!("checkpoint {} -> anchored {size}: {error}", head.size),
+        }
+    }
+    if covers.is_empty() { Err(reason) } else { Ok(covers) }
+}
+
+/// The policy's rule that allows the anchor, or why there is none.
+fn apply_policy<'p>(
+    chain_id: u64,
+    fact: &AnchorFact,
+    policy: Option<&'p Policy>,
+    log: Option<&'p LogPolicy>,
+) -> Result<&'p AnchorPolicy, (Outcome, String)> {
+    let unknown = |why: &str| Err((Outcome::NotChecked, why.to_owned()));
+    if policy.is_none() {
+        return unknown("no policy says which contract and sender to believe");
+    }
+    let Some(log) = log else {
+        return unknown("the policy does not know the log");
+    };
+    let of_chain: Vec<_> = log.anchors.iter().filter(|rule| rule.chain_id == chain_id).collect();
+    let Some(first) = of_chain.first() else {
+        return unknown("the policy names no anchor of this log on this chain");
+    };
+    let of_contract = of_chain.iter().filter(|rule| rule.contract == fact.contract);
+    if let Some(rule) = of_contract.clone().find(|rule| rule.sender == fact.sender) {
+        return Ok(rule);
+    }
+    Err((
+        Outcome::Refuted,
+        match of_contract.clone().next() {
+            Some(rule) => format!("the policy's sender is {}", hex_address(&rule.sender)),
+            None => format!("the policy's contract is {}", hex_address(&first.contract)),
+        },
+    ))
+}
+
+/// The `block` step of every anchor; notes at the checkpoints which anchors prove them.
+pub(crate) fn check_blocks(
+    anchors: &mut [CheckedAnchor<'_>],
+    checkpoints: &mut Checkpoints<'_>,
+    chain: &dyn ChainView,
+) {
+    let mut lookups = 0;
+    for anchor in anchors {
+        let Some(fact) = &anchor.fact else { continue };
+        let Some(rule) = anchor.rule else {
+            let which = format!("block {}, {}, is not looked up", fact.number, fact.hash);
+            let why = format!("{which}, as the anchor is not accepted");
+            anchor.report.steps.push(Step::unchecked("block", why));
+            continue;
+        };
+        lookups += 1;
+        if lookups > MAX_LOOKUPS {
+            let many = format!("only the first {MAX_LOOKUPS} anchors are looked up");
+            anchor.report.steps.push(Step::unchecked("block", many));
+            continue;
+        }
+        let step = match chain.block(&query(fact, rule)) {
+            BlockAnswer::Final(why) => Step::of("block", Ok(shown(why))),
+            BlockAnswer::Refuted(why) => Step::of("block", Err(shown(why))),
+            BlockAnswer::Unknown(why) => Step::unchecked("block", shown(why)),
+        };
+        if step.outcome == Outcome::Ok {
+            for covered in &anchor.report.covers {
+                if let Some(checkpoint) = checkpoints.list.get_mut(covered - 1) {
+                    checkpoint.report.anchored_by.push(anchor.report.number);
+                }
+            }
+        }
+        anchor.report.steps.push(step);
+    }
+}
+
+fn query(fact: &AnchorFact, rule: &AnchorPolicy) -> BlockQuery {
+    BlockQuery {
+        chain_id: rule.chain_id,
+        number: fact.number,
+        hash: fact.hash,
+        timestamp: fact.timestamp,
+        contract: rule.contract,
+        code_hash: rule.code_hash,
+        finality: rule.finality,
+    }
+}
+
+/// Lower case, as explorers and configurations write it.
+fn hex_address(address: &alloy_primitives::Address) -> String {
+    format!("{address:#x}")
+}

@@ -1,0 +1,35 @@
+//! Checks MeshChain evidence without trusting the collector, its operator, or the file itself.
+//!
+//! [`verify()`] is pure: the evidence, the verifier's own [`Policy`], and a [`ChainView`] that
+//! answers whether a block belongs to a chain. It returns a [`Report`] that says step by step what
+//! was checked, what was refuted and what was not checked. `docs/trust.md` says what each verdict
+//! rests on.
+
+mod anchor;
+mod chain;
+mod checkpoint;
+mod evm;
+mod fetch;
+mod hops;
+mod policy;
+mod report;
+mod rpc;
+mod shown;
+mod span;
+mod text;
+mod verify;
+
+pub use anchor::MAX_LOOKUPS;
+pub use chain::{BlockAnswer, BlockQuery, ChainView, KnownHashes, NoChain};
+pub use checkpoint::MAX_CHECKPOINTS;
+pub use evm::{AnchorFact, EvmError, anchored_topic, read_anchor};
+pub use fetch::{FetchError, fetch_evidence, write_atomically};
+pub use policy::{AnchorPolicy, Finality, LogPolicy, Policy, PolicyError};
+pub use report::{
+    AnchorReport, Call, CheckpointReport, Conclusions, HopAgreement, HopReport, LogPlace, Outcome,
+    OwnShown, REPORT_FORMAT, Report, SourceShown, SpanReport, Step, Verdict,
+};
+pub use rpc::RpcChain;
+pub use shown::{shown, shown_time};
+pub use text::render;
+pub use verify::verify;

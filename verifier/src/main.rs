@@ -1,0 +1,125 @@
+//! The `meshchain` program: arguments, files and exit codes around the library.
+
+use clap::{Args, Parser, Subcommand};
+use meshchain::{
+    ChainView, KnownHashes, NoChain, Policy, Report, RpcChain, fetch_evidence, render, shown,
+    verify, write_atomically,
+};
+use meshchain_core::evidence::{Evidence, MAX_LEN};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const VERIFY_HELP: &str = include_str!("verify_help.txt");
+
+/// Checks receipts of calls between services, without trusting whoever kept them.
+#[derive(Parser)]
+#[command(name = "meshchain", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check an evidence file, offline unless --rpc is given
+    #[command(after_long_help = VERIFY_HELP)]
+    Verify(VerifyArgs),
+    /// Fetch the evidence of a trace from a collector
+    Evidence(EvidenceArgs),
+}
+
+#[derive(Args)]
+struct VerifyArgs {
+    /// Evidence file
+    evidence: PathBuf,
+    /// Ask this JSON-RPC node whether the anchors' blocks are on the chain, and final
+    #[arg(long, value_name = "URL", conflicts_with = "header_hash")]
+    rpc: Option<String>,
+    /// Hash of an anchor's block that you got elsewhere and take as final; repeatable
+    #[arg(long, value_name = "HEX")]
+    header_hash: Vec<alloy_primitives::B256>,
+    /// Whose keys, contracts and senders to believe; without it nothing is verified
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct EvidenceArgs {
+    /// Trace id, 16 or 32 hex digits
+    trace_id: String,
+    /// Base URL of the collector
+    #[arg(long, value_name = "URL")]
+    collector: String,
+    /// Where to write the evidence [default: TRACE_ID.evidence.json]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Verify(args) => run_verify(&args),
+        Command::Evidence(args) => run_evidence(&args).unwrap_or_else(|reason| {
+            eprintln!("meshchain: {}", shown(reason));
+            ExitCode::from(2)
+        }),
+    }
+}
+
+fn run_verify(args: &VerifyArgs) -> ExitCode {
+    let report = check(args).unwrap_or_else(|reason| Report::unreadable(shown(reason)));
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&report).map(|json| json + "\n"),
+        false => Ok(render(&report)),
+    };
+    // A verdict that nobody could read is none: exit code 2 where it cannot be printed.
+    let print = |text: String| std::io::stdout().lock().write_all(text.as_bytes());
+    match text.map_err(std::io::Error::from).and_then(print) {
+        Ok(()) => ExitCode::from(report.exit_code),
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+fn check(args: &VerifyArgs) -> Result<Report, String> {
+    let policy = match &args.policy {
+        Some(path) => {
+            let parsed = Policy::from_json(&read(path, MAX_LEN)?);
+            Some(parsed.map_err(|e| format!("{}: {e}", path.display()))?)
+        }
+        None => None,
+    };
+    let path = &args.evidence;
+    let parsed = Evidence::from_json(&read(path, MAX_LEN)?);
+    let evidence = parsed.map_err(|e| format!("{}: {e}", path.display()))?;
+    let chain: Box<dyn ChainView> = match &args.rpc {
+        Some(url) => Box::new(RpcChain::new(url)),
+        None if args.header_hash.is_empty() => Box::new(NoChain),
+        None => Box::new(KnownHashes(args.header_hash.clone())),
+    };
+    Ok(verify(&evidence, policy.as_ref(), chain.as_ref()))
+}
+
+/// Reads at most one byte more than `limit`, so that what is too large is seen as such.
+fn read(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
+    let err = |e: std::io::Error| format!("{}: {e}", path.display());
+    let file = std::fs::File::open(path).map_err(err)?;
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(err)?;
+    Ok(bytes)
+}
+
+fn run_evidence(args: &EvidenceArgs) -> Result<ExitCode, String> {
+    let fetched = fetch_evidence(&args.collector, &args.trace_id);
+    let (bytes, evidence) = fetched.map_err(|e| e.to_string())?;
+    let default = || PathBuf::from(format!("{}.evidence.json", hex::encode(evidence.trace_id)));
+    let path = args.output.clone().unwrap_or_else(default);
+    write_atomically(&path, &bytes).map_err(|e| format!("{}: {e}", path.display()))?;
+    let (spans, anchors) = (evidence.spans.len(), evidence.anchors.len());
+    println!("{}: {} bytes, {spans} spans, {anchors} anchors", path.display(), bytes.len());
+    println!("nothing is checked yet; next:");
+    println!("  meshchain verify {} --policy POLICY.json", path.display());
+    Ok(ExitCode::SUCCESS)
+}

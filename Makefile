@@ -1,0 +1,61 @@
+# One command per job; `make help` lists them.
+
+SHELL := /bin/bash
+VENV := .tools/venv
+PYTHON := $(VENV)/bin/python
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help setup build wasm demo demo-stop test check bench fmt clean
+
+help: ## List the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(VENV)/.stamp contracts/node_modules/.stamp ## Install the pinned tools into .tools and contracts/node_modules
+	@rustup show active-toolchain >/dev/null
+
+$(VENV)/.stamp: e2e/requirements.txt
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+contracts/node_modules/.stamp: contracts/package-lock.json
+	npm ci --prefix contracts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+build: wasm ## Build the filter, the collector and the verifier
+	cargo build --locked --release -p meshchain-collector -p meshchain
+
+wasm: ## Build the filter's wasm module; print its sha256
+	./wasm-build.sh
+
+demo: setup build ## Run the whole scene; KEEP=1 leaves it up
+	$(PYTHON) demo/run.py $(if $(KEEP),--keep)
+
+demo-stop: ## End a scene that was kept
+	$(PYTHON) demo/stop.py
+
+test: setup build ## Set up what is needed and run every test
+	cargo test --locked --workspace
+	npm test --prefix contracts
+	$(PYTHON) -m pytest -q
+
+check: setup ## Formatting, lints, licences and sources, committed bytecode
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked -p meshchain-filter --target wasm32-wasip1 -- -D warnings
+	.tools/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+	node contracts/compile.mjs --check
+
+check: .tools/bin/cargo-deny
+
+.tools/bin/cargo-deny:
+	cargo install --quiet --locked --root .tools cargo-deny --version 0.20.2
+
+bench: setup build ## Measure; tables on the terminal, JSON under target/bench
+	$(PYTHON) bench/run.py
+
+fmt: ## Format the Rust sources
+	cargo fmt --all
+
+clean: ## Remove what was built, installed and demonstrated
+	rm -rf target .tools .demo contracts/node_modules

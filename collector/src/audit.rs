@@ -1,0 +1,124 @@
+//! The audit log: one JSON object per line, for the auditor. Schema: `docs/audit-log.md`.
+
+use crate::anchor::AnchorEvent;
+use meshchain_core::TreeHead;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Refusal lines per second; more are counted and told in the next line.
+const REFUSALS_PER_SECOND: u32 = 50;
+
+/// Where the audit lines go: a file, and the standard output.
+pub struct Audit {
+    origin: String,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    file: File,
+    head: TreeHead,
+    window: Instant,
+    refusals: u32,
+    suppressed: u64,
+}
+
+/// The parts of a refusal that an auditor needs.
+#[derive(Debug, Serialize)]
+pub struct RefusalLine<'a> {
+    /// Label of the fault.
+    pub reason: &'a str,
+    /// What is wrong, in words.
+    pub detail: &'a str,
+    /// Session, hex, where it could be read.
+    pub session: Option<String>,
+    /// Seq, where it could be read.
+    pub seq: Option<u64>,
+    /// Chain value that was offered, hex: with the log's own it proves an equivocation.
+    pub chain: Option<String>,
+    /// SPIFFE id that delivered it, empty where unknown.
+    pub principal: &'a str,
+}
+
+impl Audit {
+    /// Opens `directory/audit.jsonl` for appending; `origin` is the log that the lines speak of.
+    pub fn open(directory: &Path, origin: &str) -> io::Result<Self> {
+        let file =
+            OpenOptions::new().append(true).create(true).open(directory.join("audit.jsonl"))?;
+        let head = TreeHead { size: 0, root: meshchain_core::merkle::empty_root() };
+        let inner = Inner { file, head, window: Instant::now(), refusals: 0, suppressed: 0 };
+        Ok(Self { origin: origin.to_owned(), inner: Mutex::new(inner) })
+    }
+
+    /// From now on, lines speak of this tree.
+    pub fn set_head(&self, head: TreeHead) {
+        self.lock().head = head;
+    }
+
+    /// Writes a line: `event`, and the members of `fields`, which must serialize to an object.
+    pub fn line(&self, event: &str, fields: impl Serialize) {
+        self.write(&mut self.lock(), event, fields);
+    }
+
+    /// Writes a step of an anchor.
+    pub fn anchor(&self, event: &AnchorEvent) {
+        let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else {
+            return;
+        };
+        if let Some(step) = fields.remove("event") {
+            fields.insert("step".into(), step);
+        }
+        self.line("anchor", fields);
+    }
+
+    /// Writes a refusal, unless there were too many this second.
+    pub fn refusal(&self, refusal: &RefusalLine<'_>) {
+        let mut inner = self.lock();
+        if inner.window.elapsed() >= Duration::from_secs(1) {
+            inner.window = Instant::now();
+            inner.refusals = 0;
+            let suppressed = std::mem::take(&mut inner.suppressed);
+            if suppressed > 0 {
+                self.write(&mut inner, "refusals_suppressed", json!({ "count": suppressed }));
+            }
+        }
+        inner.refusals += 1;
+        if inner.refusals > REFUSALS_PER_SECOND {
+            inner.suppressed += 1;
+        } else {
+            self.write(&mut inner, "refusal", refusal);
+        }
+    }
+
+    /// Puts all lines so far on disk.
+    pub fn sync(&self) -> io::Result<()> {
+        self.lock().file.sync_data()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self, inner: &mut Inner, event: &str, fields: impl Serialize) {
+        let mut line = Map::new();
+        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        line.insert("time".into(), time.into());
+        line.insert("event".into(), event.into());
+        let log = json!({ "origin": self.origin, "size": inner.head.size, "root": hex::encode(inner.head.root) });
+        line.insert("log".into(), log);
+        if let Ok(Value::Object(fields)) = serde_json::to_value(fields) {
+            line.extend(fields);
+        }
+        let mut text = Value::Object(line).to_string();
+        text.push('\n');
+        if let Err(error) = inner.file.write_all(text.as_bytes()) {
+            log::error!("audit log: {error}; the line was: {text}");
+        }
+        // The same line for whoever collects the standard output; a closed pipe is not our fault.
+        let _ = io::stdout().lock().write_all(text.as_bytes());
+    }
+}

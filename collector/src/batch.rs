@@ -1,0 +1,291 @@
+//! A POSTed batch, checked: everything about it that needs no state of the log.
+
+use meshchain_core::leaf::{CHAIN_START, entry_hashes};
+use meshchain_core::{
+    BatchHeader, Canonical, DecodeError, ENTRY_LEN, Entry, Hash, SpanRecord, chain_hash, merkle,
+};
+use meshchain_wire::Batch;
+use prost::Message;
+use thiserror::Error;
+
+/// Largest body of a POST, in bytes: 10,000 entries with records of 1 KiB, and room.
+pub const MAX_BODY: usize = 16 << 20;
+
+/// Why a batch is refused. Nothing of it reaches the log.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Not a protobuf message of this shape.
+    #[error("the body is not a meshchain.v1.Batch message: {0}")]
+    Malformed(String),
+    /// A part that is not in its canonical encoding.
+    #[error("{part}: {fault}")]
+    NotCanonical {
+        /// Which part.
+        part: &'static str,
+        /// What is wrong with it.
+        fault: DecodeError,
+    },
+    /// An entry, a record or a hash that is not of its shape.
+    #[error("{0}")]
+    BadPart(String),
+    /// The chain value is not that of header and entries.
+    #[error("the chain value is not the hash of prev, header and entries")]
+    WrongChain,
+    /// A record does not hash to its entry.
+    #[error("record {index}: {fault}")]
+    WrongDigest {
+        /// Index of the record.
+        index: usize,
+        /// Which digest.
+        fault: meshchain_core::record::RecordError,
+    },
+    /// Nobody proved by mTLS who sends it.
+    #[error("no SPIFFE id in x-forwarded-client-cert: the sender is not known")]
+    NoPrincipal,
+    /// The sender is of another trust domain than this collector serves.
+    #[error("{principal} is not of trust domain {expected}")]
+    WrongTrustDomain {
+        /// SPIFFE id from mTLS.
+        principal: String,
+        /// Trust domain as configured.
+        expected: String,
+    },
+    /// The principal that delivered it is not of the source's namespace.
+    #[error("{principal} may not speak for namespace {namespace}")]
+    WrongPrincipal {
+        /// SPIFFE id from mTLS.
+        principal: String,
+        /// Namespace that the header claims.
+        namespace: String,
+    },
+    /// Its place in the session was passed without it.
+    #[error("seq {seq} comes after seq {last} was logged: late batches are refused")]
+    Reordered {
+        /// Seq of the batch.
+        seq: u64,
+        /// Last seq in the log.
+        last: u64,
+    },
+    /// Another batch with this session and seq is in the log.
+    #[error("seq {seq} is in the log with another chain value: the session is equivocating")]
+    Equivocation {
+        /// Seq of the batch.
+        seq: u64,
+    },
+    /// It is the next batch, but does not continue the chain.
+    #[error("prev of seq {seq} is not the chain value of seq {last}: the session is equivocating")]
+    WrongPrev {
+        /// Seq of the batch.
+        seq: u64,
+        /// Last seq in the log.
+        last: u64,
+    },
+}
+
+impl Refusal {
+    /// Label in metrics, audit lines and answers.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::NotCanonical { .. } => "not_canonical",
+            Self::BadPart(_) => "bad_part",
+            Self::WrongChain => "wrong_chain",
+            Self::WrongDigest { .. } => "wrong_digest",
+            Self::NoPrincipal => "no_principal",
+            Self::WrongTrustDomain { .. } => "wrong_trust_domain",
+            Self::WrongPrincipal { .. } => "wrong_principal",
+            Self::Reordered { .. } => "reordered",
+            Self::Equivocation { .. } => "equivocation",
+            Self::WrongPrev { .. } => "wrong_prev",
+        }
+    }
+
+    /// HTTP status: 400 malformed, 403 not entitled, 409 against the log, 422 false digests.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Malformed(_) | Self::NotCanonical { .. } | Self::BadPart(_) => 400,
+            Self::NoPrincipal | Self::WrongTrustDomain { .. } | Self::WrongPrincipal { .. } => 403,
+            Self::Reordered { .. } | Self::Equivocation { .. } | Self::WrongPrev { .. } => 409,
+            Self::WrongChain | Self::WrongDigest { .. } => 422,
+        }
+    }
+}
+
+/// A batch that holds together: header, entries, chain and records fit each other.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// Canonical header.
+    pub header: Vec<u8>,
+    /// Session id.
+    pub session: [u8; 16],
+    /// Position in the session.
+    pub seq: u64,
+    /// Chain value before.
+    pub prev: Hash,
+    /// Chain value of this batch.
+    pub chain: Hash,
+    /// RFC 6962 root over the entries.
+    pub entries_root: Hash,
+    /// Entries, 90 bytes each.
+    pub entries: Vec<u8>,
+    /// Canonical records: none, or one per entry.
+    pub records: Vec<Vec<u8>>,
+    /// SPIFFE id that delivered it; empty where unknown.
+    pub principal: String,
+}
+
+impl Checked {
+    /// Parses and checks a body. `principal` is the SPIFFE id that mTLS proved, if any.
+    pub fn parse(body: &[u8], principal: &str) -> Result<Self, Refusal> {
+        let batch = Batch::decode(body).map_err(|e| Refusal::Malformed(e.to_string()))?;
+        let not_canonical = |part| move |fault| Refusal::NotCanonical { part, fault };
+        let header = BatchHeader::decode(&batch.header).map_err(not_canonical("header"))?;
+        let hash = |bytes: &[u8], name: &str| {
+            Hash::try_from(bytes).map_err(|_| Refusal::BadPart(format!("{name} is not 32 bytes")))
+        };
+        let (prev, chain) = (hash(&batch.prev, "prev")?, hash(&batch.chain, "chain")?);
+        if header.seq == 0 && prev != CHAIN_START {
+            return Err(Refusal::BadPart("prev of seq 0 is not zero".to_owned()));
+        }
+        if batch.entries.len() != header.count as usize * ENTRY_LEN {
+            let (count, bytes) = (header.count, batch.entries.len());
+            let text =
+                format!("the header counts {count} entries, but there are {bytes} bytes of them");
+            return Err(Refusal::BadPart(text));
+        }
+        if chain_hash(&prev, &batch.header, &batch.entries) != chain {
+            return Err(Refusal::WrongChain);
+        }
+        check_records(&batch)?;
+        check_principal(principal, header.source.namespace)?;
+        Ok(Self {
+            session: header.session,
+            seq: header.seq,
+            prev,
+            chain,
+            entries_root: merkle::root(&entry_hashes(&batch.entries)),
+            principal: principal.to_owned(),
+            header: batch.header,
+            entries: batch.entries,
+            records: batch.records,
+        })
+    }
+
+    /// The header, parsed again from its bytes.
+    pub fn header(&self) -> BatchHeader<'_> {
+        BatchHeader::decode(&self.header).unwrap_or_default()
+    }
+
+    /// Bytes that this batch holds in memory.
+    pub fn bytes(&self) -> usize {
+        let records: usize = self.records.iter().map(Vec::len).sum();
+        self.header.len() + self.entries.len() + records
+    }
+}
+
+fn check_records(batch: &Batch) -> Result<(), Refusal> {
+    let entries = batch.entries.len() / ENTRY_LEN;
+    if !batch.records.is_empty() && batch.records.len() != entries {
+        let text = format!("{} records for {entries} entries", batch.records.len());
+        return Err(Refusal::BadPart(text));
+    }
+    for (index, bytes) in batch.entries.chunks_exact(ENTRY_LEN).enumerate() {
+        let bad = |e| Refusal::BadPart(format!("entry {index}: {e}"));
+        let entry = Entry::parse(bytes).map_err(bad)?;
+        if let Some(record) = batch.records.get(index) {
+            let record = SpanRecord::decode(record)
+                .map_err(|fault| Refusal::NotCanonical { part: "record", fault })?;
+            record.check(&entry).map_err(|fault| Refusal::WrongDigest { index, fault })?;
+        }
+    }
+    Ok(())
+}
+
+/// A workload may only speak for its own namespace: `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
+fn check_principal(principal: &str, namespace: &str) -> Result<(), Refusal> {
+    if principal.is_empty() {
+        return Ok(());
+    }
+    let path = principal.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
+    match path.map(|(_, path)| path.split('/').collect::<Vec<_>>()).as_deref() {
+        Some(["ns", of, "sa", _]) if *of == namespace => Ok(()),
+        _ => Err(Refusal::WrongPrincipal {
+            principal: principal.to_owned(),
+            namespace: namespace.to_owned(),
+        }),
+    }
+}
+
+/// A collector of one organisation takes batches of that organisation.
+pub fn check_trust_domain(principal: &str, expected: Option<&str>) -> Result<(), Refusal> {
+    let domain = principal.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
+    match expected {
+        Some(expected) if domain != Some(expected) => Err(Refusal::WrongTrustDomain {
+            principal: principal.to_owned(),
+            expected: expected.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The SPIFFE id in `x-forwarded-client-cert`: the URI of its last element, which the collector's
+/// own sidecar wrote; what stands before came from outside.
+pub fn principal_from_xfcc(header: &str) -> Option<&str> {
+    let mut quoted = false;
+    let last = header.rsplit(|c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    });
+    let element = last.into_iter().next()?;
+    let mut quoted = false;
+    let pairs = element.split(|c| {
+        quoted ^= c == '"';
+        c == ';' && !quoted
+    });
+    let mut uris = pairs.filter_map(|pair| pair.strip_prefix("URI="));
+    // A certificate with several URIs names nobody.
+    uris.next().filter(|uri| uri.starts_with("spiffe://") && uris.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_forwarded_element_counts() {
+        let ours =
+            "By=spiffe://a/ns/x/sa/y;Hash=ab;Subject=\"CN=a,O=b;c\";URI=spiffe://b/ns/n/sa/s";
+        let forged = format!("URI=spiffe://evil/ns/n/sa/s,{ours}");
+        for header in [ours, &forged] {
+            assert_eq!(principal_from_xfcc(header), Some("spiffe://b/ns/n/sa/s"));
+        }
+        for none in [
+            "",
+            "Hash=ab",
+            "URI=http://x",
+            "URI=spiffe://a/b;URI=spiffe://c/d",
+            "URI=spiffe://a,Hash=1",
+        ] {
+            assert_eq!(principal_from_xfcc(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn a_collector_serves_its_own_trust_domain() {
+        let id = "spiffe://cloud.example/ns/n/sa/s";
+        assert_eq!(check_trust_domain(id, Some("cloud.example")), Ok(()));
+        assert_eq!(check_trust_domain(id, None), Ok(()));
+        for other in ["cloud", "cloud.example.org", "loud.example"] {
+            assert!(check_trust_domain(id, Some(other)).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_workload_speaks_only_for_its_namespace() {
+        assert_eq!(check_principal("spiffe://d/ns/shop/sa/web", "shop"), Ok(()));
+        assert_eq!(check_principal("", "shop"), Ok(()));
+        for principal in ["spiffe://d/ns/shop/sa/web/x", "spiffe://d/ns/other/sa/web", "shop"] {
+            assert!(check_principal(principal, "shop").is_err(), "{principal}");
+        }
+    }
+}

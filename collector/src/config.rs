@@ -1,0 +1,189 @@
+//! The collector's configuration: a TOML file, and flags that go before it.
+
+use crate::anchor::AnchorConfig;
+use clap::Parser;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Makes the digests of a mesh durable, and their Merkle roots public.
+///
+/// With --data alone it starts a log of its own: new key, no chain, on 127.0.0.1:8080.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "The configuration file is described in the README; unknown keys are refused.\n\nExit codes: 0 stopped, 1 failed, 2 bad configuration."
+)]
+pub struct Args {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data directory, the collector's whole state
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Unique name of the log, the origin line of its checkpoints
+    #[arg(long, value_name = "NAME")]
+    pub origin: Option<String>,
+}
+
+/// The file. Every key is optional, but `data` must come from the file or the flag.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Unique name of the log (C2SP origin); it never changes. Default: made from the log's key.
+    pub origin: Option<String>,
+    /// Data directory: log, key, anchors, audit log.
+    pub data: PathBuf,
+    /// Address to listen on. Default `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// How batches come in.
+    pub ingest: Ingest,
+    /// Chains that tree heads are anchored on. Default none.
+    pub anchor: Vec<AnchorConfig>,
+}
+
+/// Section `[ingest]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ingest {
+    /// Take the sender's SPIFFE id from the last element of `x-forwarded-client-cert`, and require
+    /// one. Only where nothing but the collector's own sidecar can reach it. Default false.
+    pub principal_from_xfcc: bool,
+    /// Trust domain that senders must be of; with roots of several organisations in one bundle, mTLS
+    /// alone lets them all in. Needs `principal_from_xfcc`. Default any.
+    pub trust_domain: Option<String>,
+    /// Bytes of batches that wait for a commit at most; past that, senders are told to come again.
+    /// Default 64 MiB.
+    pub max_waiting_bytes: u32,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self { principal_from_xfcc: false, trust_domain: None, max_waiting_bytes: 64 << 20 }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            origin: None,
+            data: PathBuf::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            ingest: Ingest::default(),
+            anchor: Vec::new(),
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong kind.
+    #[error("configuration {path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Cause, with line and key.
+        source: toml::de::Error,
+    },
+    /// A value that does not do.
+    #[error("configuration: {0}")]
+    Value(String),
+}
+
+impl Config {
+    /// Reads the file, if there is one, and lets the flags go before it.
+    pub fn load(args: &Args) -> Result<Self, ConfigError> {
+        let mut config = match &args.config {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        config.data = args.data.clone().unwrap_or(config.data);
+        config.listen = args.listen.unwrap_or(config.listen);
+        config.origin = args.origin.clone().or(config.origin);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read = std::fs::read_to_string(path);
+        let text = read.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let bad = |text: String| Err(ConfigError::Value(text));
+        if self.data.as_os_str().is_empty() {
+            return bad("data is missing: give --data DIR, or the key in the file".into());
+        }
+        if (self.ingest.max_waiting_bytes as usize) < crate::batch::MAX_BODY {
+            return bad(format!(
+                "ingest.max_waiting_bytes is below {}, one batch",
+                crate::batch::MAX_BODY
+            ));
+        }
+        if self.ingest.trust_domain.is_some() && !self.ingest.principal_from_xfcc {
+            return bad("ingest.trust_domain needs ingest.principal_from_xfcc = true".into());
+        }
+        let mut names = std::collections::HashSet::new();
+        for anchor in &self.anchor {
+            if !names.insert(&anchor.chain) {
+                return bad(format!("anchor.chain {:?} is there twice", anchor.chain));
+            }
+            anchor.validate().map_err(|e| ConfigError::Value(e.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(&Args {
+            config: Some(file.path().into()),
+            data: None,
+            listen: None,
+            origin: None,
+        })
+    }
+
+    #[test]
+    fn the_data_directory_is_all_that_is_needed() {
+        let config = parse("data = '/d'").unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert!(config.anchor.is_empty());
+        assert!(parse("").unwrap_err().to_string().contains("data is missing"));
+    }
+
+    #[test]
+    fn a_broken_file_is_refused_with_key_and_line() {
+        let cases = [
+            ("data = '/d'\nlisten = 5", "line 2"),
+            ("data = '/d'\n[ingest]\nprincipal_from_xfc = true", "line 3"),
+            ("data = '/d'\norigin = ", "line 2"),
+            ("data = '/d'\nlistn = 'x'", "listn"),
+            ("data = '/d'\ningest.max_waiting_bytes = 5", "max_waiting_bytes"),
+        ];
+        for (text, expected) in cases {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

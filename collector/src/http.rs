@@ -1,0 +1,231 @@
+//! The doors: ingest, the C2SP read API, evidence, health and metrics.
+
+use crate::anchor::AnchorHandle;
+use crate::audit::Audit;
+use crate::batch::{Checked, MAX_BODY, Refusal, check_trust_domain, principal_from_xfcc};
+use crate::config::Ingest;
+use crate::evidence::{self, EvidenceError};
+use crate::log::{Log, Submission, SubmitError, refuse};
+use crate::metrics::Metrics;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use meshchain_core::evidence::MAX_LEN;
+use meshchain_core::hash::log_id;
+use meshchain_core::tile::TileName;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// What the doors lead to.
+pub struct Doors {
+    /// Read side of the log.
+    pub log: Arc<Log>,
+    /// Anchors, one per chain.
+    pub anchors: Vec<AnchorHandle>,
+    /// Way to the writer.
+    pub submissions: mpsc::Sender<Submission>,
+    /// Bytes that may wait for a commit.
+    pub waiting: Arc<Semaphore>,
+    /// Whether, and from which trust domain, senders are known.
+    pub ingest: Ingest,
+    /// Audit log.
+    pub audit: Arc<Audit>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The routes.
+pub fn router(doors: Arc<Doors>) -> Router {
+    Router::new()
+        .route("/v1/batches", post(ingest))
+        .route("/v1/evidence/{trace_id}", get(evidence))
+        .route("/v1/log", get(describe_log))
+        .route("/v1/sessions", get(sessions))
+        .route("/v1/anchors", get(anchors))
+        .route("/checkpoint", get(checkpoint))
+        .route("/tile/{*path}", get(tile))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .fallback(|| async { error(StatusCode::NOT_FOUND, "not_found", "no such resource") })
+        .with_state(doors)
+}
+
+fn error(status: StatusCode, reason: &str, text: &str) -> Response {
+    (status, Json(json!({ "error": text, "reason": reason }))).into_response()
+}
+
+fn push_back(doors: &Doors) -> Response {
+    doors.metrics.pushed_back.inc();
+    let text = "too much is waiting to be committed";
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "backlog", text);
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    response
+}
+
+async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    // Room is taken before the body is read, so that bodies cannot fill the memory.
+    let length = content_length(&parts.headers).unwrap_or(MAX_BODY).min(MAX_BODY);
+    let room = doors.waiting.clone().try_acquire_many_owned(length.max(1) as u32);
+    let Ok(permit) = room else {
+        return push_back(&doors);
+    };
+    let Ok(body) = to_bytes(body, length).await else {
+        doors.metrics.refused("oversized");
+        let text = format!("the body is longer than {length} bytes, or broke off");
+        return error(StatusCode::PAYLOAD_TOO_LARGE, "oversized", &text);
+    };
+    let batch = match check(&doors, &parts.headers, &body) {
+        Ok(batch) => batch,
+        Err(refusal) => {
+            refuse(&doors.audit, &doors.metrics, &refusal, None);
+            return refused(&refusal);
+        }
+    };
+    let (reply, answer) = oneshot::channel();
+    if doors.submissions.try_send(Submission { batch, reply, permit }).is_err() {
+        return push_back(&doors);
+    }
+    match answer.await {
+        Ok(Ok(accepted)) => {
+            Json(json!({ "leaf": accepted.leaf, "replayed": accepted.replayed })).into_response()
+        }
+        Ok(Err(SubmitError::Refused(refusal))) => refused(&refusal),
+        Ok(Err(SubmitError::Unavailable)) | Err(_) => push_back(&doors),
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn check(doors: &Doors, headers: &HeaderMap, body: &Bytes) -> Result<Checked, Refusal> {
+    let principal = if doors.ingest.principal_from_xfcc {
+        let values = headers.get_all("x-forwarded-client-cert");
+        let last = values.iter().next_back().and_then(|v| v.to_str().ok());
+        let principal = last.and_then(principal_from_xfcc).ok_or(Refusal::NoPrincipal)?;
+        check_trust_domain(principal, doors.ingest.trust_domain.as_deref())?;
+        principal
+    } else {
+        ""
+    };
+    Checked::parse(body, principal)
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    error(status, refusal.reason(), &refusal.to_string())
+}
+
+async fn evidence(State(doors): State<Arc<Doors>>, Path(trace_id): Path<String>) -> Response {
+    let Some(trace_id) = meshchain_core::TraceId::from_hex(trace_id.as_bytes()) else {
+        let text = "a trace id has 32 hexadecimal digits (or 16), not all zero";
+        return error(StatusCode::BAD_REQUEST, "trace_id", text);
+    };
+    match evidence::of_trace(&doors.log, &doors.anchors, trace_id.0).await {
+        Ok(evidence) => match evidence.to_json() {
+            Ok(json) if json.len() > MAX_LEN => {
+                let text =
+                    format!("the evidence would have {} bytes, more than {MAX_LEN}", json.len());
+                error(StatusCode::UNPROCESSABLE_ENTITY, "too_large", &text)
+            }
+            Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+            Err(e) => failed(&e),
+        },
+        Err(e @ EvidenceError::Unknown) => {
+            error(StatusCode::NOT_FOUND, "unknown_trace", &e.to_string())
+        }
+        Err(e @ EvidenceError::TooMany) => {
+            error(StatusCode::UNPROCESSABLE_ENTITY, "too_many", &e.to_string())
+        }
+        Err(e @ EvidenceError::Store(_)) => failed(&e),
+    }
+}
+
+/// What went wrong is for our log; the client learns that it did.
+fn failed(cause: &dyn std::error::Error) -> Response {
+    log::error!("{cause}");
+    error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the log could not be read")
+}
+
+async fn describe_log(State(doors): State<Arc<Doors>>) -> Json<Value> {
+    let vkey = doors.log.key().verifier();
+    let head = doors.log.published().borrow().as_ref().map(|p| p.head);
+    let (entries, traces) = doors.log.counts();
+    Json(json!({
+        "origin": vkey.name(),
+        "vkey": vkey.to_string(),
+        "log_id": hex::encode(log_id(vkey.name())),
+        "size": head.map(|h| h.size),
+        "root": head.map(|h| hex::encode(h.root)),
+        "entries": entries,
+        "traces": traces,
+    }))
+}
+
+async fn sessions(State(doors): State<Arc<Doors>>) -> Json<Value> {
+    let sessions = doors.log.sessions();
+    let mut list: Vec<(u64, Value)> = sessions
+        .iter()
+        .map(|(id, s)| {
+            let [mesh, cluster, namespace, workload, pod] = &s.source;
+            let first = s.batches.first().map_or(0, |(_, leaf)| *leaf);
+            let value = json!({
+                "session": hex::encode(id),
+                "source": { "mesh": mesh, "cluster": cluster, "namespace": namespace,
+                            "workload": workload, "pod": pod },
+                "principal": s.principal,
+                "batches": s.batches.len(),
+                "next_seq": s.batches.last().map_or(0, |(seq, _)| seq + 1),
+                "entries": s.entries,
+                "missing_batches": s.missing,
+                "dropped": s.dropped,
+                "notices": s.notices,
+                "last_received_ns": s.last_received_ns,
+                "closed": s.closed,
+            });
+            (first, value)
+        })
+        .collect();
+    list.sort_by_key(|(first, _)| *first);
+    Json(Value::Array(list.into_iter().map(|(_, value)| value).collect()))
+}
+
+async fn anchors(State(doors): State<Arc<Doors>>) -> Json<Value> {
+    Json(json!(doors.anchors.iter().map(AnchorHandle::status).collect::<Vec<_>>()))
+}
+
+async fn checkpoint(State(doors): State<Arc<Doors>>) -> Response {
+    let Some(published) = doors.log.published().borrow().clone() else {
+        return error(StatusCode::NOT_FOUND, "not_found", "nothing is published yet");
+    };
+    let headers =
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, published.checkpoint).into_response()
+}
+
+async fn tile(State(doors): State<Arc<Doors>>, Path(path): Path<String>) -> Response {
+    let Some(name) = TileName::parse(&format!("tile/{path}")) else {
+        return error(StatusCode::BAD_REQUEST, "tile", "not a tile or entry bundle of tlog-tiles");
+    };
+    match doors.log.tile(&name).await {
+        Ok(Some(bytes)) => {
+            let headers = [
+                (header::CONTENT_TYPE, "application/octet-stream"),
+                (header::CACHE_CONTROL, "public, max-age=604800, immutable"),
+            ];
+            (headers, Body::from(bytes)).into_response()
+        }
+        Ok(None) => error(StatusCode::NOT_FOUND, "not_found", "no such tile"),
+        Err(e) => failed(&e),
+    }
+}
+
+async fn metrics(State(doors): State<Arc<Doors>>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], doors.metrics.render()).into_response()
+}

@@ -1,0 +1,109 @@
+//! The log's signing key: made once, kept in the data directory, never overwritten.
+
+use meshchain_core::{SigningKey, hash};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why there is no usable key.
+#[derive(Debug, Error)]
+pub enum KeyError {
+    /// The file cannot be read or made.
+    #[error("key file {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// It holds something else.
+    #[error("key file {0}: not 64 hexadecimal digits")]
+    Malformed(PathBuf),
+    /// Others may read it.
+    #[error("key file {0} can be read by others than its owner: chmod 600 it")]
+    Exposed(PathBuf),
+    /// The origin cannot be the name of a key.
+    #[error("origin {0:?} has a space, a plus or nothing in it")]
+    Origin(String),
+}
+
+/// Loads `directory/key` as the key of the log `origin`, or makes it. True where it is new.
+///
+/// Without an origin the log is named after its key, which is as unique and lasts as long.
+pub fn load_or_create(
+    directory: &Path,
+    origin: Option<&str>,
+) -> Result<(SigningKey, bool), KeyError> {
+    let path = directory.join("key");
+    let (seed, new) = match read(&path)? {
+        Some(seed) => (seed, false),
+        None => (create(&path)?, true),
+    };
+    let named = |name: &str| {
+        SigningKey::from_seed(name, &seed).map_err(|_| KeyError::Origin(name.to_owned()))
+    };
+    let key = match origin {
+        Some(origin) => named(origin)?,
+        None => {
+            let public = named("meshchain.local")?.verifier().to_string();
+            let id = hash::tagged(&[], &[public.as_bytes()]);
+            named(&format!("meshchain.local/{}", hex::encode(&id[..8])))?
+        }
+    };
+    Ok((key, new))
+}
+
+fn read(path: &Path) -> Result<Option<[u8; 32]>, KeyError> {
+    let io = |source| KeyError::Io { path: path.to_owned(), source };
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    if file.metadata().map_err(io)?.mode() & 0o077 != 0 {
+        return Err(KeyError::Exposed(path.to_owned()));
+    }
+    let mut text = String::new();
+    (&mut file).take(256).read_to_string(&mut text).map_err(io)?;
+    let mut seed = [0; 32];
+    let decoded = hex::decode_to_slice(text.trim(), &mut seed);
+    decoded.map(|()| Some(seed)).map_err(|_| KeyError::Malformed(path.to_owned()))
+}
+
+fn create(path: &Path) -> Result<[u8; 32], KeyError> {
+    let io = |source| KeyError::Io { path: path.to_owned(), source };
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| io(io::Error::other(e.to_string())))?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+    writeln!(file, "{}", hex::encode(seed)).map_err(io)?;
+    file.sync_all().map_err(io)?;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    File::open(parent).and_then(|d| d.sync_all()).map_err(io)?;
+    Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_key_is_made_once_and_an_exposed_or_foreign_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, new) = load_or_create(directory.path(), Some("o")).unwrap();
+        let (second, again) = load_or_create(directory.path(), Some("o")).unwrap();
+        assert_eq!((first.verifier(), new, again), (second.verifier(), true, false));
+        let (unnamed, _) = load_or_create(directory.path(), None).unwrap();
+        assert!(unnamed.verifier().name().starts_with("meshchain.local/"));
+        let file = directory.path().join("key");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(load_or_create(directory.path(), Some("o")), Err(KeyError::Exposed(_))));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&file, "short").unwrap();
+        assert!(matches!(load_or_create(directory.path(), Some("o")), Err(KeyError::Malformed(_))));
+        assert!(load_or_create(directory.path(), Some("two words")).is_err());
+    }
+}

@@ -1,0 +1,14 @@
+//! The collector: ingest -> log -> publish -> anchor, and the read API over it.
+
+pub mod anchor;
+pub mod audit;
+pub mod batch;
+pub mod config;
+pub mod evidence;
+pub mod http;
+pub mod key;
+pub mod log;
+pub mod metrics;
+pub mod run;
+pub mod session;
+pub mod store;

@@ -1,0 +1,7 @@
+//! The collector as a process: real HTTP, a real directory, real signals.
+
+mod accept;
+mod recover;
+mod refuse;
+mod start;
+mod support;

@@ -1,0 +1,188 @@
+use crate::support::{Collector, Session, body, call};
+use meshchain_core::{BatchHeader, Canonical, Dropped, SpanRecord, chain_hash};
+use meshchain_wire::Batch;
+
+/// Gives an altered batch a chain value that fits it again.
+fn rechained(mut batch: Batch) -> Batch {
+    let prev = batch.prev.as_slice().try_into().unwrap();
+    batch.chain = chain_hash(&prev, &batch.header, &batch.entries).to_vec();
+    batch
+}
+
+#[test]
+fn every_bad_batch_gets_a_4xx_that_names_the_fault_a_counter_and_an_audit_line() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    let mut session = Session::new(1);
+    let first = session.next(2, 7);
+    assert_eq!(collector.post(&body(&first)).0, 200);
+    let second = session.clone().next(2, 7);
+    collector.wait_published(1);
+
+    let with = |alter: &dyn Fn(&mut Batch)| {
+        let mut batch = second.clone();
+        alter(&mut batch);
+        batch
+    };
+    let header = |alter: &dyn Fn(&mut BatchHeader<'_>)| {
+        let mut header = BatchHeader::decode(&second.header).unwrap();
+        alter(&mut header);
+        rechained(with(&|b| b.header = header.encode()))
+    };
+    let other_record = call(9, 9).1;
+    let other_own = {
+        let (mine, theirs) = (call(7, 0).1, call(7, 1).1);
+        let (mine, theirs) =
+            (SpanRecord::decode(&mine).unwrap(), SpanRecord::decode(&theirs).unwrap());
+        SpanRecord { hop: theirs.hop, ..mine }.encode()
+    };
+    let mut late = Session::new(3);
+    late.next(1, 7);
+    let late_second = late.next(1, 7);
+    let jump = late.next(1, 7);
+    assert_eq!(collector.post(&body(&jump)).0, 200, "a jump forward is accepted");
+
+    let cases: Vec<(&str, u16, &str, Vec<u8>)> = vec![
+        ("not protobuf", 400, "malformed", b"\xff\xff\xff".to_vec()),
+        ("empty", 400, "not_canonical", Vec::new()),
+        ("truncated", 400, "malformed", body(&second)[..body(&second).len() - 3].to_vec()),
+        (
+            "header not canonical",
+            400,
+            "not_canonical",
+            body(&with(&|b| b.header.extend([0x28, 0]))),
+        ),
+        (
+            "unknown header field",
+            400,
+            "not_canonical",
+            body(&with(&|b| b.header.extend([0xf8, 1, 1]))),
+        ),
+        ("short prev", 400, "bad_part", body(&with(&|b| b.prev.truncate(31)))),
+        ("torn entries", 400, "bad_part", body(&rechained(with(&|b| b.entries.truncate(100))))),
+        ("wrong count", 400, "bad_part", body(&header(&|h| h.count = 3))),
+        ("count without entries", 400, "not_canonical", body(&header(&|h| h.count = 0))),
+        ("too many entries", 400, "not_canonical", body(&header(&|h| h.count = 10_001))),
+        (
+            "drops not ascending",
+            400,
+            "not_canonical",
+            body(&header(&|h| h.dropped = vec![Dropped { reason: 1, count: 1 }; 2])),
+        ),
+        (
+            "entry of another version",
+            400,
+            "bad_part",
+            body(&rechained(with(&|b| b.entries[0] = 2))),
+        ),
+        ("one record of two", 400, "bad_part", body(&with(&|b| b.records.truncate(1)))),
+        ("record not canonical", 400, "not_canonical", body(&with(&|b| b.records[0].push(0)))),
+        ("wrong chain", 422, "wrong_chain", body(&with(&|b| b.chain[0] ^= 1))),
+        ("altered entry", 422, "wrong_chain", body(&with(&|b| b.entries[60] ^= 1))),
+        (
+            "record of another call",
+            422,
+            "wrong_digest",
+            body(&with(&|b| b.records[0] = other_record.clone())),
+        ),
+        (
+            "hop part of another call",
+            422,
+            "wrong_digest",
+            body(&with(&|b| b.records[0] = other_own.clone())),
+        ),
+        ("records exchanged", 422, "wrong_digest", body(&with(&|b| b.records.swap(0, 1)))),
+        (
+            "prev of another batch",
+            409,
+            "wrong_prev",
+            body(&rechained(with(&|b| b.prev = vec![5; 32]))),
+        ),
+        ("same seq, other batch", 409, "equivocation", body(&Session::new(1).next(1, 8))),
+        ("late", 409, "reordered", body(&late_second)),
+    ];
+    collector.wait_published(2);
+    for (name, status, reason, bytes) in &cases {
+        let (found, answer) = collector.post(bytes);
+        assert_eq!(
+            (found, answer["reason"].as_str()),
+            (*status, Some(*reason)),
+            "{name}: {answer}"
+        );
+        assert!(answer["error"].as_str().is_some_and(|e| !e.is_empty()), "{name}");
+        let line = collector.audit("refusal");
+        assert_eq!(line["reason"], *reason, "{name}");
+        assert_eq!(line["log"]["size"], 2, "{name}");
+    }
+    assert_eq!(collector.size(), 2, "nothing of it reached the log");
+    let metrics = collector.text("/metrics");
+    for reason in cases.iter().map(|case| case.2) {
+        let count = cases.iter().filter(|case| case.2 == reason).count();
+        let line = format!("meshchain_batches_refused_total{{reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+    assert_eq!(collector.post(&body(&second)).0, 200, "the session goes on");
+}
+
+#[test]
+fn an_oversized_body_is_refused_before_it_fills_the_memory() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    let (status, answer) = collector.post(&vec![0; (16 << 20) + 1]);
+    assert_eq!((status, answer["reason"].as_str()), (413, Some("oversized")));
+    assert_eq!(collector.post(&body(&Session::new(1).next(1, 1))).0, 200);
+}
+
+#[test]
+fn a_batch_that_comes_again_is_acknowledged_again_and_logged_once() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    let mut session = Session::new(1);
+    let (first, second) = (body(&session.next(2, 7)), body(&session.next(2, 7)));
+    assert_eq!(collector.post(&first).0, 200);
+    assert_eq!(collector.post(&second).0, 200);
+    let (status, answer) = collector.post(&first);
+    assert_eq!((status, &answer["leaf"], &answer["replayed"]), (200, &0.into(), &true.into()));
+    collector.wait_published(2);
+    collector.kill();
+    let collector = Collector::start(data.path(), &[]);
+    let (status, answer) = collector.post(&second);
+    assert_eq!((status, &answer["leaf"], &answer["replayed"]), (200, &1.into(), &true.into()));
+    assert_eq!(collector.size(), 2);
+}
+
+#[test]
+fn a_jump_forward_is_logged_as_a_gap() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    let mut session = Session::new(1);
+    assert_eq!(collector.post(&body(&session.next(1, 7))).0, 200);
+    session.next(1, 7);
+    session.next(1, 7);
+    assert_eq!(collector.post(&body(&session.next(1, 7))).0, 200);
+    let gap = collector.audit("gap");
+    assert_eq!((&gap["from"], &gap["to"], &gap["leaf"]), (&1.into(), &2.into(), &1.into()));
+    assert!(collector.text("/metrics").contains("meshchain_batches_missing_total 2\n"));
+}
+
+#[test]
+fn a_sender_is_known_by_its_certificate_and_speaks_for_its_namespace_only() {
+    let data = tempfile::tempdir().unwrap();
+    let config = data.path().join("collector.toml");
+    let text = "[ingest]\nprincipal_from_xfcc = true\ntrust_domain = 'shop.example'\n";
+    std::fs::write(&config, text).unwrap();
+    let collector =
+        Collector::start(&data.path().join("data"), &["--config", config.to_str().unwrap()]);
+    let batch = body(&Session::new(1).next(1, 7));
+    let post = |uri: &str| {
+        let value = format!("Hash=ab;URI={uri}");
+        let (status, answer) = collector.post_with(&batch, &[("x-forwarded-client-cert", &value)]);
+        (status, answer["reason"].as_str().unwrap_or("").to_owned())
+    };
+    assert_eq!(collector.post(&batch).1["reason"], "no_principal");
+    assert_eq!(post("spiffe://shop.example/ns/bank/sa/x"), (403, "wrong_principal".into()));
+    assert_eq!(post("spiffe://other.example/ns/shop/sa/x"), (403, "wrong_trust_domain".into()));
+    assert_eq!(post("spiffe://shop.example/ns/shop/sa/x"), (200, String::new()));
+    let opened = collector.audit("session_opened");
+    assert_eq!(opened["principal"], "spiffe://shop.example/ns/shop/sa/x");
+}

@@ -1,0 +1,59 @@
+use crate::support::{Collector, Session, body, fails};
+use std::fs;
+
+#[test]
+fn with_a_data_directory_alone_it_starts_with_a_key_of_its_own_and_no_chain() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(&data.path().join("new"), &[]);
+    let key = collector.audit("key");
+    assert_eq!((&key["new"], &key["key"]), (&true.into(), &"log".into()));
+    assert!(key["vkey"].as_str().unwrap().starts_with("meshchain.local/"));
+    assert_eq!(collector.text("/v1/anchors"), "[]");
+}
+
+#[test]
+fn a_stop_answers_what_is_open_and_says_so_in_the_audit_log() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    assert_eq!(collector.post(&body(&Session::new(1).next(1, 7))).0, 200);
+    assert!(collector.stop().success());
+    let audit = fs::read_to_string(data.path().join("audit.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(audit.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&last["event"], &last["why"], &last["log"]["size"]),
+        (&"stop".into(), &"asked".into(), &1.into())
+    );
+}
+
+#[test]
+fn a_second_collector_another_origin_and_a_taken_port_are_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &["--origin", "a.example/log"]);
+    let directory = data.path().to_str().unwrap();
+    let (code, error) = fails(&["--listen", "127.0.0.1:0", "--data", directory]);
+    assert!(code == 1 && error.contains("in use by another collector"), "{error}");
+    let other = tempfile::tempdir().unwrap();
+    let taken = collector.url.strip_prefix("http://").unwrap();
+    let (code, error) = fails(&["--listen", taken, "--data", other.path().to_str().unwrap()]);
+    assert!(code == 1 && error.contains("cannot listen"), "{error}");
+    collector.kill();
+    let (code, error) = fails(&["--data", directory, "--origin", "b.example/log"]);
+    assert!(code == 1 && error.contains("not of this log and key"), "{error}");
+    fs::remove_file(data.path().join("key")).unwrap();
+    let (code, error) = fails(&["--data", directory, "--origin", "a.example/log"]);
+    assert!(code == 1 && error.contains("not of this log and key"), "{error}");
+}
+
+#[test]
+fn a_broken_configuration_ends_with_2_before_a_port_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("collector.toml");
+    fs::write(&file, "data = '/nowhere'\n\nlistn = '127.0.0.1:1'\n").unwrap();
+    let (code, error) = fails(&["--config", file.to_str().unwrap()]);
+    assert_eq!(code, 2);
+    assert!(error.contains("line 3") && error.contains("listn"), "{error}");
+    let (code, error) = fails(&[]);
+    assert!(code == 2 && error.contains("--data"), "{error}");
+    assert_eq!(fails(&["--config", "/does/not/exist"]).0, 2);
+    assert_eq!(fails(&["--no-such-flag"]).0, 2);
+}

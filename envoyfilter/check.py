@@ -71,10 +71,10 @@ PLUGIN_CONFIG = _closed(
     payload={"enum": ["record", "digest"]},
     context={"enum": ["auto", "never"]},
     path_privacy={"enum": ["strip-query", "keep", "hash", "drop"]},
-    tick_ms=_int(1),
-    batch_spans=_int(1),
-    queue_bytes=_int(1),
-    heartbeat_s=_int(1),
+    tick_ms=_int(10, 60_000),
+    batch_spans=_int(1, 10_000),
+    queue_bytes=_int(64 << 10, 256 << 20),
+    heartbeat_s=_int(1, 3600),
 )
 
 _WASM = _closed({
@@ -132,7 +132,7 @@ HTTP_FILTER = _closed({
 
 COLLECTOR_CONFIG = _closed(
     {"origin": {"type": "string", "pattern": r"^[^\s+/:]+(/[^\s+]+)?$"}, "data": _STRING, "listen": _STRING},
-    ingest=_closed({}, principal_from_xfcc={"type": "boolean"}),
+    ingest=_closed({}, principal_from_xfcc={"type": "boolean"}, trust_domain=_STRING, max_waiting_bytes=_int(16 << 20)),
     anchor={
         "type": "array",
         "items": _closed({
@@ -142,8 +142,9 @@ COLLECTOR_CONFIG = _closed(
             "contract": {"type": "string", "pattern": "^0x[0-9a-fA-F]{40}$"},
             "key_file": {"type": "string", "pattern": "^/"},
             "interval_s": _int(1),
-            "finality": {"anyOf": [{"enum": ["finalized", "safe"]}, _int(0)]},
-        }),
+            "finality": {"anyOf": [{"enum": ["finalized", "safe"]}, _int(1)]},
+        }, max_fee_gwei=_int(1), daily_budget_eth={"anyOf": [{"type": "number"}, _STRING]}, poll_ms=_int(50),
+            bump_after_s=_int(1)),
     },
 )
 

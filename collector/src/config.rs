@@ -173,6 +173,22 @@ mod tests {
     }
 
     #[test]
+    fn the_manifest_for_admins_holds_a_valid_configuration() {
+        let manifest = include_str!("../../envoyfilter/collector.yaml");
+        let (_, text) = manifest.split_once("collector.toml: |\n").unwrap();
+        let (text, _) = text.split_once("\n---").unwrap();
+        let text: Vec<_> = text.lines().map(|line| line.replacen("    #[[", "[[", 1)).collect();
+        let mut anchor = false;
+        let uncommented = text.iter().map(|line| {
+            anchor |= line.starts_with("[[anchor]]");
+            if anchor { line.trim_start().trim_start_matches('#') } else { line.as_str() }
+        });
+        let config = parse(&uncommented.collect::<Vec<_>>().join("\n")).unwrap();
+        assert!(config.ingest.principal_from_xfcc);
+        assert_eq!(config.anchor.len(), 1);
+    }
+
+    #[test]
     fn a_broken_file_is_refused_with_key_and_line() {
         let cases = [
             ("data = '/d'\nlisten = 5", "line 2"),

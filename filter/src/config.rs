@@ -201,6 +201,15 @@ mod tests {
     }
 
     #[test]
+    fn the_manifest_for_admins_is_a_valid_configuration() {
+        let manifest = include_str!("../../envoyfilter/envoyfilter.yaml");
+        let (_, json) = manifest.split_once("value: |\n").unwrap();
+        let (json, _) = json.split_once("\n              vm_config").unwrap();
+        let parsed = parse(json.as_bytes());
+        assert_eq!(parsed, Parsed { config: Ok(Config::default()), notices: vec![] });
+    }
+
+    #[test]
     fn every_key_is_read() {
         let parsed = parse(
             br#"{"collector_cluster": "outbound|9000||c.ns.svc", "collector_path": "/x",

@@ -163,6 +163,10 @@ pub struct Call {
 /// The main fields of a disclosed own part: claims of one proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OwnShown {
+    /// Parent of the hop's span, hex, where known.
+    pub parent_span_id: Option<String>,
+    /// Where the context came from: received, generated or none.
+    pub context: String,
     /// Start of the request, unix nanoseconds.
     pub start_ns: u64,
     /// Duration, nanoseconds.
@@ -175,8 +179,22 @@ pub struct OwnShown {
     pub protocol: String,
     /// gRPC status, where the call was gRPC.
     pub grpc_status: Option<u32>,
+    /// Envoy's response flags, a bit field.
+    pub response_flags: u64,
+    /// Envoy's response code details.
+    pub code_details: String,
+    /// Bytes of the request.
+    pub request_bytes: u64,
+    /// Bytes of the response.
+    pub response_bytes: u64,
+    /// Upstream cluster.
+    pub cluster: String,
+    /// Route.
+    pub route: String,
     /// Upstream attempts, retries included.
     pub attempts: u32,
+    /// Query of the target, where the proxy was configured to record it.
+    pub query: String,
 }
 
 /// The source of a batch, as its proxy names itself.

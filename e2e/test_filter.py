@@ -229,3 +229,13 @@ def test_an_unknown_key_is_reported_in_the_heartbeat(tmp_path):
         assert scene.call()[1].status == 200
         wait_until(lambda: any("tik_ms" in json.dumps(s["notices"]) for s in scene.sessions()), DEADLINE_S,
                    "a heartbeat names the key")
+
+
+def test_batches_on_their_way_to_a_collector_are_not_calls_of_the_mesh(scene):
+    scene.call()
+    for name in (ENTERPRISE, CLOUD):
+        sidecar = scene.pod(name).sidecar
+        wait_until(lambda s=sidecar: s.stats("wasmcustom")["wasmcustom.meshchain_skipped"] > 0, DEADLINE_S,
+                   "the collector's sidecar skips them")
+    own = [s for s in scene.sessions() if s["source"]["workload"] == "meshchain-collector"]
+    assert own and all(s["entries"] == 0 for s in own)

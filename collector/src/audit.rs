@@ -54,7 +54,7 @@ impl Audit {
         Ok(Self { origin: origin.to_owned(), inner: Mutex::new(inner) })
     }
 
-    /// From now on, lines speak of this tree.
+    /// From now on, lines speak of this tree: the one last committed.
     pub fn set_head(&self, head: TreeHead) {
         self.lock().head = head;
     }

@@ -183,7 +183,10 @@ mod tests {
             anchor |= line.starts_with("[[anchor]]");
             if anchor { line.trim_start().trim_start_matches('#') } else { line.as_str() }
         });
-        let config = parse(&uncommented.collect::<Vec<_>>().join("\n")).unwrap();
+        let text = uncommented.collect::<Vec<_>>().join("\n");
+        let unfinished = parse(&text).unwrap_err().to_string();
+        assert!(unfinished.contains("zero address"), "an admin must replace it: {unfinished}");
+        let config = parse(&text.replace("000000\"", "0000aa\"")).unwrap();
         assert!(config.ingest.principal_from_xfcc);
         assert_eq!(config.anchor.len(), 1);
     }

@@ -18,7 +18,15 @@ use meshchain_core::hash::log_id;
 use meshchain_core::tile::TileName;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+/// Time that a body may take; it holds room that others wait for.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Final anchors that are listed per chain, newest first.
+const SHOWN_ANCHORS: usize = 50;
 
 /// What the doors lead to.
 pub struct Doors {
@@ -74,7 +82,10 @@ async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Response {
     let Ok(permit) = room else {
         return push_back(&doors);
     };
-    let Ok(body) = to_bytes(body, length).await else {
+    let Ok(body) = timeout(BODY_TIMEOUT, to_bytes(body, length)).await else {
+        return error(StatusCode::REQUEST_TIMEOUT, "slow", "the body did not arrive in time");
+    };
+    let Ok(body) = body else {
         doors.metrics.refused("oversized");
         let text = format!("the body is longer than {length} bytes, or broke off");
         return error(StatusCode::PAYLOAD_TOO_LARGE, "oversized", &text);
@@ -195,8 +206,24 @@ async fn sessions(State(doors): State<Arc<Doors>>) -> Json<Value> {
     Json(Value::Array(list.into_iter().map(|(_, value)| value).collect()))
 }
 
-async fn anchors(State(doors): State<Arc<Doors>>) -> Json<Value> {
-    Json(json!(doors.anchors.iter().map(AnchorHandle::status).collect::<Vec<_>>()))
+async fn anchors(State(doors): State<Arc<Doors>>) -> Response {
+    let mut chains = Vec::with_capacity(doors.anchors.len());
+    for anchor in &doors.anchors {
+        let newest = match anchor.finals().newest(SHOWN_ANCHORS).await {
+            Ok(newest) => newest,
+            Err(e) => return failed(&e),
+        };
+        let finals: Vec<Value> = newest
+            .iter()
+            .map(|a| {
+                json!({ "size": a.size, "root": a.root, "block": a.block_number,
+                        "block_hash": a.block_hash, "time": a.block_timestamp, "tx": a.tx,
+                        "gas_used": a.gas_used })
+            })
+            .collect();
+        chains.push(json!({ "status": anchor.status(), "finals": finals }));
+    }
+    Json(chains).into_response()
 }
 
 async fn checkpoint(State(doors): State<Arc<Doors>>) -> Response {

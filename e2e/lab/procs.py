@@ -73,7 +73,7 @@ class Processes:
         self._lock = threading.Lock()
         self._guard = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("guard.py"))],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0, start_new_session=True)
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True)
         atexit.register(self.close)
 
     def __enter__(self) -> "Processes":

@@ -98,6 +98,16 @@ pub(super) fn due(state: &State, newest: Option<&TreeHead>, rules: &Rules, now_m
     state.in_flight.is_some() || grown && over
 }
 
+/// Why a log that is smaller than its last final anchor must not be anchored: it is an old copy, and
+/// what it grows into would contradict the chain.
+pub(super) fn rewound(state: &State, newest: &TreeHead) -> Option<String> {
+    let (size, _) = state.last_final.filter(|(size, _)| *size > newest.size)?;
+    Some(format!(
+        "the log has {} leaves, but {size} are anchored: it was restored from an old copy",
+        newest.size
+    ))
+}
+
 fn elapsed(since_ms: u64, now_ms: u64, wait_ms: u64) -> bool {
     now_ms < since_ms || now_ms - since_ms >= wait_ms
 }

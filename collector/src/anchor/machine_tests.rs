@@ -247,3 +247,11 @@ fn settling_counts_the_cost_and_gives_the_nonce_up() {
     assert_eq!((next.next_nonce, next.spent, next.in_flight), (Some(6), (NOW / DAY, 12), None));
     assert_eq!(state.settled(5, NOW + DAY).spent, (NOW / DAY + 1, 5));
 }
+
+#[test]
+fn a_log_that_is_smaller_than_its_last_anchor_is_an_old_copy() {
+    assert_eq!(rewound(&idle(None, None), &head(0)), None);
+    let anchored = idle(Some(1), Some(10));
+    assert_eq!(rewound(&anchored, &head(10)), None);
+    assert!(rewound(&anchored, &head(9)).is_some_and(|reason| reason.contains("old copy")));
+}

@@ -158,7 +158,11 @@ impl Runner {
             self.check().await?;
             self.checked = true;
         }
-        let newest = self.heads.borrow().clone().filter(|h| h.head.size > 0);
+        let newest = self.heads.borrow().clone();
+        if let Some(reason) = newest.as_ref().and_then(|h| machine::rewound(&self.state, &h.head)) {
+            return Err(Trouble::Stop(reason));
+        }
+        let newest = newest.filter(|h| h.head.size > 0);
         let now = now_ms();
         if !machine::due(&self.state, newest.as_ref().map(|h| &h.head), &self.rules, now) {
             return Ok(());

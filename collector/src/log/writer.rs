@@ -137,6 +137,7 @@ impl Writer {
 
         // Committed: from here on nothing may fail but the process.
         self.tree = tree;
+        audit.set_head(head);
         self.index(first, &bundle, &slices);
         for (leaf, Pooled { submission, follows }) in (first..).zip(pooled) {
             self.tell(&submission.batch, follows, leaf, audit, metrics);
@@ -144,7 +145,6 @@ impl Writer {
         }
         put_all(store, &growth).await?;
         store.put(CHECKPOINT, checkpoint.clone()).await?;
-        audit.set_head(head);
         audit.line("checkpoint", json!({ "leaves": head.size - first }));
         if let Err(error) = audit.sync() {
             log::error!("audit log: {error}");

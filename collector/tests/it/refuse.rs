@@ -162,6 +162,7 @@ fn a_jump_forward_is_logged_as_a_gap() {
     assert_eq!(collector.post(&body(&session.next(1, 7))).0, 200);
     let gap = collector.audit("gap");
     assert_eq!((&gap["from"], &gap["to"], &gap["leaf"]), (&1.into(), &2.into(), &1.into()));
+    assert_eq!(gap["log"]["size"], 2, "the tree that the line speaks of holds the leaf");
     assert!(collector.text("/metrics").contains("meshchain_batches_missing_total 2\n"));
 }
 

@@ -1,0 +1,146 @@
+"""What a liar needs: Merkle proofs, signed checkpoints and staging bundles of his own making.
+
+Formats: RFC 6962 (trees), C2SP signed-note and tlog-checkpoint (checkpoints), and the collector's
+staging bundle, `pool/FIRST_LEAF`, which keeps leaves, entries and records.
+"""
+
+import base64
+import hashlib
+import shutil
+import struct
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+ENTRY_LEN = 90
+MAGIC = b"meshchain-pool/1"
+
+
+def leaf_hash(data: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + data).digest()
+
+
+def root(hashes: list[bytes]) -> bytes:
+    if len(hashes) == 1:
+        return hashes[0]
+    k = _split(hashes)
+    return hashlib.sha256(b"\x01" + root(hashes[:k]) + root(hashes[k:])).digest()
+
+
+def inclusion_path(hashes: list[bytes], index: int) -> list[bytes]:
+    if len(hashes) == 1:
+        return []
+    k = _split(hashes)
+    if index < k:
+        return [*inclusion_path(hashes[:k], index), root(hashes[k:])]
+    return [*inclusion_path(hashes[k:], index - k), root(hashes[:k])]
+
+
+def consistency_path(hashes: list[bytes], old: int, whole: bool = True) -> list[bytes]:
+    if old == len(hashes):
+        return [] if whole else [root(hashes)]
+    k = _split(hashes)
+    if old <= k:
+        return [*consistency_path(hashes[:k], old, whole), root(hashes[k:])]
+    return [*consistency_path(hashes[k:], old - k, False), root(hashes[:k])]
+
+
+def _split(hashes: list[bytes]) -> int:
+    """The largest power of two below the number of hashes."""
+    return 1 << (len(hashes) - 1).bit_length() - 1
+
+
+class Signer:
+    """Signs checkpoints as the log `origin`: with the log's own key, or with any other."""
+
+    def __init__(self, origin: str, key: Ed25519PrivateKey):
+        self.origin = origin
+        self._key = key
+        public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self._id = hashlib.sha256(origin.encode() + b"\n\x01" + public).digest()[:4]
+
+    @classmethod
+    def of_log(cls, origin: str, data: Path) -> "Signer":
+        seed = bytes.fromhex((data / "key").read_text().strip())
+        return cls(origin, Ed25519PrivateKey.from_private_bytes(seed))
+
+    def checkpoint(self, size: int, root: bytes) -> str:
+        text = f"{self.origin}\n{size}\n{base64.b64encode(root).decode()}\n"
+        signature = base64.b64encode(self._id + self._key.sign(text.encode())).decode()
+        return f"{text}\n— {self.origin} {signature}\n"
+
+
+def tlog_proof(index: int, path: list[bytes], checkpoint: str) -> str:
+    """A C2SP tlog-proof."""
+    hashes = "".join(base64.b64encode(h).decode() + "\n" for h in path)
+    return f"c2sp.org/tlog-proof@v1\nindex {index}\n{hashes}\n{checkpoint}"
+
+
+def proof_index(proof: str) -> int:
+    return int(proof.split("\n")[1].removeprefix("index "))
+
+
+def proof_checkpoint(proof: str) -> str:
+    return proof.split("\n\n", 1)[1]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A leaf of the log with the entries and records that belong to it."""
+
+    leaf: bytes
+    entries: tuple[bytes, ...]
+    records: bytes
+
+    def without(self, entry: int) -> "Batch":
+        """The same batch, one entry and its record short."""
+        records = list(_records(self.records))
+        del records[entry:entry + 1]
+        kept = b"".join(struct.pack(">I", len(r)) + r for r in records)
+        return replace(self, entries=self.entries[:entry] + self.entries[entry + 1:], records=kept)
+
+
+def _records(data: bytes):
+    while data:
+        length, = struct.unpack_from(">I", data)
+        yield data[4:4 + length]
+        data = data[4 + length:]
+
+
+def read_pool(path: Path) -> list[Batch]:
+    body, batches = path.read_bytes()[len(MAGIC):-32], []
+    while body:
+        parts = []
+        lengths, body = struct.unpack_from(">III", body), body[12:]
+        for length in lengths:
+            parts.append(body[:length])
+            body = body[length:]
+        leaf, entries, records = parts
+        split = tuple(entries[i:i + ENTRY_LEN] for i in range(0, len(entries), ENTRY_LEN))
+        batches.append(Batch(leaf, split, records))
+    return batches
+
+
+def write_pool(path: Path, batches: list[Batch]) -> None:
+    """With a fitting check sum."""
+    body = bytearray(MAGIC)
+    for batch in batches:
+        entries = b"".join(batch.entries)
+        body += struct.pack(">III", len(batch.leaf), len(entries), len(batch.records))
+        body += batch.leaf + entries + batch.records
+    path.write_bytes(bytes(body) + hashlib.sha256(body).digest())
+
+
+def pools(data: Path) -> list[Path]:
+    return sorted((data / "pool").iterdir())
+
+
+def copy_data(data: Path, target: Path) -> None:
+    """Copies a running collector's log, not its anchors. Heads first: what comes later, no head speaks of."""
+    target.mkdir(parents=True)
+    for name in ("key", "head", "checkpoint"):
+        shutil.copy2(data / name, target / name)
+    for name in ("pool", "tile"):
+        shutil.copytree(data / name, target / name)

@@ -11,7 +11,7 @@ help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(VENV)/.stamp contracts/node_modules/.stamp ## Install the pinned tools into .tools and contracts/node_modules
-	@rustup show active-toolchain >/dev/null
+	@rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1
 
 $(VENV)/.stamp: e2e/requirements.txt
 	python3 -m venv $(VENV)

@@ -80,6 +80,11 @@ impl VerifierKey {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// `name+hash`, what a person compares.
+    pub fn short(&self) -> String {
+        format!("{}+{}", self.name, hex::encode(self.id))
+    }
 }
 
 impl std::fmt::Display for VerifierKey {

@@ -97,12 +97,10 @@ impl<'p> Checkpoints<'p> {
 }
 
 fn check_signature(note: &str, log: &LogPolicy) -> Step {
-    let key = log.vkey.to_string();
-    let name = key.rsplit_once('+').map_or(key.as_str(), |(name, _)| name);
     Step::of(
         "checkpoint",
         match Checkpoint::open(note, &log.vkey) {
-            Ok(_) => Ok(format!("signed by {}{}", shown(name), cosignatures(note))),
+            Ok(_) => Ok(format!("signed by {}{}", shown(log.vkey.short()), cosignatures(note))),
             Err(error) => Err(shown(error.to_string())),
         },
     )

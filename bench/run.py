@@ -1,0 +1,58 @@
+#!/usr/bin/env python
+"""Measures MeshChain: `run.py [filter] [collector] [verify] [gas]`, all four by default.
+
+Builds what it needs, prints one table per measurement, and writes target/bench/NAME.json.
+With --docs the tables of docs/performance.md are replaced.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
+
+import filter as envoy_filter  # noqa: E402  (the lab must be on the path first)
+import native  # noqa: E402
+from lab.tools import REPOSITORY  # noqa: E402
+from report import machine_line, update_docs  # noqa: E402
+
+BENCHES = ("filter", "collector", "verify", "gas")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bench", nargs="*", metavar="BENCH", help=f"any of {', '.join(BENCHES)}; default all")
+    parser.add_argument("--docs", action="store_true", help="put the tables into docs/performance.md too")
+    arguments = parser.parse_args()
+    chosen = arguments.bench or list(BENCHES)
+    if unknown := set(chosen) - set(BENCHES):
+        parser.error(f"no such bench: {', '.join(sorted(unknown))}")
+    binaries, module = build(chosen)
+    print(machine_line(), flush=True)
+    for name in chosen:
+        if name == "filter":
+            envoy_filter.run(binaries, module)
+        else:
+            getattr(native, name)(binaries)
+    if arguments.docs:
+        update_docs()
+
+
+def build(chosen: list[str]) -> tuple[Path, Path]:
+    """Builds what the chosen benches need; the folder of the programs, and the filter's module."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+    cargo = ["cargo", "build", "--locked", "--quiet", "--release"]
+    if set(chosen) != {"gas"}:
+        subprocess.run([*cargo, "-p", "meshchain-bench"], cwd=REPOSITORY, check=True)
+    if {"collector", "verify"} & set(chosen):
+        # Apart from the bench crate, whose dependencies would switch on features that users do not get.
+        subprocess.run([*cargo, "-p", "meshchain-collector", "-p", "meshchain"], cwd=REPOSITORY, check=True)
+    if "filter" in chosen:
+        subprocess.run(["./wasm-build.sh"], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+    return target / "release", target / "wasm32-wasip1" / "release-wasm" / "meshchain_filter.wasm"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 //! One call: what the filter keeps of the request phase, and the record it makes at the end.
 
+use crate::attributes::{self, Answer, Expressions};
 use crate::config::{Config, PathPrivacy};
 use crate::context::{Tracer, child_of, trace_headers, write};
 use crate::headers::HeaderMap;
@@ -85,77 +86,64 @@ pub enum Outcome {
 /// Makes the record at the end of a stream, and learns whether there is a tracer.
 pub fn log(
     host: &impl Host,
+    expressions: &Expressions,
     config: &Config,
     phase: Option<RequestPhase>,
     gateway: bool,
     tracer: &mut Tracer,
     salt: [u8; 16],
 ) -> Outcome {
-    let at_end = host.request_headers();
-    if at_end.is_empty() {
+    // What the server side saw is what it received; only the client side must look again.
+    let received = phase.as_ref().filter(|p| p.side == Side::Server).map(|p| &p.headers);
+    let at_end = received.is_none().then(|| host.request_headers());
+    let Some(wire) = at_end.as_ref().or(received).filter(|headers| !headers.is_empty()) else {
         return Outcome::Unreadable;
-    }
-    let sent = trace_headers(&at_end).context();
+    };
+    let seen = trace_headers(wire).context();
     // Where an earlier filter answered, the request phase never ran and nothing was sent on.
-    let phase = phase.unwrap_or_else(|| RequestPhase {
-        side: side_of(host, gateway),
-        received: sent,
-        left: sent,
-        headers: HeaderMap::default(),
-    });
-    let details = property(host, "response\0code_details");
-    let via_upstream = details == b"via_upstream";
-    let server = phase.side == Side::Server;
-    if !server && via_upstream {
-        tracer.learn(phase.left.as_ref(), sent.as_ref());
-    }
-    let context = if server { phase.received } else { sent };
-    let wire = if server && !phase.headers.is_empty() { &phase.headers } else { &at_end };
+    let (side, received, left) = match &phase {
+        Some(phase) => (phase.side, phase.received, phase.left),
+        None => (side_of(host, gateway), seen, seen),
+    };
     let request = Request::read(wire);
     if is_own_traffic(&request, config) {
         return Outcome::Skipped;
     }
-    let flags = integer(host, "response\0flags");
-    let code = integer(host, "response\0code") as u32;
-    let status = if response_crossed(server, via_upstream, &details, flags) { code } else { 0 };
-
+    let server = side == Side::Server;
+    let answer = Answer::read(host, expressions, server);
+    let call = answer.attributes();
+    let via_upstream = call.code_details == b"via_upstream";
+    if !server && via_upstream {
+        tracer.learn(left.as_ref(), seen.as_ref());
+    }
+    let crossed = response_crossed(server, via_upstream, call.code_details, call.flags);
     let hop = HopPart::capture(
-        context.map(|c| c.trace_id),
-        context.map(|c| c.span_id),
+        seen.map(|c| c.trace_id),
+        seen.map(|c| c.span_id),
         request.id,
         request.method,
         request.authority,
         request.target,
-        status,
-    );
-    let protocol = property(host, "request\0protocol");
-    let (cluster, route) = (property(host, "xds\0cluster_name"), property(host, "xds\0route_name"));
-    let principal = property(
-        host,
-        if server {
-            "connection\0uri_san_peer_certificate"
-        } else {
-            "upstream\0uri_san_peer_certificate"
-        },
+        if crossed { call.code } else { 0 },
     );
     let own = OwnPart {
-        side: phase.side,
-        parent_span_id: context.and_then(|c| c.parent_span_id),
-        sampling: phase.received.map_or(Sampling::Deferred, |c| c.sampling),
-        context: context_source(phase.received.as_ref(), context.as_ref()),
-        protocol: cut(&protocol),
+        side,
+        parent_span_id: seen.and_then(|c| c.parent_span_id),
+        sampling: received.map_or(Sampling::Deferred, |c| c.sampling),
+        context: context_source(received.as_ref(), seen.as_ref()),
+        protocol: cut(call.protocol),
         grpc_status: request.grpc.then(|| integer(host, "response\0grpc_status") as u32),
-        response_flags: flags,
-        code_details: cut(&details),
-        start_ns: integer(host, "request\0time"),
-        duration_ns: integer(host, "request\0duration"),
-        request_bytes: integer(host, "request\0total_size"),
-        response_bytes: integer(host, "response\0total_size"),
-        peer_principal: cut(&principal),
+        response_flags: call.flags,
+        code_details: cut(call.code_details),
+        start_ns: call.start_ns,
+        duration_ns: call.duration_ns,
+        request_bytes: call.request_bytes,
+        response_bytes: call.response_bytes,
+        peer_principal: cut(call.peer),
         peer_workload: if server { cut(request.peer) } else { &[] },
-        cluster: cut(&cluster),
-        route: cut(&route),
-        attempts: if server { 0 } else { integer(host, "upstream\0request_attempt_count") as u32 },
+        cluster: cut(call.cluster),
+        route: cut(call.route),
+        attempts: if server { 0 } else { call.attempts },
         query: match config.path_privacy {
             PathPrivacy::Keep => cut(split_target(request.target).1),
             _ => &[],
@@ -252,11 +240,7 @@ fn context_source(received: Option<&TraceContext>, used: Option<&TraceContext>) 
     }
 }
 
-fn property(host: &impl Host, path: &str) -> Vec<u8> {
-    host.property(path).unwrap_or_default()
-}
-
-/// An integer, time or duration attribute: 8 bytes, little-endian; 0 where absent.
+/// A single attribute that is an integer; 0 where absent.
 fn integer(host: &impl Host, path: &str) -> u64 {
-    host.property(path).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+    host.property(path).map_or(0, |bytes| attributes::integer(&bytes))
 }

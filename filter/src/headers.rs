@@ -11,6 +11,11 @@ impl HeaderMap {
         Self(serialized)
     }
 
+    #[cfg(test)]
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     /// The pairs in order. Stops early where the host's serialization is broken.
     pub fn iter(&self) -> Pairs<'_> {
         let count = self.0.get(..4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);

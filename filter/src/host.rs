@@ -44,6 +44,10 @@ pub trait Host {
     fn set_request_header(&self, name: &str, value: &[u8]);
     /// An attribute; `path` has a 0 byte between its elements.
     fn property(&self, path: &str) -> Option<Vec<u8>>;
+    /// Compiles a CEL expression for the current root context; `None` where the host has none.
+    fn create_expression(&self, text: &str) -> Option<u32>;
+    /// Evaluates an expression on the current stream; `None` where it fails.
+    fn evaluate(&self, token: u32) -> Option<Vec<u8>>;
     /// Unix nanoseconds.
     fn now_ns(&self) -> u64;
     /// Random bytes of the platform.
@@ -88,6 +92,14 @@ mod abi {
             data: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        pub(super) fn proxy_call_foreign_function(
+            name: *const u8,
+            name_size: usize,
+            argument: *const u8,
+            argument_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
         pub(super) fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
         pub(super) fn proxy_define_metric(
             kind: u32,
@@ -123,6 +135,20 @@ mod proxy {
         Some(unsafe { Vec::from_raw_parts(data, size, size) })
     }
 
+    fn foreign(name: &str, argument: &[u8]) -> Option<Vec<u8>> {
+        // SAFETY: the pointers stand for live slices and locals, and the host keeps none of them.
+        returned(|data, size| unsafe {
+            abi::proxy_call_foreign_function(
+                name.as_ptr(),
+                name.len(),
+                argument.as_ptr(),
+                argument.len(),
+                data,
+                size,
+            )
+        })
+    }
+
     fn header_map(map: u32) -> HeaderMap {
         // SAFETY: both pointers are valid for writes during the call.
         let pairs =
@@ -153,6 +179,14 @@ mod proxy {
             returned(|data, size| unsafe {
                 abi::proxy_get_property(path.as_ptr(), path.len(), data, size)
             })
+        }
+
+        fn create_expression(&self, text: &str) -> Option<u32> {
+            foreign("expr_create", text.as_bytes())?.try_into().ok().map(u32::from_le_bytes)
+        }
+
+        fn evaluate(&self, token: u32) -> Option<Vec<u8>> {
+            foreign("expr_evaluate", &token.to_le_bytes())
         }
 
         fn now_ns(&self) -> u64 {

@@ -4,6 +4,7 @@
 //! The contexts below only connect Envoy's callbacks to [`vm::Vm`]; every decision is there and in
 //! the modules it uses, behind [`host::Host`], and runs natively in tests.
 
+pub mod attributes;
 pub mod capture;
 pub mod config;
 pub mod context;
@@ -18,12 +19,14 @@ pub mod vm;
 
 #[cfg(target_arch = "wasm32")]
 mod plugin {
+    use crate::attributes::Expressions;
     use crate::capture::RequestPhase;
     use crate::host::{Host, Proxy};
     use crate::vm::Vm;
     use proxy_wasm::traits::{Context, HttpContext, RootContext};
     use proxy_wasm::types::{Action, ContextType};
     use std::cell::RefCell;
+    use std::rc::Rc;
     use std::time::Duration;
 
     thread_local! {
@@ -38,10 +41,13 @@ mod plugin {
     }
 
     proxy_wasm::main! {{
-        proxy_wasm::set_root_context(|_| Box::new(Root));
+        proxy_wasm::set_root_context(|_| Box::new(Root::default()));
     }}
 
-    struct Root;
+    #[derive(Default)]
+    struct Root {
+        expressions: Rc<Expressions>,
+    }
 
     impl Context for Root {
         fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, _: usize) {
@@ -64,7 +70,7 @@ mod plugin {
         }
 
         fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-            Some(Box::new(Stream { phase: None }))
+            Some(Box::new(Stream { phase: None, expressions: self.expressions.clone() }))
         }
 
         fn get_type(&self) -> Option<ContextType> {
@@ -74,6 +80,7 @@ mod plugin {
 
     struct Stream {
         phase: Option<RequestPhase>,
+        expressions: Rc<Expressions>,
     }
 
     impl Context for Stream {}
@@ -86,7 +93,7 @@ mod plugin {
 
         fn on_log(&mut self) {
             let phase = self.phase.take();
-            with_vm(|vm| vm.on_log(&Proxy, phase));
+            with_vm(|vm| vm.on_log(&Proxy, &self.expressions, phase));
         }
     }
 }

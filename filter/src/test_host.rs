@@ -1,5 +1,6 @@
 //! A host for native tests: attributes and headers in memory.
 
+use crate::attributes::paths;
 use crate::headers::{HeaderMap, serialize};
 use crate::host::{Host, Level, MetricKind, Post};
 use std::cell::{Cell, RefCell};
@@ -12,6 +13,8 @@ pub(crate) struct TestHost {
     pub(crate) now_ns: Cell<u64>,
     pub(crate) posts: RefCell<Vec<Vec<u8>>>,
     pub(crate) cluster_missing: Cell<bool>,
+    pub(crate) has_expressions: Cell<bool>,
+    expressions: RefCell<Vec<String>>,
     pub(crate) log: RefCell<Vec<String>>,
     pub(crate) metrics: RefCell<Vec<(String, u64)>>,
 }
@@ -54,6 +57,24 @@ impl Host for TestHost {
 
     fn property(&self, path: &str) -> Option<Vec<u8>> {
         self.properties.borrow().get(path).cloned()
+    }
+
+    fn create_expression(&self, text: &str) -> Option<u32> {
+        let mut expressions = self.expressions.borrow_mut();
+        expressions.push(text.to_owned());
+        self.has_expressions.get().then_some(expressions.len() as u32 - 1)
+    }
+
+    fn evaluate(&self, token: u32) -> Option<Vec<u8>> {
+        let expressions = self.expressions.borrow();
+        let server = expressions.get(token as usize)?.contains("connection.mtls");
+        let properties = self.properties.borrow();
+        let values: Vec<_> = paths(server)
+            .into_iter()
+            .map(|path| properties.get(path).cloned().unwrap_or_default())
+            .collect();
+        let pairs: Vec<_> = values.iter().map(|v| (v.as_slice(), &[][..])).collect();
+        Some(serialize(&pairs).into_bytes())
     }
 
     fn now_ns(&self) -> u64 {

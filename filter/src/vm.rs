@@ -1,5 +1,6 @@
 //! The filter's state in one wasm VM, shared by its root contexts and streams.
 
+use crate::attributes::Expressions;
 use crate::capture::{Outcome, RequestPhase, log};
 use crate::config::{Config, parse};
 use crate::context::Tracer;
@@ -98,14 +99,19 @@ impl Vm {
     }
 
     /// The end of a stream.
-    pub fn on_log(&mut self, host: &impl Host, phase: Option<RequestPhase>) {
+    pub fn on_log(
+        &mut self,
+        host: &impl Host,
+        expressions: &Expressions,
+        phase: Option<RequestPhase>,
+    ) {
         let Some(config) = self.config.as_ref() else {
             return;
         };
         let session = self.session.get_or_insert_with(|| Session::open(host));
         let salt = bytes(&mut session.random);
         let queue = &mut session.queue;
-        match log(host, config, phase, queue.node().gateway, &mut self.tracer, salt) {
+        match log(host, expressions, config, phase, queue.node().gateway, &mut self.tracer, salt) {
             Outcome::Call(call) => {
                 queue.push(&call.entry, call.record, call.start_ns, config.queue_bytes);
                 if queue.open_calls() >= config.batch_spans {
@@ -216,7 +222,7 @@ mod tests {
 
     fn call(vm: &mut Vm, host: &TestHost) {
         let phase = vm.on_request(host);
-        vm.on_log(host, phase);
+        vm.on_log(host, &Expressions::default(), phase);
     }
 
     fn posted(vm: &mut Vm, host: &TestHost) -> Batch {

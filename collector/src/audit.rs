@@ -21,6 +21,7 @@ pub struct Audit {
 
 struct Inner {
     file: File,
+    echo: Box<dyn Write + Send>,
     head: TreeHead,
     window: Instant,
     refusals: u32,
@@ -45,12 +46,24 @@ pub struct RefusalLine<'a> {
 }
 
 impl Audit {
-    /// Opens `directory/audit.jsonl` for appending; `origin` is the log that the lines speak of.
-    pub fn open(directory: &Path, origin: &str) -> io::Result<Self> {
+    /// Opens `directory/audit.jsonl` for appending; `origin` is the log that the lines speak of. Each
+    /// line also goes to `echo`.
+    pub fn open(
+        directory: &Path,
+        origin: &str,
+        echo: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
         let file =
             OpenOptions::new().append(true).create(true).open(directory.join("audit.jsonl"))?;
         let head = TreeHead { size: 0, root: meshchain_core::merkle::empty_root() };
-        let inner = Inner { file, head, window: Instant::now(), refusals: 0, suppressed: 0 };
+        let inner = Inner {
+            file,
+            echo: Box::new(echo),
+            head,
+            window: Instant::now(),
+            refusals: 0,
+            suppressed: 0,
+        };
         Ok(Self { origin: origin.to_owned(), inner: Mutex::new(inner) })
     }
 
@@ -119,6 +132,6 @@ impl Audit {
             log::error!("audit log: {error}; the line was: {text}");
         }
         // The same line for whoever collects the standard output; a closed pipe is not our fault.
-        let _ = io::stdout().lock().write_all(text.as_bytes());
+        let _ = inner.echo.write_all(text.as_bytes());
     }
 }

@@ -26,7 +26,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let store = Store::open(&config.data)?;
     let (key, new_key) = load_or_create(&config.data, config.origin.as_deref())?;
     let vkey = key.verifier().clone();
-    let audit = Arc::new(Audit::open(&config.data, vkey.name()).context("audit log")?);
+    let audit =
+        Arc::new(Audit::open(&config.data, vkey.name(), std::io::stdout()).context("audit log")?);
     let metrics = Arc::new(Metrics::default());
     let (log, writer) = log::open(store.clone(), key).await?;
     let head = log.published().borrow().as_ref().map(|p| p.head);

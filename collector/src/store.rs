@@ -58,7 +58,7 @@ impl StoreError {
 #[derive(Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
-    _lock: Arc<File>,
+    _lock: Option<Arc<File>>,
 }
 
 impl Store {
@@ -76,7 +76,13 @@ impl Store {
         let objects = LocalFileSystem::new_with_prefix(directory)
             .map_err(|e| io(io::Error::other(e)))?
             .with_fsync(true);
-        Ok(Self { objects: Arc::new(objects), _lock: Arc::new(lock) })
+        Ok(Self { objects: Arc::new(objects), _lock: Some(Arc::new(lock)) })
+    }
+
+    /// A store over other objects, without a lock.
+    #[cfg(test)]
+    pub(crate) fn over(objects: Arc<dyn ObjectStore>) -> Self {
+        Self { objects, _lock: None }
     }
 
     /// Writes an object, replacing what was there.

@@ -9,6 +9,8 @@
 //!    by the same code;
 //! 5. the checkpoint (`checkpoint`) is replaced: the tree is published.
 
+#[cfg(test)]
+mod fault_tests;
 mod index;
 mod open;
 mod pool;

@@ -1,7 +1,7 @@
 //! The collector's configuration: a TOML file, and flags that go before it.
 
 use crate::anchor::AnchorConfig;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,17 +18,27 @@ use thiserror::Error;
 )]
 pub struct Args {
     /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Data directory, the collector's whole state
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub data: Option<PathBuf>,
     /// Address to listen on
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", global = true)]
     pub listen: Option<SocketAddr>,
     /// Unique name of the log, the origin line of its checkpoints
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", global = true)]
     pub origin: Option<String>,
+    /// What to do instead of running
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program does besides running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Make the log's key, unless there is one, and print the verification key
+    Init,
 }
 
 /// The file. Every key is optional, but `data` must come from the file or the flag.
@@ -161,6 +171,7 @@ mod tests {
             data: None,
             listen: None,
             origin: None,
+            command: None,
         })
     }
 

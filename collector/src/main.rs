@@ -2,7 +2,9 @@
 
 use clap::Parser;
 use log::{LevelFilter, Log, Metadata, Record};
-use meshchain_collector::config::{Args, Config};
+use meshchain_collector::config::{Args, Command, Config};
+use meshchain_collector::key::load_or_create;
+use meshchain_collector::store::Store;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,13 +18,27 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(config) {
+    let done = match args.command {
+        Some(Command::Init) => init(&config),
+        None => run(config),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("meshchain-collector: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Makes the data directory and the key, and prints what a policy needs.
+fn init(config: &Config) -> anyhow::Result<()> {
+    let _lock = Store::open(&config.data)?;
+    let (key, new) = load_or_create(&config.data, config.origin.as_deref())?;
+    let kept = if new { "made" } else { "kept, as it was there" };
+    eprintln!("key {}: {kept}", config.data.join("key").display());
+    println!("{}", key.verifier());
+    Ok(())
 }
 
 #[tokio::main]

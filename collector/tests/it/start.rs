@@ -1,5 +1,6 @@
 use crate::support::{Collector, Session, body, fails};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 #[test]
 fn with_a_data_directory_alone_it_starts_with_a_key_of_its_own_and_no_chain() {
@@ -9,6 +10,28 @@ fn with_a_data_directory_alone_it_starts_with_a_key_of_its_own_and_no_chain() {
     assert_eq!((&key["new"], &key["key"]), (&true.into(), &"log".into()));
     assert!(key["vkey"].as_str().unwrap().starts_with("meshchain.local/"));
     assert_eq!(collector.text("/v1/anchors"), "[]");
+}
+
+#[test]
+fn init_makes_a_key_once_and_prints_the_verification_key() {
+    let data = tempfile::tempdir().unwrap();
+    let directory = data.path().join("new");
+    let init = || {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_meshchain-collector"))
+            .args(["init", "--origin", "a.example/log", "--data"])
+            .arg(&directory)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let vkey = init();
+    assert!(vkey.starts_with("a.example/log+"), "{vkey}");
+    assert_eq!(init(), vkey);
+    let mode = fs::metadata(directory.join("key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let collector = Collector::start(&directory, &["--origin", "a.example/log"]);
+    assert_eq!(collector.audit("key")["vkey"], vkey.trim());
 }
 
 #[test]

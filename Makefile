@@ -5,7 +5,7 @@ VENV := .tools/venv
 PYTHON := $(VENV)/bin/python
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build wasm demo demo-stop test check bench fmt clean
+.PHONY: help setup build wasm demo demo-stop test crash check bench fmt clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ test: setup build ## Set up what is needed and run every test
 	cargo test --locked --workspace
 	npm test --prefix contracts
 	$(PYTHON) -m pytest -q
+
+crash: ## Faults at random places of the log, life after life; SEEDS=N (default 2000)
+	SEEDS=$(or $(SEEDS),2000) cargo test --locked -p meshchain-collector --lib random_faults -- --nocapture
 
 check: setup ## Formatting, lints, licences and sources, committed bytecode
 	cargo fmt --all --check

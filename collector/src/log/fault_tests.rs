@@ -21,6 +21,8 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use prost::Message;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -279,16 +281,20 @@ async fn copy(objects: &InMemory) -> Arc<InMemory> {
     Arc::new(copied)
 }
 
-/// Runs the rounds with a fault, restarts, and checks. False where the fault came too late to hit.
-async fn survives(start: &InMemory, rounds: &[Vec<Checked>], fault: Fault, at: u64) -> bool {
-    let objects = copy(start).await;
-    let faulty = Arc::new(Faulty {
+fn faulty(objects: &Arc<InMemory>, fault: Fault, at: u64) -> Arc<Faulty> {
+    Arc::new(Faulty {
         inner: objects.clone(),
         fault,
         at,
         operations: AtomicU64::new(0),
         dead: AtomicBool::new(false),
-    });
+    })
+}
+
+/// Runs the rounds with a fault, restarts, and checks. False where the fault came too late to hit.
+async fn survives(start: &InMemory, rounds: &[Vec<Checked>], fault: Fault, at: u64) -> bool {
+    let objects = copy(start).await;
+    let faulty = faulty(&objects, fault, at);
     let mut heads = Vec::new();
     // A fault while opening only means that the collector does not start.
     let accepted = live(faulty.clone(), rounds, &mut heads).await.unwrap_or_default();
@@ -319,4 +325,40 @@ async fn every_fault_at_every_operation_loses_nothing_that_was_acknowledged() {
         }
         assert!(at > 20, "{fault:?}: only {at} operations were hit");
     }
+}
+
+/// Life after life, each ended by a fault of its own at a place of its own, then one without.
+async fn survives_lives(start: &InMemory, rounds: &[Vec<Checked>], seed: u64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut below = |bound: u64| random.next_u64() % bound;
+    let objects = copy(start).await;
+    let (mut heads, mut acknowledged) = (Vec::new(), 0);
+    for _ in 0..=below(5) {
+        let fault = FAULTS[below(FAULTS.len() as u64) as usize];
+        let faulty = faulty(&objects, fault, below(60));
+        let accepted = live(faulty, rounds, &mut heads).await.unwrap_or_default();
+        acknowledged = acknowledged.max(accepted.iter().map(|a| a.leaf + 1).max().unwrap_or(0));
+        let (log, _) = open(Store::over(objects.clone()), key())
+            .await
+            .unwrap_or_else(|e| panic!("seed {seed}, {fault:?}: {e}"));
+        check(&log, &heads).await;
+        let size = log.published().borrow().as_ref().unwrap().head.size;
+        assert!(size >= acknowledged, "seed {seed}: an acknowledged batch is gone");
+    }
+    live(objects.clone(), rounds, &mut heads).await.unwrap();
+    let (log, _) = open(Store::over(objects), key()).await.unwrap();
+    check(&log, &heads).await;
+    let size = log.published().borrow().as_ref().unwrap().head.size;
+    assert_eq!(size, 254 + 9, "seed {seed}");
+}
+
+/// `SEEDS=N` runs N seeds (`make crash`).
+#[tokio::test(start_paused = true)]
+async fn random_faults_in_life_after_life_lose_nothing_that_was_acknowledged() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    let (start, rounds) = grown().await;
+    for seed in 0..seeds {
+        survives_lives(&start, &rounds, seed).await;
+    }
+    println!("{seeds} seeds, nothing lost");
 }

@@ -45,20 +45,30 @@ fn damaged(object: impl Into<String>, fault: impl ToString) -> OpenError {
 /// Opens the log in `store`, making it where there is none: checks every bundle against the head,
 /// rebuilds the indexes, deletes what was never committed, and publishes what was.
 pub async fn open(store: Store, key: SigningKey) -> Result<(Arc<Log>, Writer), OpenError> {
+    let published = read_checkpoint(&store, CHECKPOINT, &key).await?;
+    let applied = published.as_ref().map_or(0, |(head, _)| head.size);
+    let pools = store.list("pool").await?;
     let head = match read_checkpoint(&store, HEAD, &key).await? {
+        Some((head, _)) if head.size < applied => {
+            let fault = format!("has {} leaves, but {applied} were published", head.size);
+            return Err(damaged(HEAD, fault));
+        }
         Some((head, _)) => head,
+        // The head of a new log is written before anything else: here it was lost.
+        None if published.is_some() || !pools.is_empty() => {
+            return Err(damaged(HEAD, "missing, though there are leaves or a checkpoint"));
+        }
         None => {
             let empty = Tree::default().head();
             store.put(HEAD, Checkpoint::sign(&empty, &key)).await?;
             empty
         }
     };
-    let published = read_checkpoint(&store, CHECKPOINT, &key).await?;
-    let applied = published.as_ref().map_or(0, |(head, _)| head.size);
     let mut log = Replay::default();
-    for name in store.list("pool").await? {
+    for name in pools {
         let first = pool::first_of(&name).ok_or_else(|| damaged(&name, "not a bundle's name"))?;
-        if first >= head.size {
+        if first == head.size {
+            // The one commit that a crash can leave unfinished.
             store.delete(&name).await?;
             continue;
         }

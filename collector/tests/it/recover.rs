@@ -92,5 +92,32 @@ fn a_damaged_log_is_not_started_and_the_damaged_object_is_named() {
     let (code, error) = start();
     assert!(code == 1 && error.contains("1 leaves"), "a truncated log: {error}");
     fs::write(&pool, &whole).unwrap();
+    let beyond = data.path().join("pool/00000000000000000009");
+    fs::write(&beyond, &whole).unwrap();
+    let (code, error) = start();
+    assert!(code == 1 && error.contains("leaf 2 is missing before it"), "{error}");
+    fs::remove_file(&beyond).unwrap();
     drop(Collector::start(data.path(), &[]));
+}
+
+#[test]
+fn a_lost_or_old_head_never_makes_the_start_delete_what_was_committed() {
+    let data = tempfile::tempdir().unwrap();
+    let mut session = grown(data.path(), 1);
+    let old = fs::read(data.path().join("head")).unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    assert_eq!(collector.post(&body(&session.next(1, 7))).0, 200);
+    collector.wait_published(2);
+    collector.kill();
+    let head = data.path().join("head");
+    let new = fs::read(&head).unwrap();
+    let directory = data.path().to_str().unwrap();
+    fs::remove_file(&head).unwrap();
+    let (code, error) = fails(&["--listen", "127.0.0.1:0", "--data", directory]);
+    assert!(code == 1 && error.contains("head: missing"), "{error}");
+    fs::write(&head, old).unwrap();
+    let (code, error) = fails(&["--listen", "127.0.0.1:0", "--data", directory]);
+    assert!(code == 1 && error.contains("has 1 leaves, but 2 were published"), "{error}");
+    fs::write(&head, new).unwrap();
+    assert_eq!(Collector::start(data.path(), &[]).size(), 2);
 }

@@ -11,6 +11,7 @@ mod checkpoint;
 mod evm;
 mod fetch;
 mod hops;
+pub mod log;
 mod policy;
 mod report;
 mod rpc;

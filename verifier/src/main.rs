@@ -1,6 +1,9 @@
 //! The `meshchain` program: arguments, files and exit codes around the library.
 
+mod log_cli;
+
 use clap::{Args, Parser, Subcommand};
+use log_cli::{FsckArgs, LogCommand, run_fsck, run_log};
 use meshchain::{
     ChainView, KnownHashes, NoChain, Policy, Report, RpcChain, fetch_evidence, render, shown,
     verify, write_atomically,
@@ -11,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const VERIFY_HELP: &str = include_str!("verify_help.txt");
+const FSCK_HELP: &str = include_str!("fsck_help.txt");
 
 /// Checks receipts of calls between services, without trusting whoever kept them.
 #[derive(Parser)]
@@ -27,6 +31,12 @@ enum Command {
     Verify(VerifyArgs),
     /// Fetch the evidence of a trace from a collector
     Evidence(EvidenceArgs),
+    /// Check a whole log: every tile, bundle, chain and checkpoint
+    #[command(after_long_help = FSCK_HELP)]
+    Fsck(FsckArgs),
+    /// Look into a log
+    #[command(subcommand)]
+    Log(LogCommand),
 }
 
 #[derive(Args)]
@@ -60,13 +70,16 @@ struct EvidenceArgs {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Verify(args) => run_verify(&args),
-        Command::Evidence(args) => run_evidence(&args).unwrap_or_else(|reason| {
-            eprintln!("meshchain: {}", shown(reason));
-            ExitCode::from(2)
-        }),
-    }
+    let done = match Cli::parse().command {
+        Command::Verify(args) => return run_verify(&args),
+        Command::Evidence(args) => run_evidence(&args),
+        Command::Fsck(args) => run_fsck(&args),
+        Command::Log(command) => run_log(&command),
+    };
+    done.unwrap_or_else(|reason| {
+        eprintln!("meshchain: {}", shown(reason));
+        ExitCode::from(2)
+    })
 }
 
 fn run_verify(args: &VerifyArgs) -> ExitCode {

@@ -4,6 +4,9 @@
 mod cli;
 mod fixture;
 mod flips;
+mod fsck;
+mod grown;
+mod log_cli;
 mod rpc;
 mod server;
 mod verdicts;

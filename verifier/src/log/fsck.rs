@@ -1,0 +1,226 @@
+//! The check of a whole log, one tile of leaves at a time.
+
+use super::edge::Edge;
+use super::files;
+use super::heads::{self, Heads};
+use super::pools::Pools;
+use super::report::{Damage, FsckReport};
+use super::sessions::Sessions;
+use super::source::{LogSource, SourceError};
+use super::stored::Column;
+use crate::policy::Policy;
+use crate::shown::shown;
+use meshchain_core::tile::TILE_WIDTH;
+use meshchain_core::{TreeHead, VerifierKey, merkle};
+
+/// Objects that may be unreadable before the check gives up: a server that is gone stays gone.
+const MAX_UNREADABLE: usize = 8;
+/// Tiles in a row of which nothing is there, before the check gives up: a checkpoint may claim any
+/// size.
+const MAX_ABSENT: u64 = 64;
+
+/// Who is to have signed the checkpoint.
+#[derive(Debug, Clone)]
+pub enum LogKey {
+    /// Unknown: the signature is not checked.
+    Unknown,
+    /// This key.
+    Key(VerifierKey),
+    /// The policy's key for the origin.
+    Policy(Policy),
+}
+
+impl LogKey {
+    /// The key for an origin, or why there is none.
+    pub(crate) fn of(&self, origin: &str) -> Result<&VerifierKey, String> {
+        match self {
+            Self::Unknown => Err("no key given (--vkey or --policy)".to_owned()),
+            Self::Key(key) => Ok(key),
+            Self::Policy(policy) => match policy.log(origin) {
+                Some(log) => Ok(&log.vkey),
+                None => Err(format!("the policy does not know log {}", shown(origin))),
+            },
+        }
+    }
+}
+
+/// Recomputes a log from its leaves. `progress` is told (leaves done, leaves in all).
+pub fn fsck(
+    source: &dyn LogSource,
+    key: &LogKey,
+    progress: &mut dyn FnMut(u64, u64),
+) -> FsckReport {
+    let mut report = FsckReport::new(source.name());
+    let collector = match files::of_collector(source) {
+        Ok(collector) => collector,
+        Err(e) => return give_up(report, &e),
+    };
+    match heads::read(source, key, collector, &mut report) {
+        Ok(Some(heads)) => Fsck::new(source, heads, report).run(collector, progress).conclude(),
+        Ok(None) => report.conclude(),
+        Err(e) => give_up(report, &e),
+    }
+}
+
+fn give_up(mut report: FsckReport, error: &SourceError) -> FsckReport {
+    report.not_checked(error.to_string());
+    report.conclude()
+}
+
+pub(super) struct Fsck<'a> {
+    pub(super) source: &'a dyn LogSource,
+    pub(super) heads: Heads,
+    pub(super) report: FsckReport,
+    pub(super) edge: Edge,
+    pub(super) sessions: Sessions,
+    pub(super) pools: Option<Pools<'a>>,
+    /// Level-1 tile that was read last, by index.
+    pub(super) above: Option<(u64, Option<Column>)>,
+    /// The tree cannot be recomputed from here on: leaves are lost.
+    pub(super) doubt: bool,
+    pub(super) absent: u64,
+    pub(super) unreadable: usize,
+}
+
+impl<'a> Fsck<'a> {
+    fn new(source: &'a dyn LogSource, heads: Heads, report: FsckReport) -> Self {
+        Self {
+            source,
+            heads,
+            report,
+            edge: Edge::default(),
+            sessions: Sessions::default(),
+            pools: None,
+            above: None,
+            doubt: false,
+            absent: 0,
+            unreadable: 0,
+        }
+    }
+
+    fn run(mut self, collector: bool, progress: &mut dyn FnMut(u64, u64)) -> FsckReport {
+        let TreeHead { size, .. } = self.heads.published;
+        let committed = self.heads.ahead.map_or(size, |head| head.size);
+        if collector {
+            let opened = Pools::open(self.source, committed, &mut self.report);
+            self.pools = self.keep(opened);
+            self.check_age();
+        }
+        for index in 0..size.div_ceil(TILE_WIDTH) {
+            self.tile(index);
+            progress((size).min((index + 1) * TILE_WIDTH), committed);
+            if self.unreadable > MAX_UNREADABLE || self.absent > MAX_ABSENT {
+                let from = (index + 1) * TILE_WIDTH;
+                self.report.not_checked(format!("given up: nothing from leaf {from} on was read"));
+                return self.report;
+            }
+        }
+        self.root();
+        self.unpublished(progress);
+        if collector {
+            let walked = files::check(self.source, size, committed, &mut self.report);
+            self.keep(walked);
+        } else if matches!(self.source.list(""), Ok(Some(_))) {
+            self.report.note("a copy of what the log publishes: entries and records are not in it");
+        }
+        self.report.sessions = self.sessions.len();
+        self.report
+    }
+
+    /// What was read; what could not be is told.
+    pub(super) fn keep<T>(&mut self, read: Result<T, SourceError>) -> Option<T> {
+        match read {
+            Ok(found) => return Some(found),
+            Err(SourceError::TooLarge { name, limit }) => self.report.damage(Damage {
+                file: name,
+                offset: Some(limit),
+                fault: format!("over {limit} bytes, more than it can have"),
+                cost: "the file cannot be read".to_owned(),
+                leaves: None,
+            }),
+            Err(error) => {
+                self.unreadable += 1;
+                self.report.not_checked(error.to_string());
+            }
+        }
+        None
+    }
+
+    /// A crash leaves at most one commit unpublished.
+    fn check_age(&mut self) {
+        let (Some(head), size) = (self.heads.ahead, self.heads.published.size) else { return };
+        let between = self.pools.as_ref().and_then(|p| p.beginning_between(size, head.size));
+        if between.is_none() {
+            let beyond = head.size - size;
+            return self.report.note(format!(
+                "head is {beyond} leaves ahead of the checkpoint: being published, or a crash \
+                 before it; the next start publishes them"
+            ));
+        }
+        self.report.damage(Damage {
+            file: "checkpoint".to_owned(),
+            offset: Some(0),
+            fault: format!(
+                "older than the log: {size} leaves, where several commits led to {}",
+                head.size
+            ),
+            cost:
+                "readers are shown an old tree; nothing is lost: the next start of the collector \
+                   publishes `head` again"
+                    .to_owned(),
+            leaves: Some((size, head.size - 1)),
+        });
+    }
+
+    fn root(&mut self) {
+        let partials = self.edge.partials();
+        self.filled(partials);
+        let TreeHead { size, root } = self.heads.published;
+        let found = self.edge.head();
+        self.report.root_recomputed = !self.doubt && found == self.heads.published;
+        if self.report.root_recomputed || self.doubt {
+            return;
+        }
+        self.report.damage(Damage {
+            file: self.heads.file.to_owned(),
+            offset: None,
+            fault: format!(
+                "speaks of {size} leaves with root {}, those stored have root {}",
+                hex::encode(root),
+                hex::encode(found.root)
+            ),
+            cost: "the tree that was signed is not the one stored: no proof leads to this root"
+                .to_owned(),
+            leaves: None,
+        });
+    }
+
+    /// Leaves that are committed and not published: only pools have them.
+    fn unpublished(&mut self, progress: &mut dyn FnMut(u64, u64)) {
+        let Some(head) = self.heads.ahead else { return };
+        for leaf in self.heads.published.size..head.size {
+            let found = self.pools.as_mut().map(|pools| pools.leaf(leaf));
+            let found = found.and_then(|found| self.keep(found).flatten());
+            if found.is_none() {
+                self.doubt = true;
+                if self.unreadable > MAX_UNREADABLE {
+                    return;
+                }
+            }
+            let hash = found.as_deref().map(merkle::leaf_hash);
+            self.edge.push(hash.unwrap_or_default());
+            self.leaf(leaf, found.as_deref(), &None);
+            self.pool(leaf, found.as_deref(), None);
+            progress(leaf + 1, head.size);
+        }
+        if !self.doubt && self.edge.head() != head {
+            self.report.damage(Damage {
+                file: "head".to_owned(),
+                offset: None,
+                fault: format!("its root is not that of the {} leaves stored", head.size),
+                cost: "the collector does not start".to_owned(),
+                leaves: Some((self.heads.published.size, head.size - 1)),
+            });
+        }
+    }
+}

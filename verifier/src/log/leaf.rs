@@ -1,0 +1,192 @@
+//! Single leaves of a log, as its source has them. Nothing is verified but their form.
+
+use super::source::{LogSource, SourceError};
+use super::stored::{Column, fetch};
+use crate::report::SourceShown;
+use crate::shown::{shown, shown_time};
+use meshchain_core::note::MAX_NOTE;
+use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, width_at};
+use meshchain_core::tlog_checkpoint::CheckpointError;
+use meshchain_core::{BatchLeaf, Canonical, Checkpoint, DecodeError, DropReason, merkle};
+use serde::Serialize;
+use std::ops::Range;
+use thiserror::Error;
+
+/// Why a leaf cannot be shown.
+#[derive(Debug, Error)]
+pub enum ViewError {
+    /// The source failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// There is no checkpoint.
+    #[error("no checkpoint: there is no log here")]
+    NoLog,
+    /// The checkpoint is not one.
+    #[error("checkpoint: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// The log is shorter.
+    #[error("leaf {index} is not there: the log has {size} leaves")]
+    Beyond {
+        /// Index asked for.
+        index: u64,
+        /// Leaves in the log.
+        size: u64,
+    },
+    /// The bundle is missing, or ends before the leaf.
+    #[error("{file} does not hold leaf {index}: run meshchain fsck")]
+    Missing {
+        /// Entry bundle.
+        file: String,
+        /// Leaf index.
+        index: u64,
+    },
+    /// Not a batch leaf.
+    #[error("leaf {index}: {fault}")]
+    NotALeaf {
+        /// Leaf index.
+        index: u64,
+        /// Why not.
+        fault: DecodeError,
+    },
+}
+
+/// Drops of one reason since the session began, as the proxy counts them.
+#[derive(Debug, Clone, Serialize)]
+pub struct DropsShown {
+    /// Name of the reason, or its number.
+    pub reason: String,
+    /// Calls.
+    pub count: u64,
+}
+
+/// A leaf, ready to be printed: foreign text is escaped, bytes are hex.
+#[derive(Debug, Clone, Serialize)]
+pub struct LeafShown {
+    /// Leaf index.
+    pub index: u64,
+    /// RFC 6962 leaf hash.
+    pub leaf_hash: String,
+    /// `data`, `heartbeat` or `close`.
+    pub kind: &'static str,
+    /// Where the batch comes from, by the proxy's word.
+    pub source: SourceShown,
+    /// Session id.
+    pub session: String,
+    /// Position in the session.
+    pub seq: u64,
+    /// Number of entries.
+    pub count: u32,
+    /// Calls lost so far.
+    pub dropped: Vec<DropsShown>,
+    /// Start of the earliest call, unix nanoseconds.
+    pub first_ns: u64,
+    /// Start of the latest call.
+    pub last_ns: u64,
+    /// What the proxy says about its configuration.
+    pub notices: Vec<String>,
+    /// Chain value of the batch before.
+    pub prev: String,
+    /// Chain value of this batch.
+    pub chain: String,
+    /// Root over its entries.
+    pub entries_root: String,
+    /// SPIFFE id that delivered it; empty where unknown.
+    pub principal: String,
+    /// When the collector accepted it, unix nanoseconds.
+    pub received_ns: u64,
+    /// The same, RFC 3339.
+    pub received: String,
+}
+
+impl LeafShown {
+    fn parse(index: u64, bytes: &[u8]) -> Result<Self, ViewError> {
+        let not_a_leaf = |fault| ViewError::NotALeaf { index, fault };
+        let leaf = BatchLeaf::decode(bytes).map_err(not_a_leaf)?;
+        let header = leaf.parse_header().map_err(not_a_leaf)?;
+        let dropped =
+            header.dropped.iter().map(|d| DropsShown { reason: reason(d.reason), count: d.count });
+        Ok(Self {
+            index,
+            leaf_hash: hex::encode(merkle::leaf_hash(bytes)),
+            kind: header.kind.name(),
+            source: SourceShown {
+                mesh: shown(header.source.mesh),
+                cluster: shown(header.source.cluster),
+                namespace: shown(header.source.namespace),
+                workload: shown(header.source.workload),
+                pod: shown(header.source.pod),
+            },
+            session: hex::encode(header.session),
+            seq: header.seq,
+            count: header.count,
+            dropped: dropped.collect(),
+            first_ns: header.first_ns,
+            last_ns: header.last_ns,
+            notices: header.notices.iter().map(shown).collect(),
+            prev: hex::encode(leaf.prev),
+            chain: hex::encode(leaf.chain),
+            entries_root: hex::encode(leaf.entries_root),
+            principal: shown(leaf.principal),
+            received_ns: leaf.received_ns,
+            received: shown_time(leaf.received_ns),
+        })
+    }
+}
+
+fn reason(number: u32) -> String {
+    let known = DropReason::ALL.into_iter().find(|reason| *reason as u32 == number);
+    known.map_or_else(|| format!("reason {number}"), |reason| reason.name().to_owned())
+}
+
+/// Reads leaves out of a log.
+pub struct LogView<'a>(pub &'a dyn LogSource);
+
+impl LogView<'_> {
+    /// The published checkpoint, its signature not checked.
+    pub fn checkpoint(&self) -> Result<Checkpoint, ViewError> {
+        let bytes = self.0.get("checkpoint", MAX_NOTE as u64)?.ok_or(ViewError::NoLog)?;
+        Ok(Checkpoint::parse_unverified(&String::from_utf8_lossy(&bytes))?)
+    }
+
+    /// The leaf at `index` of the published tree.
+    pub fn leaf(&self, index: u64) -> Result<LeafShown, ViewError> {
+        let size = self.checkpoint()?.head.size;
+        if index >= size {
+            return Err(ViewError::Beyond { index, size });
+        }
+        let mut found = None;
+        self.leaves(size, index..index + 1, &mut |leaf| {
+            found = Some(leaf);
+            true
+        })?;
+        let file = TileName { kind: TileKind::Entries, index: index / TILE_WIDTH, width: 1 }.path();
+        found.ok_or(ViewError::Missing { file, index })
+    }
+
+    /// Calls `each` with the leaves of a range of a tree of `size` leaves, until it says `false`.
+    pub fn leaves(
+        &self,
+        size: u64,
+        range: Range<u64>,
+        each: &mut dyn FnMut(LeafShown) -> bool,
+    ) -> Result<(), ViewError> {
+        let mut next = range.start;
+        while next < range.end {
+            let tile = next / TILE_WIDTH;
+            let width = width_at(size, 0, tile);
+            let name = TileName { kind: TileKind::Entries, index: tile, width };
+            let missing = |index| ViewError::Missing { file: name.path(), index };
+            let bundle = fetch(self.0, &name)?.ok_or_else(|| missing(next))?;
+            let bundle = Column::bundle(bundle, width);
+            let end = range.end.min((tile + 1).saturating_mul(TILE_WIDTH));
+            for index in next..end {
+                let bytes = bundle.part((index % TILE_WIDTH) as usize);
+                if !each(LeafShown::parse(index, bytes.ok_or_else(|| missing(index))?)?) {
+                    return Ok(());
+                }
+            }
+            next = end;
+        }
+        Ok(())
+    }
+}

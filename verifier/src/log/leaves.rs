@@ -1,0 +1,75 @@
+//! The leaves: what they say, how they follow their sessions, and what pools hold of them.
+
+use super::fsck::Fsck;
+use super::report::{Damage, FsckReport, Gap};
+use super::sessions::Follows;
+use super::stored::Column;
+use crate::shown::shown;
+use meshchain_core::tile::{TILE_WIDTH, TileKind};
+use meshchain_core::{BatchLeaf, Canonical, Hash, merkle};
+
+impl Fsck<'_> {
+    pub(super) fn leaf_bytes(
+        &mut self,
+        leaf: u64,
+        at: usize,
+        hash: Option<Hash>,
+        bundle: Option<&Column>,
+    ) -> Option<Vec<u8>> {
+        let own = bundle.filter(|b| b.hashes.get(at).copied() == hash && hash.is_some());
+        if let Some(bytes) = own.and_then(|b| b.part(at)) {
+            return Some(bytes.to_vec());
+        }
+        let found = self.pools.as_mut()?.leaf(leaf).ok()??;
+        (Some(merkle::leaf_hash(&found)) == hash).then_some(found)
+    }
+
+    /// What the leaf says, and how it follows its session.
+    pub(super) fn leaf(&mut self, at: u64, bytes: Option<&[u8]>, bundle: &Option<Column>) {
+        let Some(bytes) = bytes else { return };
+        let pool = self.pools.as_ref().map_or_else(String::new, |pools| pools.file_of(at));
+        let place = |report: &mut FsckReport, fault: String, cost: &str| {
+            let within = (at % TILE_WIDTH) as usize;
+            let (file, offset) = match bundle {
+                Some(b) => (b.file.clone(), Some(b.offset(within, TileKind::Entries) as u64)),
+                None => (pool.clone(), None),
+            };
+            let cost = cost.to_owned();
+            report.damage(Damage { file, offset, fault, cost, leaves: Some((at, at)) });
+        };
+        let batch = BatchLeaf::decode(bytes);
+        let (batch, header) = match batch.and_then(|b| b.parse_header().map(|h| (b, h))) {
+            Ok(both) => both,
+            Err(e) => {
+                let fault = format!("leaf {at}: {}", shown(e.to_string()));
+                return place(
+                    &mut self.report,
+                    fault,
+                    "the log's key signed what is no batch leaf",
+                );
+            }
+        };
+        self.report.leaves += 1;
+        self.report.entries += u64::from(header.count);
+        match self.sessions.push(at, &batch, &header) {
+            Follows::InOrder => {}
+            Follows::AfterGap(batches) => self.report.gap(Gap {
+                session: hex::encode(header.session),
+                from: header.seq - batches,
+                to: header.seq - 1,
+                leaf: at,
+            }),
+            Follows::Contradicts(why) => {
+                let cost = "the session shows two histories: neither proves what the proxy saw";
+                place(&mut self.report, format!("leaf {at}: {why}"), cost);
+            }
+        }
+    }
+
+    pub(super) fn pool(&mut self, leaf: u64, bytes: Option<&[u8]>, hash: Option<Hash>) {
+        if let Some(pools) = &mut self.pools {
+            let checked = pools.check(leaf, bytes, hash, &mut self.report);
+            self.keep(checked);
+        }
+    }
+}

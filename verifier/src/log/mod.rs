@@ -1,0 +1,23 @@
+//! Whole logs, as a directory or over HTTP: checking all of one, and showing its leaves.
+
+mod blame;
+mod edge;
+mod files;
+mod fsck;
+mod heads;
+mod leaf;
+mod leaves;
+mod pool;
+mod pools;
+mod recompute;
+mod report;
+mod sessions;
+mod source;
+mod stored;
+mod text;
+
+pub use fsck::{LogKey, fsck};
+pub use leaf::{LeafShown, LogView, ViewError};
+pub use report::{Damage, FSCK_FORMAT, FsckReport, FsckVerdict, Gap, SignatureCheck};
+pub use source::{Directory, HttpLog, Item, LogSource, SourceError};
+pub use text::{leaf_line, render_fsck, render_leaf};

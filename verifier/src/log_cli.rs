@@ -1,0 +1,222 @@
+//! The subcommands on whole logs: `fsck`, `log show`, `log tail`.
+
+use clap::{ArgGroup, Args, Subcommand};
+use meshchain::log::{
+    Directory, FsckReport, HttpLog, LogKey, LogSource, LogView, ViewError, fsck, leaf_line,
+    render_fsck, render_leaf,
+};
+use meshchain::{Policy, shown};
+use meshchain_core::VerifierKey;
+use meshchain_core::evidence::MAX_LEN;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How often `log tail --follow` looks for a new checkpoint.
+const POLL: Duration = Duration::from_secs(1);
+/// How often the progress line changes.
+const PROGRESS: Duration = Duration::from_millis(100);
+
+#[derive(Args)]
+#[command(group = ArgGroup::new("signer").args(["vkey", "policy"]))]
+pub(crate) struct FsckArgs {
+    /// Data directory of a collector, copy of a log, or URL that serves one
+    #[arg(value_name = "DIR|URL")]
+    log: String,
+    /// Key that must have signed the checkpoint, as name+hash+base64
+    #[arg(long, value_name = "KEY")]
+    vkey: Option<String>,
+    /// Take the key from this policy, by the checkpoint's origin
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum LogCommand {
+    /// Print one leaf of a log: a batch of a proxy
+    Show(ShowArgs),
+    /// Print the newest leaves of a log, one line each
+    Tail(TailArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct ShowArgs {
+    /// Leaf index, from 0
+    index: u64,
+    /// Data directory of a collector, copy of a log, or URL that serves one
+    #[arg(long, value_name = "DIR|URL")]
+    from: String,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct TailArgs {
+    /// Data directory of a collector, copy of a log, or URL that serves one
+    #[arg(long, value_name = "DIR|URL")]
+    from: String,
+    /// Number of leaves
+    #[arg(short, value_name = "N", default_value_t = 10)]
+    n: u64,
+    /// Go on with new leaves as they are published, until interrupted
+    #[arg(long)]
+    follow: bool,
+}
+
+fn open(log: &str) -> Box<dyn LogSource> {
+    match log.starts_with("http://") || log.starts_with("https://") {
+        true => Box::new(HttpLog::new(log)),
+        false => Box::new(Directory(PathBuf::from(log))),
+    }
+}
+
+pub(crate) fn run_fsck(args: &FsckArgs) -> Result<ExitCode, String> {
+    let key = match (&args.vkey, &args.policy) {
+        (Some(key), _) => LogKey::Key(VerifierKey::parse(key).map_err(|e| format!("--vkey: {e}"))?),
+        (None, Some(path)) => {
+            let parsed = Policy::from_json(&crate::read(path, MAX_LEN)?);
+            LogKey::Policy(parsed.map_err(|e| format!("{}: {e}", path.display()))?)
+        }
+        (None, None) => LogKey::Unknown,
+    };
+    let mut progress = Progress::new();
+    let report = fsck(&*open(&args.log), &key, &mut |done, all| progress.show(done, all));
+    progress.clear();
+    let text = match args.json {
+        true => json(&report)?,
+        false => render_fsck(&report),
+    };
+    let FsckReport { exit_code, .. } = report;
+    // A verdict that nobody could read is none.
+    print(&text).map_err(|e| format!("cannot print the verdict: {e}"))?;
+    Ok(ExitCode::from(exit_code))
+}
+
+pub(crate) fn run_log(command: &LogCommand) -> Result<ExitCode, String> {
+    let done = match command {
+        LogCommand::Show(args) => show(args),
+        LogCommand::Tail(args) => return tail(args),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+fn show(args: &ShowArgs) -> Result<(), String> {
+    let source = open(&args.from);
+    let leaf = LogView(&*source).leaf(args.index).map_err(|e| e.to_string())?;
+    let text = if args.json { json(&leaf)? } else { render_leaf(&leaf) };
+    print(&text).map_err(|e| e.to_string())
+}
+
+fn tail(args: &TailArgs) -> Result<ExitCode, String> {
+    let source = open(&args.from);
+    let view = LogView(&*source);
+    let mut size = view.checkpoint().map_err(|e| e.to_string())?.head.size;
+    let mut next = size.saturating_sub(args.n);
+    let mut told = String::new();
+    loop {
+        let mut closed = false;
+        let read = view.leaves(size, next..size, &mut |leaf| {
+            next = leaf.index + 1;
+            closed = print(&leaf_line(&leaf)).is_err();
+            !closed
+        });
+        if closed {
+            return Ok(ExitCode::SUCCESS); // nobody reads on
+        }
+        if !args.follow {
+            return read.map(|()| ExitCode::SUCCESS).map_err(|e| e.to_string());
+        }
+        let seen = match read.and_then(|()| wait(&view, size)) {
+            Ok(seen) => seen,
+            Err(e) => {
+                // What passes by itself is waited out; told once.
+                let reason = shown(e.to_string());
+                if reason != told {
+                    eprintln!("meshchain: {reason}; trying again");
+                    told = reason;
+                }
+                std::thread::sleep(POLL);
+                size
+            }
+        };
+        if seen < size {
+            eprintln!("meshchain: the log shrank from {size} to {seen} leaves");
+            return Ok(ExitCode::from(1));
+        }
+        size = seen;
+    }
+}
+
+/// The size of the log after a poll.
+fn wait(view: &LogView<'_>, size: u64) -> Result<u64, ViewError> {
+    loop {
+        std::thread::sleep(POLL);
+        let seen = view.checkpoint()?.head.size;
+        if seen != size {
+            return Ok(seen);
+        }
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(|e| e.to_string())
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// One line on a terminal; nothing elsewhere.
+struct Progress {
+    terminal: bool,
+    started: Instant,
+    shown: Option<Instant>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self { terminal, started: Instant::now(), shown: None }
+    }
+
+    fn show(&mut self, done: u64, all: u64) {
+        if !self.terminal || self.shown.is_some_and(|at| at.elapsed() < PROGRESS) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let line = progress_line(done, all, self.started.elapsed());
+        let _ = write!(std::io::stderr(), "\r{line}\x1b[K");
+    }
+
+    fn clear(&self) {
+        if self.shown.is_some() {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn progress_line(done: u64, all: u64, elapsed: Duration) -> String {
+    let percent = done as f64 * 100.0 / all.max(1) as f64;
+    let bar = (percent / 5.0) as usize;
+    let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
+    format!("[{:<20}] {percent:3.0} %  {done} of {all} leaves  {rate:.0} leaves/s", "#".repeat(bar))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_progress_line_has_bar_share_and_rate() {
+        let line = progress_line(256, 1024, Duration::from_secs(2));
+        assert_eq!(line, "[#####               ]  25 %  256 of 1024 leaves  128 leaves/s");
+        assert!(progress_line(0, 0, Duration::ZERO).contains("  0 %"));
+    }
+}

@@ -68,8 +68,8 @@ pub(crate) fn read(
 const COST_CHECKPOINT: &str = "readers cannot follow the log; nothing is lost: without this file \
                                the next start of the collector publishes `head` again";
 const COST_HEAD: &str = "the collector does not start; `checkpoint` is the last published head";
-const COST_NO_HEAD: &str = "do not start the collector: without `head` it takes the log for an \
-                            empty one and deletes every pool; copy `checkpoint` to `head` first";
+const COST_NO_HEAD: &str = "the collector does not start; copy `checkpoint` to `head`: what was \
+                            committed since then counts as never committed";
 
 fn missing(file: &str, cost: &str, report: &mut FsckReport) {
     let (file, fault, cost) = (file.to_owned(), "missing".to_owned(), cost.to_owned());

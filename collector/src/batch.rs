@@ -14,6 +14,12 @@ pub const MAX_BODY: usize = 16 << 20;
 /// Why a batch is refused. Nothing of it reaches the log.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
+    /// More bytes than a batch may have, or than were announced; or fewer, as the sender left.
+    #[error("the body is longer than {0} bytes, or broke off")]
+    Oversized(usize),
+    /// The body took too long.
+    #[error("the body did not arrive in time")]
+    Slow,
     /// Not a protobuf message of this shape.
     #[error("the body is not a meshchain.v1.Batch message: {0}")]
     Malformed(String),
@@ -86,6 +92,8 @@ impl Refusal {
     /// Label in metrics, audit lines and answers.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Oversized(_) => "oversized",
+            Self::Slow => "slow",
             Self::Malformed(_) => "malformed",
             Self::NotCanonical { .. } => "not_canonical",
             Self::BadPart(_) => "bad_part",
@@ -100,9 +108,11 @@ impl Refusal {
         }
     }
 
-    /// HTTP status: 400 malformed, 403 not entitled, 409 against the log, 422 false digests.
+    /// HTTP status: 408 and 413 for the body as such, 400 malformed, 403 not entitled, 409 against the log, 422 false digests.
     pub fn status(&self) -> u16 {
         match self {
+            Self::Oversized(_) => 413,
+            Self::Slow => 408,
             Self::Malformed(_) | Self::NotCanonical { .. } | Self::BadPart(_) => 400,
             Self::NoPrincipal | Self::WrongTrustDomain { .. } | Self::WrongPrincipal { .. } => 403,
             Self::Reordered { .. } | Self::Equivocation { .. } | Self::WrongPrev { .. } => 409,

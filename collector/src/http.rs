@@ -82,15 +82,12 @@ async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Response {
     let Ok(permit) = room else {
         return push_back(&doors);
     };
-    let Ok(body) = timeout(BODY_TIMEOUT, to_bytes(body, length)).await else {
-        return error(StatusCode::REQUEST_TIMEOUT, "slow", "the body did not arrive in time");
+    let body = match timeout(BODY_TIMEOUT, to_bytes(body, length)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(Refusal::Oversized(length)),
+        Err(_) => Err(Refusal::Slow),
     };
-    let Ok(body) = body else {
-        doors.metrics.refused("oversized");
-        let text = format!("the body is longer than {length} bytes, or broke off");
-        return error(StatusCode::PAYLOAD_TOO_LARGE, "oversized", &text);
-    };
-    let batch = match check(&doors, &parts.headers, &body) {
+    let batch = match body.and_then(|body| check(&doors, &parts.headers, &body)) {
         Ok(batch) => batch,
         Err(refusal) => {
             refuse(&doors.audit, &doors.metrics, &refusal, None);

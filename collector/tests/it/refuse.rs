@@ -130,6 +130,12 @@ fn an_oversized_body_is_refused_before_it_fills_the_memory() {
     let collector = Collector::start(data.path(), &[]);
     let (status, answer) = collector.post(&vec![0; (16 << 20) + 1]);
     assert_eq!((status, answer["reason"].as_str()), (413, Some("oversized")));
+    assert_eq!(collector.audit("refusal")["reason"], "oversized");
+    let metrics = collector.text("/metrics");
+    assert!(
+        metrics.contains("meshchain_batches_refused_total{reason=\"oversized\"} 1\n"),
+        "{metrics}"
+    );
     assert_eq!(collector.post(&body(&Session::new(1).next(1, 1))).0, 200);
 }
 

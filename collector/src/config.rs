@@ -110,50 +110,96 @@ pub enum ConfigError {
         source: toml::de::Error,
     },
     /// A value that does not do.
-    #[error("configuration: {0}")]
-    Value(String),
+    #[error("configuration{place}: {fault}")]
+    Value {
+        /// File and line, where the value stands in a file.
+        place: String,
+        /// The key, and what is wrong with its value.
+        fault: String,
+    },
+}
+
+/// A value that does not do: the table it is in (the chain, for an anchor), the key, the reason.
+struct Fault {
+    chain: Option<String>,
+    key: &'static str,
+    text: String,
+}
+
+impl Fault {
+    fn new(key: &'static str, text: impl Into<String>) -> Self {
+        Self { chain: None, key, text: text.into() }
+    }
+
+    /// Line of the value, from 1; the line of its table where the key stands in none.
+    fn line(&self, file: &str) -> Option<usize> {
+        let lines: Vec<&str> = file.lines().map(str::trim_start).collect();
+        let is = |line: &str, key: &str| {
+            line.split_once('=').is_some_and(|(name, _)| {
+                name.trim() == key || name.trim().ends_with(&format!(".{key}"))
+            })
+        };
+        let mut from = 0;
+        if let Some(chain) = &self.chain {
+            let named = lines.iter().position(|l| is(l, "chain") && l.contains(chain.as_str()))?;
+            from = lines[..named].iter().rposition(|l| l.starts_with("[["))?;
+        }
+        let at = lines[from..].iter().position(|l| is(l, self.key)).map(|at| from + at);
+        at.or((from > 0).then_some(from)).map(|at| at + 1)
+    }
 }
 
 impl Config {
     /// Reads the file, if there is one, and lets the flags go before it.
     pub fn load(args: &Args) -> Result<Self, ConfigError> {
-        let mut config = match &args.config {
-            Some(path) => Self::read(path)?,
-            None => Self::default(),
-        };
+        let file = args.config.as_deref().map(Self::read).transpose()?;
+        let (mut config, text) = file.unwrap_or_default();
         config.data = args.data.clone().unwrap_or(config.data);
         config.listen = args.listen.unwrap_or(config.listen);
         config.origin = args.origin.clone().or(config.origin);
-        config.check()?;
+        config.check().map_err(|fault| {
+            let line = fault.line(&text);
+            let file = args.config.iter().map(|path| path.display());
+            let place =
+                file.zip(line).map(|(path, line)| format!(" {path}, line {line}")).collect();
+            ConfigError::Value { place, fault: fault.text }
+        })?;
         Ok(config)
     }
 
-    fn read(path: &Path) -> Result<Self, ConfigError> {
+    fn read(path: &Path) -> Result<(Self, String), ConfigError> {
         let read = std::fs::read_to_string(path);
         let text = read.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+        let config = toml::from_str(&text);
+        let config =
+            config.map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        Ok((config, text))
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        let bad = |text: String| Err(ConfigError::Value(text));
+    fn check(&self) -> Result<(), Fault> {
+        let bad = |key, text: String| Err(Fault::new(key, text));
         if self.data.as_os_str().is_empty() {
-            return bad("data is missing: give --data DIR, or the key in the file".into());
+            return bad("data", "data is missing: give --data DIR, or the key in the file".into());
         }
-        if (self.ingest.max_waiting_bytes as usize) < crate::batch::MAX_BODY {
-            return bad(format!(
-                "ingest.max_waiting_bytes is below {}, one batch",
-                crate::batch::MAX_BODY
-            ));
+        let least = crate::batch::MAX_BODY;
+        if (self.ingest.max_waiting_bytes as usize) < least {
+            let text = format!("ingest.max_waiting_bytes is below {least}, one batch");
+            return bad("max_waiting_bytes", text);
         }
         if self.ingest.trust_domain.is_some() && !self.ingest.principal_from_xfcc {
-            return bad("ingest.trust_domain needs ingest.principal_from_xfcc = true".into());
+            let text = "ingest.trust_domain needs ingest.principal_from_xfcc = true";
+            return bad("trust_domain", text.into());
         }
         let mut names = std::collections::HashSet::new();
         for anchor in &self.anchor {
             if !names.insert(&anchor.chain) {
-                return bad(format!("anchor.chain {:?} is there twice", anchor.chain));
+                return bad("chain", format!("anchor.chain {:?} is there twice", anchor.chain));
             }
-            anchor.validate().map_err(|e| ConfigError::Value(e.to_string()))?;
+            anchor.validate().map_err(|e| Fault {
+                chain: Some(anchor.chain.clone()),
+                key: e.key,
+                text: e.to_string(),
+            })?;
         }
         Ok(())
     }
@@ -162,6 +208,21 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ANCHORS: &str = "data = '/d'
+[[anchor]]
+chain = 'one'
+rpc = 'http://a'
+chain_id = 1
+contract = '0x00000000000000000000000000000000000000aa'
+key_file = '/k'
+[[anchor]]
+rpc = 'http://a'
+chain_id = 1
+key_file = '/k'
+contract = '0x0000000000000000000000000000000000000000'
+chain = 'two'
+";
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -209,7 +270,10 @@ mod tests {
             ("data = '/d'\n[ingest]\nprincipal_from_xfc = true", "line 3"),
             ("data = '/d'\norigin = ", "line 2"),
             ("data = '/d'\nlistn = 'x'", "listn"),
-            ("data = '/d'\ningest.max_waiting_bytes = 5", "max_waiting_bytes"),
+            ("data = '/d'\ningest.max_waiting_bytes = 5", "line 2: ingest.max_waiting_bytes"),
+            ("data = '/d'\n[ingest]\n\nmax_waiting_bytes = 5", "line 4: ingest.max_waiting_bytes"),
+            ("data = '/d'\n[ingest]\ntrust_domain = 'x'", "line 3: ingest.trust_domain"),
+            (ANCHORS, "line 12: anchor \"two\": contract"),
         ];
         for (text, expected) in cases {
             let error = parse(text).unwrap_err().to_string();

@@ -1,8 +1,8 @@
 use crate::support::{Collector, Session, body, wait_until};
 use meshchain_core::tile::{self, TileKind, TileName};
 use meshchain_core::{
-    BatchLeaf, Canonical, Checkpoint, ENTRY_LEN, Entry, Evidence, SpanRecord, TlogProof, TreeHead,
-    VerifierKey, merkle,
+    BatchHeader, BatchKind, BatchLeaf, Canonical, Checkpoint, ENTRY_LEN, Entry, Evidence,
+    SpanRecord, TlogProof, TreeHead, VerifierKey, merkle,
 };
 use serde_json::Value;
 
@@ -145,4 +145,24 @@ fn sessions_health_and_metrics_tell_what_came_in() {
     let metrics = collector.text("/metrics");
     assert!(metrics.contains("meshchain_digests_total 2\n"), "{metrics}");
     assert!(metrics.contains("meshchain_batches_total{kind=\"data\"} 1\n"), "{metrics}");
+}
+
+#[test]
+fn a_session_is_opened_once_and_closed_by_its_close_batch() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    let mut session = Session::new(1);
+    assert_eq!(collector.post(&body(&session.next(1, 7))).0, 200);
+    let opened = collector.audit("session_opened");
+    assert_eq!((&opened["leaf"], &opened["source"]["workload"]), (&0.into(), &"cart".into()));
+    let header = BatchHeader {
+        kind: BatchKind::Close,
+        session: session.id,
+        seq: session.seq,
+        ..BatchHeader::default()
+    };
+    assert_eq!(collector.post(&body(&session.seal(&header, 7))).0, 200);
+    let closed = collector.audit("session_closed");
+    assert_eq!((&closed["why"], &closed["leaf"]), (&"close".into(), &1.into()));
+    assert_eq!((&closed["session"], &closed["log"]["size"]), (&opened["session"], &2.into()));
 }

@@ -1,11 +1,13 @@
 """What a liar needs: Merkle proofs, signed checkpoints and staging bundles of his own making.
 
 Formats: RFC 6962 (trees), C2SP signed-note and tlog-checkpoint (checkpoints), and the collector's
-staging bundle, `pool/FIRST_LEAF`, which keeps leaves, entries and records.
+staging bundle, `pool/FIRST_LEAF-HASH16`, which keeps leaves, entries and records until they are sealed
+into a segment. The demo's logs are too young and too small for that: all of their leaves are in bundles.
 """
 
 import base64
 import hashlib
+import re
 import shutil
 import struct
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 ENTRY_LEN = 90
 MAGIC = b"meshchain-pool/1"
+_POOL_NAME = re.compile(r"\d{20}-[0-9a-f]{16}")
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -123,24 +126,38 @@ def read_pool(path: Path) -> list[Batch]:
     return batches
 
 
-def write_pool(path: Path, batches: list[Batch]) -> None:
-    """With a fitting check sum."""
+def write_pool(path: Path, batches: list[Batch]) -> Path:
+    """Replaces a bundle by one of these batches, with a fitting check sum and the name that goes with it."""
     body = bytearray(MAGIC)
     for batch in batches:
         entries = b"".join(batch.entries)
         body += struct.pack(">III", len(batch.leaf), len(entries), len(batch.records))
         body += batch.leaf + entries + batch.records
-    path.write_bytes(bytes(body) + hashlib.sha256(body).digest())
+    total = hashlib.sha256(body).digest()
+    written = path.with_name(f"{_first_leaf(path):020}-{total[:8].hex()}")
+    path.unlink(missing_ok=True)
+    written.write_bytes(bytes(body) + total)
+    return written
 
 
 def pools(data: Path) -> list[Path]:
-    return sorted((data / "pool").iterdir())
+    """The committed bundles, in log order: none is half-written, none lies beyond the head.
+
+    A commit that failed would leave a second one for the same leaf; here none does.
+    """
+    size = int((data / "head").read_text().split("\n")[1])
+    found = [path for path in (data / "pool").iterdir() if _POOL_NAME.fullmatch(path.name)]
+    return sorted(path for path in found if _first_leaf(path) < size)
+
+
+def _first_leaf(pool: Path) -> int:
+    return int(pool.name.split("-")[0])
 
 
 def copy_data(data: Path, target: Path) -> None:
     """Copies a running collector's log, not its anchors. Heads first: what comes later, no head speaks of."""
     target.mkdir(parents=True)
-    for name in ("key", "head", "checkpoint"):
+    for name in ("key", "head", "checkpoint", "sealed"):
         shutil.copy2(data / name, target / name)
     for name in ("pool", "tile"):
-        shutil.copytree(data / name, target / name)
+        shutil.copytree(data / name, target / name, ignore=shutil.ignore_patterns("*#*"))

@@ -1,26 +1,64 @@
 //! The audit log: one JSON object per line, for the auditor. Schema: `docs/audit-log.md`.
 
 use crate::anchor::AnchorEvent;
+use crate::store::{Location, Store, StoreError};
 use meshchain_core::TreeHead;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Refusal lines per second; more are counted and told in the next line.
 const REFUSALS_PER_SECOND: u32 = 50;
 
-/// Where the audit lines go: a file, and the standard output.
+/// Bytes that may wait to be written to a bucket that fails.
+const MAX_UNSHIPPED: usize = 4 << 20;
+
+/// Where the audit lines go: a file or the bucket, and the standard output.
 pub struct Audit {
     origin: String,
     inner: Mutex<Inner>,
 }
 
+enum Sink {
+    File(File),
+    /// Lines that wait to be written to the bucket.
+    Bucket(Vec<u8>),
+}
+
+/// Ends a line that was cut off, so that the next one stands by itself.
+fn end_line(file: &mut File) -> io::Result<()> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(());
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
+}
+
+impl Sink {
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(file) => {
+                // Best effort: where even this fails, the line that was cut off ends at the next one.
+                file.write_all(line).inspect_err(|_| drop(end_line(file)))
+            }
+            Self::Bucket(waiting) if waiting.len() + line.len() > MAX_UNSHIPPED => {
+                Err(io::Error::other("the bucket does not take lines"))
+            }
+            Self::Bucket(waiting) => {
+                waiting.extend_from_slice(line);
+                Ok(())
+            }
+        }
+    }
+}
+
 struct Inner {
-    file: File,
+    sink: Sink,
     echo: Box<dyn Write + Send>,
     head: TreeHead,
     window: Instant,
@@ -46,18 +84,26 @@ pub struct RefusalLine<'a> {
 }
 
 impl Audit {
-    /// Opens `directory/audit.jsonl` for appending; `origin` is the log that the lines speak of. Each
-    /// line also goes to `echo`.
+    /// Opens `audit.jsonl` in a directory for appending; a bucket cannot append, its lines wait for
+    /// [`Audit::ship`]. `origin` is the log that the lines speak of. Each line also goes to `echo`.
     pub fn open(
-        directory: &Path,
+        data: &Location,
         origin: &str,
         echo: impl Write + Send + 'static,
     ) -> io::Result<Self> {
-        let file =
-            OpenOptions::new().append(true).create(true).open(directory.join("audit.jsonl"))?;
+        let sink = match data.directory() {
+            Some(directory) => {
+                let path = directory.join("audit.jsonl");
+                let mut options = OpenOptions::new();
+                let mut file = options.read(true).append(true).create(true).open(path)?;
+                end_line(&mut file)?;
+                Sink::File(file)
+            }
+            None => Sink::Bucket(Vec::new()),
+        };
         let head = TreeHead { size: 0, root: meshchain_core::merkle::empty_root() };
         let inner = Inner {
-            file,
+            sink,
             echo: Box::new(echo),
             head,
             window: Instant::now(),
@@ -109,7 +155,30 @@ impl Audit {
 
     /// Puts all lines so far on disk.
     pub fn sync(&self) -> io::Result<()> {
-        self.lock().file.sync_data()
+        match &self.lock().sink {
+            Sink::File(file) => file.sync_data(),
+            Sink::Bucket(_) => Ok(()),
+        }
+    }
+
+    /// Writes the lines that wait to the bucket, as an object of their own.
+    pub async fn ship(&self, store: &Store) -> Result<(), StoreError> {
+        let lines = match &mut self.lock().sink {
+            Sink::Bucket(waiting) if !waiting.is_empty() => std::mem::take(waiting),
+            _ => return Ok(()),
+        };
+        let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let millis = millis.map_or(0, |d| d.as_millis());
+        // The hash keeps two collectors apart that write in the same moment.
+        let sum = meshchain_core::hash::tagged(&[], &[&lines]);
+        let name = format!("audit/{millis:020}-{}.jsonl", hex::encode(&sum[..8]));
+        let put = store.put(&name, lines.clone()).await;
+        if put.is_err()
+            && let Sink::Bucket(waiting) = &mut self.lock().sink
+        {
+            waiting.splice(..0, lines);
+        }
+        put
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -128,7 +197,7 @@ impl Audit {
         }
         let mut text = Value::Object(line).to_string();
         text.push('\n');
-        if let Err(error) = inner.file.write_all(text.as_bytes()) {
+        if let Err(error) = inner.sink.write(text.as_bytes()) {
             log::error!("audit log: {error}; the line was: {text}");
         }
         // The same line for whoever collects the standard output; a closed pipe is not our fault.

@@ -1,5 +1,6 @@
 //! A POSTed batch, checked: everything about it that needs no state of the log.
 
+use meshchain_core::canonical::MAX_FIELD;
 use meshchain_core::leaf::{CHAIN_START, entry_hashes};
 use meshchain_core::{
     BatchHeader, Canonical, DecodeError, ENTRY_LEN, Entry, Hash, SpanRecord, chain_hash, merkle,
@@ -216,6 +217,10 @@ fn check_principal(principal: &str, namespace: &str) -> Result<(), Refusal> {
     if principal.is_empty() {
         return Ok(());
     }
+    if principal.len() > MAX_FIELD {
+        let text = format!("the sender's SPIFFE id is longer than {MAX_FIELD} bytes");
+        return Err(Refusal::BadPart(text));
+    }
     let path = principal.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
     match path.map(|(_, path)| path.split('/').collect::<Vec<_>>()).as_deref() {
         Some(["ns", of, "sa", _]) if *of == namespace => Ok(()),
@@ -294,6 +299,8 @@ mod tests {
     fn a_workload_speaks_only_for_its_namespace() {
         assert_eq!(check_principal("spiffe://d/ns/shop/sa/web", "shop"), Ok(()));
         assert_eq!(check_principal("", "shop"), Ok(()));
+        let long = format!("spiffe://d/ns/shop/sa/{}", "w".repeat(MAX_FIELD));
+        assert!(check_principal(&long, "shop").is_err());
         for principal in ["spiffe://d/ns/shop/sa/web/x", "spiffe://d/ns/other/sa/web", "shop"] {
             assert!(check_principal(principal, "shop").is_err(), "{principal}");
         }

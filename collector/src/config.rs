@@ -1,10 +1,13 @@
 //! The collector's configuration: a TOML file, and flags that go before it.
 
 use crate::anchor::AnchorConfig;
+use crate::log::SealAt;
+use crate::store::Location;
 use clap::{Parser, Subcommand};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Makes the digests of a mesh durable, and their Merkle roots public.
@@ -20,15 +23,21 @@ pub struct Args {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// Data directory, the collector's whole state
-    #[arg(long, value_name = "DIR", global = true)]
-    pub data: Option<PathBuf>,
+    /// Where the collector's whole state is: DIR, file:///DIR or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "PLACE", global = true)]
+    pub data: Option<Location>,
+    /// File with the log's signing key; default `key` in the data directory, required with a bucket
+    #[arg(long, value_name = "FILE", global = true)]
+    pub key: Option<PathBuf>,
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS:PORT", global = true)]
     pub listen: Option<SocketAddr>,
     /// Unique name of the log, the origin line of its checkpoints
     #[arg(long, value_name = "NAME", global = true)]
     pub origin: Option<String>,
+    /// Delete records (never leaves or entries) after this long, e.g. 30d; default never
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub retain_records: Option<Duration>,
     /// What to do instead of running
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -47,8 +56,15 @@ pub enum Command {
 pub struct Config {
     /// Unique name of the log (C2SP origin); it never changes. Default: made from the log's key.
     pub origin: Option<String>,
-    /// Data directory: log, key, anchors, audit log.
-    pub data: PathBuf,
+    /// Where the state is: a directory (`/DIR`, `file:///DIR`) or a bucket (`s3://BUCKET/PREFIX`,
+    /// credentials from the usual `AWS_` environment).
+    pub data: Option<Location>,
+    /// The log's signing key, hexadecimal. Default `key` in the data directory; required with a
+    /// bucket, where it is never kept.
+    pub key: Option<PathBuf>,
+    /// Records are deleted after this long ("30d"); leaves and entries never. Default: never.
+    #[serde(deserialize_with = "duration")]
+    pub retain_records: Option<Duration>,
     /// Address to listen on. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
     /// How batches come in.
@@ -72,6 +88,14 @@ pub struct Ingest {
     pub max_waiting_bytes: u32,
 }
 
+/// Shortest time after which records may be deleted.
+const LEAST_RETENTION: Duration = Duration::from_secs(10);
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
 impl Default for Ingest {
     fn default() -> Self {
         Self { principal_from_xfcc: false, trust_domain: None, max_waiting_bytes: 64 << 20 }
@@ -82,7 +106,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             origin: None,
-            data: PathBuf::new(),
+            data: None,
+            key: None,
+            retain_records: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             ingest: Ingest::default(),
             anchor: Vec::new(),
@@ -150,11 +176,29 @@ impl Fault {
 }
 
 impl Config {
+    /// The place of the state, and the file of the key.
+    pub fn places(&self) -> (Location, PathBuf) {
+        let data = self.data.clone().unwrap_or_else(|| Location::Directory(PathBuf::new()));
+        let beside = || data.directory().map(|directory| directory.join("key"));
+        let key = self.key.clone().or_else(beside).unwrap_or_default();
+        (data, key)
+    }
+
+    /// When the tail is sealed: early enough that records do not outlive their time by more than a
+    /// tenth.
+    pub fn seal_at(&self) -> SealAt {
+        let default = SealAt::default();
+        let age = self.retain_records.map_or(default.age, |keep| default.age.min(keep / 10));
+        SealAt { age, ..default }
+    }
+
     /// Reads the file, if there is one, and lets the flags go before it.
     pub fn load(args: &Args) -> Result<Self, ConfigError> {
         let file = args.config.as_deref().map(Self::read).transpose()?;
         let (mut config, text) = file.unwrap_or_default();
-        config.data = args.data.clone().unwrap_or(config.data);
+        config.data = args.data.clone().or(config.data);
+        config.key = args.key.clone().or(config.key);
+        config.retain_records = args.retain_records.or(config.retain_records);
         config.listen = args.listen.unwrap_or(config.listen);
         config.origin = args.origin.clone().or(config.origin);
         config.check().map_err(|fault| {
@@ -178,8 +222,20 @@ impl Config {
 
     fn check(&self) -> Result<(), Fault> {
         let bad = |key, text: String| Err(Fault::new(key, text));
-        if self.data.as_os_str().is_empty() {
-            return bad("data", "data is missing: give --data DIR, or the key in the file".into());
+        match &self.data {
+            None => {
+                let text = "data is missing: give --data PLACE, or the key in the file";
+                return bad("data", text.into());
+            }
+            Some(Location::Bucket { .. }) if self.key.is_none() => {
+                let text =
+                    "key is missing: in a bucket the signing key is not kept, give --key FILE";
+                return bad("data", text.into());
+            }
+            Some(_) => {}
+        }
+        if self.retain_records.is_some_and(|keep| keep < LEAST_RETENTION) {
+            return bad("retain_records", "retain_records is below 10s".into());
         }
         let least = crate::batch::MAX_BODY;
         if (self.ingest.max_waiting_bytes as usize) < least {
@@ -230,8 +286,10 @@ chain = 'two'
         Config::load(&Args {
             config: Some(file.path().into()),
             data: None,
+            key: None,
             listen: None,
             origin: None,
+            retain_records: None,
             command: None,
         })
     }
@@ -272,6 +330,10 @@ chain = 'two'
             ("data = '/d'\nlistn = 'x'", "listn"),
             ("data = '/d'\ningest.max_waiting_bytes = 5", "line 2: ingest.max_waiting_bytes"),
             ("data = '/d'\n[ingest]\n\nmax_waiting_bytes = 5", "line 4: ingest.max_waiting_bytes"),
+            ("data = 'gs://b'", "gs://b"),
+            ("\ndata = 's3://b/p'", "line 2: key is missing"),
+            ("data = '/d'\nretain_records = '5s'", "line 2: retain_records"),
+            ("data = '/d'\nretain_records = 'long'", "line 2"),
             ("data = '/d'\n[ingest]\ntrust_domain = 'x'", "line 3: ingest.trust_domain"),
             (ANCHORS, "line 12: anchor \"two\": contract"),
         ];

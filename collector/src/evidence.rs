@@ -1,12 +1,12 @@
 //! Evidence files out of the log: entries, proofs, and the anchors that cover them.
 
 use crate::anchor::AnchorHandle;
-use crate::log::{Batch, EntryPlace, Log, nth_record};
+use crate::log::{Batch, Log};
 use crate::store::StoreError;
 use meshchain_core::evidence::{Disclosed, EvmAnchor, FORMAT, InBatch, MAX_ITEMS, SpanEvidence};
 use meshchain_core::leaf::entry_hashes;
 use meshchain_core::record::ShownPath;
-use meshchain_core::{Canonical, ENTRY_LEN, Evidence, SpanRecord, TlogProof, merkle};
+use meshchain_core::{Canonical, ENTRY_LEN, Evidence, Hash, SpanRecord, TlogProof, merkle};
 use thiserror::Error;
 
 /// Why there is no evidence.
@@ -38,7 +38,7 @@ pub async fn of_trace(
     trace_id: [u8; 16],
 ) -> Result<Evidence, EvidenceError> {
     let published = log.published().borrow().clone().ok_or(EvidenceError::Unknown)?;
-    let mut places = log.trace(&trace_id);
+    let mut places = log.trace(&trace_id, MAX_ITEMS).await?;
     places.retain(|(leaf, _)| *leaf < published.head.size);
     let last = places.iter().map(|(leaf, _)| *leaf).max().ok_or(EvidenceError::Unknown)?;
     if places.len() > MAX_ITEMS {
@@ -53,20 +53,17 @@ pub async fn of_trace(
         },
     };
     let mut spans = Vec::with_capacity(places.len());
-    let mut current: Option<(u64, Batch, TlogProof)> = None;
+    let mut current: Option<Proven> = None;
     for place in places {
-        let (batch, proof) = match current.take() {
-            Some((leaf, batch, proof)) if leaf == place.0 => (batch, proof),
-            _ => {
-                let missing = || StoreError::missing(&format!("leaf {}", place.0));
-                let batch = log.batch(place.0).await?.ok_or_else(missing)?;
-                let path = log.inclusion_proof(place.0, ground.size).await?;
-                let checkpoint = ground.checkpoint.clone();
-                (batch, TlogProof { index: place.0, path, checkpoint })
-            }
+        let proven = match current.take().filter(|proven| proven.leaf == place.0) {
+            Some(proven) => proven,
+            None => Proven::load(log, place.0, &ground).await?,
         };
-        spans.extend(span(&batch, &proof, place));
-        current = Some((place.0, batch, proof));
+        spans.extend(proven.span(&trace_id, place.1 as usize));
+        current = Some(proven);
+    }
+    if spans.is_empty() {
+        return Err(EvidenceError::Unknown);
     }
     Ok(Evidence { format: FORMAT.to_owned(), trace_id, spans, anchors: ground.anchors })
 }
@@ -95,22 +92,51 @@ async fn ground(
     Ok(Some(Ground { size, checkpoint, anchors }))
 }
 
-/// The receipt of one entry; `None` where the index is not in the batch.
-fn span(batch: &Batch, proof: &TlogProof, (_, index): EntryPlace) -> Option<SpanEvidence> {
-    let index = index as usize;
-    let entry = batch.entries.chunks_exact(ENTRY_LEN).nth(index)?;
-    let path = merkle::inclusion_path(&entry_hashes(&batch.entries), index as u64)?;
-    let record = nth_record(&batch.records, index).and_then(|r| SpanRecord::decode(r).ok());
-    let record = record.map_or_else(Disclosed::default, |record| Disclosed {
-        // A hop part without its path hashes to nothing that a verifier could check.
-        hop: (record.path == ShownPath::Whole).then(|| record.hop.to_vec()),
-        own: Some(record.own.to_vec()),
-    });
-    Some(SpanEvidence {
-        record,
-        entry: entry.to_vec(),
-        batch: InBatch { index: index as u64, path },
-        leaf: batch.leaf.to_vec(),
-        tlog_proof: proof.to_string(),
-    })
+/// A batch with all that its entries' receipts share.
+struct Proven {
+    leaf: u64,
+    batch: Batch,
+    /// Hashes of the complete subtrees over the entries, by level.
+    nodes: Vec<Vec<Hash>>,
+    tlog_proof: String,
+}
+
+impl Proven {
+    async fn load(log: &Log, leaf: u64, ground: &Ground) -> Result<Self, StoreError> {
+        let missing = || StoreError::missing(&format!("leaf {leaf}"));
+        let batch = log.batch(leaf).await?.ok_or_else(missing)?;
+        let path = log.inclusion_proof(leaf, ground.size).await?;
+        let proof = TlogProof { index: leaf, path, checkpoint: ground.checkpoint.clone() };
+        let mut nodes = vec![entry_hashes(&batch.entries)];
+        while let Some(below) = nodes.last().filter(|below| below.len() > 1) {
+            let (pairs, _) = below.as_chunks::<2>();
+            nodes.push(pairs.iter().map(|[left, right]| merkle::node_hash(left, right)).collect());
+        }
+        Ok(Self { leaf, batch, nodes, tlog_proof: proof.to_string() })
+    }
+
+    /// The receipt of one entry; `None` where it is not in the batch, or of another trace.
+    fn span(&self, trace_id: &[u8; 16], index: usize) -> Option<SpanEvidence> {
+        let mut entries = self.batch.entries.chunks_exact(ENTRY_LEN);
+        let count = entries.len() as u64;
+        let entry = entries.nth(index).filter(|entry| entry[2..18] == *trace_id)?;
+        let node = |level: u32, at: u64| {
+            let level = self.nodes.get(level as usize);
+            level.and_then(|nodes| nodes.get(at as usize)).copied().ok_or(())
+        };
+        let path = merkle::inclusion_proof(index as u64, count, node).ok()?;
+        let record = self.batch.records.get(index).and_then(|r| SpanRecord::decode(r).ok());
+        let record = record.map_or_else(Disclosed::default, |record| Disclosed {
+            // A hop part without its path hashes to nothing that a verifier could check.
+            hop: (record.path == ShownPath::Whole).then(|| record.hop.to_vec()),
+            own: Some(record.own.to_vec()),
+        });
+        Some(SpanEvidence {
+            record,
+            entry: entry.to_vec(),
+            batch: InBatch { index: index as u64, path },
+            leaf: self.batch.leaf.to_vec(),
+            tlog_proof: self.tlog_proof.clone(),
+        })
+    }
 }

@@ -79,7 +79,7 @@ async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Response {
     // Room is taken before the body is read, so that bodies cannot fill the memory.
     let length = content_length(&parts.headers).unwrap_or(MAX_BODY).min(MAX_BODY);
     let room = doors.waiting.clone().try_acquire_many_owned(length.max(1) as u32);
-    let Ok(permit) = room else {
+    let Some(permit) = room.ok().filter(|_| !doors.log.lags()) else {
         return push_back(&doors);
     };
     let body = match timeout(BODY_TIMEOUT, to_bytes(body, length)).await {
@@ -163,7 +163,7 @@ fn failed(cause: &dyn std::error::Error) -> Response {
 async fn describe_log(State(doors): State<Arc<Doors>>) -> Json<Value> {
     let vkey = doors.log.key().verifier();
     let head = doors.log.published().borrow().as_ref().map(|p| p.head);
-    let (entries, traces) = doors.log.counts();
+    let entries = doors.log.entries();
     Json(json!({
         "origin": vkey.name(),
         "vkey": vkey.to_string(),
@@ -171,7 +171,6 @@ async fn describe_log(State(doors): State<Arc<Doors>>) -> Json<Value> {
         "size": head.map(|h| h.size),
         "root": head.map(|h| hex::encode(h.root)),
         "entries": entries,
-        "traces": traces,
     }))
 }
 
@@ -181,14 +180,13 @@ async fn sessions(State(doors): State<Arc<Doors>>) -> Json<Value> {
         .iter()
         .map(|(id, s)| {
             let [mesh, cluster, namespace, workload, pod] = &s.source;
-            let first = s.batches.first().map_or(0, |(_, leaf)| *leaf);
             let value = json!({
                 "session": hex::encode(id),
                 "source": { "mesh": mesh, "cluster": cluster, "namespace": namespace,
                             "workload": workload, "pod": pod },
                 "principal": s.principal,
-                "batches": s.batches.len(),
-                "next_seq": s.batches.last().map_or(0, |(seq, _)| seq + 1),
+                "batches": s.batches,
+                "next_seq": s.last_seq.saturating_add(1),
                 "entries": s.entries,
                 "missing_batches": s.missing,
                 "dropped": s.dropped,
@@ -196,7 +194,7 @@ async fn sessions(State(doors): State<Arc<Doors>>) -> Json<Value> {
                 "last_received_ns": s.last_received_ns,
                 "closed": s.closed,
             });
-            (first, value)
+            (s.first_leaf, value)
         })
         .collect();
     list.sort_by_key(|(first, _)| *first);

@@ -1,4 +1,4 @@
-//! The log's signing key: made once, kept in the data directory, never overwritten.
+//! The log's signing key: made once, kept in a file of its own, never overwritten.
 
 use meshchain_core::{SigningKey, hash};
 use std::fs::{File, OpenOptions};
@@ -29,17 +29,13 @@ pub enum KeyError {
     Origin(String),
 }
 
-/// Loads `directory/key` as the key of the log `origin`, or makes it. True where it is new.
+/// Loads the file as the key of the log `origin`, or makes it. True where it is new.
 ///
 /// Without an origin the log is named after its key, which is as unique and lasts as long.
-pub fn load_or_create(
-    directory: &Path,
-    origin: Option<&str>,
-) -> Result<(SigningKey, bool), KeyError> {
-    let path = directory.join("key");
-    let (seed, new) = match read(&path)? {
+pub fn load_or_create(path: &Path, origin: Option<&str>) -> Result<(SigningKey, bool), KeyError> {
+    let (seed, new) = match read(path)? {
         Some(seed) => (seed, false),
-        None => (create(&path)?, true),
+        None => (create(path)?, true),
     };
     let named = |name: &str| {
         SigningKey::from_seed(name, &seed).map_err(|_| KeyError::Origin(name.to_owned()))
@@ -72,15 +68,28 @@ fn read(path: &Path) -> Result<Option<[u8; 32]>, KeyError> {
     decoded.map(|()| Some(seed)).map_err(|_| KeyError::Malformed(path.to_owned()))
 }
 
+/// Writes the key to a file beside it first: what a crash leaves is no key, and the next start makes
+/// one.
 fn create(path: &Path) -> Result<[u8; 32], KeyError> {
     let io = |source| KeyError::Io { path: path.to_owned(), source };
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| io(io::Error::other(e.to_string())))?;
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    let unfinished = PathBuf::from(unfinished);
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(&unfinished).map_err(io)?;
     writeln!(file, "{}", hex::encode(seed)).map_err(io)?;
     file.sync_all().map_err(io)?;
-    let parent = path.parent().unwrap_or(Path::new("."));
+    // Unlike a rename, a link never replaces a key that appeared meanwhile.
+    std::fs::hard_link(&unfinished, path).map_err(io)?;
+    std::fs::remove_file(&unfinished).map_err(io)?;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent).and_then(|d| d.sync_all()).map_err(io)?;
     Ok(seed)
 }
@@ -93,17 +102,21 @@ mod tests {
     #[test]
     fn a_key_is_made_once_and_an_exposed_or_foreign_file_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let (first, new) = load_or_create(directory.path(), Some("o")).unwrap();
-        let (second, again) = load_or_create(directory.path(), Some("o")).unwrap();
-        assert_eq!((first.verifier(), new, again), (second.verifier(), true, false));
-        let (unnamed, _) = load_or_create(directory.path(), None).unwrap();
-        assert!(unnamed.verifier().name().starts_with("meshchain.local/"));
         let file = directory.path().join("key");
+        // What a start that was cut off leaves.
+        std::fs::write(directory.path().join("key.unfinished"), "ab").unwrap();
+        let load = |origin| load_or_create(&file, origin);
+        let (first, new) = load(Some("o")).unwrap();
+        let (second, again) = load(Some("o")).unwrap();
+        assert_eq!((first.verifier(), new, again), (second.verifier(), true, false));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        let (unnamed, _) = load(None).unwrap();
+        assert!(unnamed.verifier().name().starts_with("meshchain.local/"));
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(load_or_create(directory.path(), Some("o")), Err(KeyError::Exposed(_))));
+        assert!(matches!(load(Some("o")), Err(KeyError::Exposed(_))));
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::write(&file, "short").unwrap();
-        assert!(matches!(load_or_create(directory.path(), Some("o")), Err(KeyError::Malformed(_))));
-        assert!(load_or_create(directory.path(), Some("two words")).is_err());
+        assert!(matches!(load(Some("o")), Err(KeyError::Malformed(_))));
+        assert!(load(Some("two words")).is_err());
     }
 }

@@ -33,10 +33,11 @@ fn main() -> ExitCode {
 
 /// Makes the data directory and the key, and prints what a policy needs.
 fn init(config: &Config) -> anyhow::Result<()> {
-    let _lock = Store::open(&config.data)?;
-    let (key, new) = load_or_create(&config.data, config.origin.as_deref())?;
+    let (data, key_file) = config.places();
+    let _lock = Store::open(&data)?;
+    let (key, new) = load_or_create(&key_file, config.origin.as_deref())?;
     let kept = if new { "made" } else { "kept, as it was there" };
-    eprintln!("key {}: {kept}", config.data.join("key").display());
+    eprintln!("key {}: {kept}", key_file.display());
     println!("{}", key.verifier());
     Ok(())
 }

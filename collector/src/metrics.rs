@@ -41,6 +41,12 @@ pub struct Metrics {
     /// Batches turned away because too much was waiting.
     pub pushed_back: Counter,
     log_size: Gauge,
+    /// Sealed segments.
+    pub segments: Gauge,
+    /// Attempts to seal a segment that failed and were made again.
+    pub seal_failures: Counter,
+    /// Records that retention deleted.
+    pub records_deleted: Counter,
     publish_seconds: Histogram,
     /// Newest tree size that is final on a chain.
     pub anchored_size: Family<Chain, Gauge>,
@@ -64,6 +70,9 @@ impl Default for Metrics {
             commit_failures: Counter::default(),
             pushed_back: Counter::default(),
             log_size: Gauge::default(),
+            segments: Gauge::default(),
+            seal_failures: Counter::default(),
+            records_deleted: Counter::default(),
             publish_seconds,
             anchored_size: Family::default(),
             anchor_alert: Family::default(),
@@ -78,6 +87,9 @@ impl Default for Metrics {
         r.register("commit_failures", "Pools that failed before commit", m.commit_failures.clone());
         r.register("batches_pushed_back", "Batches answered with 503", m.pushed_back.clone());
         r.register("log_size", "Leaves in the published tree", m.log_size.clone());
+        r.register("segments", "Sealed segments", m.segments.clone());
+        r.register("seal_failures", "Attempts to seal that failed", m.seal_failures.clone());
+        r.register("records_deleted", "Records deleted by age", m.records_deleted.clone());
         let help = "From the start of a commit to its checkpoint";
         r.register("publish_seconds", help, m.publish_seconds.clone());
         r.register("anchored_size", "Leaves in the newest final anchor", m.anchored_size.clone());

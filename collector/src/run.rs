@@ -15,21 +15,25 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinError;
 
 /// Batches that wait for the writer; their bytes are bounded beside their number.
 const MAX_WAITING: usize = 4096;
+/// Time between writes of the audit log to a bucket.
+const SHIP_INTERVAL: Duration = Duration::from_secs(1);
 /// Time that open requests get to end when the collector stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Runs the collector until `stop` resolves. An error is fatal; what was acknowledged is kept.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
-    let store = Store::open(&config.data)?;
-    let (key, new_key) = load_or_create(&config.data, config.origin.as_deref())?;
+    let (data, key_file) = config.places();
+    let seal_at = config.seal_at();
+    let store = Store::open(&data)?;
+    let (key, new_key) = load_or_create(&key_file, config.origin.as_deref())?;
     let vkey = key.verifier().clone();
-    let audit =
-        Arc::new(Audit::open(&config.data, vkey.name(), std::io::stdout()).context("audit log")?);
+    let audit = Arc::new(Audit::open(&data, vkey.name(), std::io::stdout()).context("audit log")?);
     let metrics = Arc::new(Metrics::default());
-    let (log, writer) = log::open(store.clone(), key).await?;
+    let (log, writer, sealer) = log::open(store.clone(), key, seal_at).await?;
     let head = log.published().borrow().as_ref().map(|p| p.head);
     if let Some(head) = head {
         audit.set_head(head);
@@ -58,7 +62,13 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         anchors.push(anchor::start(anchor, vkey.name(), store.clone(), heads, events).await?);
     }
     let (submissions, received) = mpsc::channel(MAX_WAITING);
-    let mut writing = tokio::spawn(log::run(writer, received, audit.clone(), metrics.clone()));
+    let (drained, stop_writing) = watch::channel(false);
+    let writing = log::run(writer, received, stop_writing, audit.clone(), metrics.clone());
+    let mut writing = tokio::spawn(writing);
+    let mut sealing = tokio::spawn(sealer.run(audit.clone(), metrics.clone()));
+    let retaining = config.retain_records.map(|keep| {
+        tokio::spawn(log::delete_old_records(log.clone(), keep, audit.clone(), metrics.clone()))
+    });
     let doors = Arc::new(Doors {
         log,
         anchors: anchors.clone(),
@@ -69,6 +79,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         metrics,
     });
     let (close, mut closed) = watch::channel(false);
+    let shipping = tokio::spawn(ship(audit.clone(), store.clone(), closed.clone()));
     let serve = axum::serve(listener, router(doors));
     let serve = serve.with_graceful_shutdown(async move {
         let _ = closed.wait_for(|closed| *closed).await;
@@ -77,26 +88,59 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
 
     let failure = tokio::select! {
         () = stop => None,
-        ended = &mut writing => Some(ended),
+        ended = &mut writing => Some(failure(ended)),
+        ended = &mut sealing => Some(failure(ended)),
     };
     close.send_replace(true);
-    if let Some(ended) = failure {
+    if let Some(failure) = failure {
+        sealing.abort();
         serving.abort();
         audit.line("stop", json!({ "why": "failure" }));
-        ended?.context("the log failed")?;
-        anyhow::bail!("the writer ended early");
+        shipping.await?;
+        let _ = audit.ship(&store).await;
+        return Err(failure);
     }
     // The doors close first; when the last request is answered the writer runs dry and ends.
     if tokio::time::timeout(DRAIN, &mut serving).await.is_err() {
         ::log::warn!("requests were still open after {DRAIN:?} and are cut off");
         serving.abort();
     }
-    tokio::time::timeout(DRAIN, writing).await.context("the writer did not end")???;
+    drained.send_replace(true);
+    let ended = tokio::time::timeout(DRAIN, writing).await.context("the writer did not end");
+    sealing.abort();
     for anchor in anchors {
         anchor.stop().await;
     }
+    if let Some(retaining) = retaining {
+        retaining.abort();
+    }
+    shipping.await?;
     audit.line("stop", json!({ "why": "asked" }));
-    audit.sync().context("audit log")
+    audit.ship(&store).await.context("audit log")?;
+    audit.sync().context("audit log")?;
+    Ok(ended???)
+}
+
+/// Why a task ended that runs as long as the collector does.
+fn failure<E>(ended: Result<Result<(), E>, JoinError>) -> anyhow::Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match ended {
+        Ok(Err(error)) => anyhow::Error::new(error).context("the log failed"),
+        Ok(Ok(())) => anyhow::anyhow!("the writer ended early"),
+        Err(error) => anyhow::Error::new(error).context("the log failed"),
+    }
+}
+
+/// Brings audit lines to the bucket, where there is one, until the collector stops.
+async fn ship(audit: Arc<Audit>, store: Store, mut closed: watch::Receiver<bool>) {
+    let mut stopped = async move || closed.wait_for(|closed| *closed).await.is_ok();
+    while tokio::time::timeout(SHIP_INTERVAL, stopped()).await.is_err() {
+        if let Err(error) = audit.ship(&store).await {
+            ::log::error!("audit log: {error}");
+        }
+    }
 }
 
 fn anchor_events(

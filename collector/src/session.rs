@@ -2,14 +2,20 @@
 
 use crate::batch::{Checked, Refusal};
 use meshchain_core::{BatchHeader, BatchKind, BatchLeaf, Hash};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// What a session has in the log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Session {
-    /// (seq, leaf index) of each batch, ascending in both.
-    pub batches: Vec<(u64, u64)>,
+    /// Leaf index of its first batch.
+    pub first_leaf: u64,
+    /// Number of batches.
+    pub batches: u64,
+    /// Seq of the last batch.
+    pub last_seq: u64,
     /// Chain value of the last batch.
+    #[serde(with = "hex::serde")]
     pub chain: Hash,
     /// Number of entries.
     pub entries: u64,
@@ -29,6 +35,24 @@ pub struct Session {
     pub closed: bool,
 }
 
+/// What a batch is to its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// It follows what is there.
+    Follows(Follows),
+    /// Its place is not after the last: it was logged already, or cannot be any more.
+    Passed(Passed),
+}
+
+/// A session that went on past a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// Leaf index of its first batch.
+    pub first_leaf: u64,
+    /// Last seq in the log.
+    pub last: u64,
+}
+
 /// How a batch follows its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follows {
@@ -39,75 +63,56 @@ pub enum Follows {
         /// First missing seq.
         from: u64,
     },
-    /// It is in the log already.
-    Logged {
-        /// Its leaf index.
-        leaf: u64,
-    },
 }
 
 /// All sessions of a log.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sessions(HashMap<[u8; 16], Session>);
 
 impl Sessions {
-    /// Judges a batch. `chain_of` gives the chain value of a leaf in the log.
-    pub fn judge(
-        &self,
-        batch: &Checked,
-        chain_of: impl FnOnce(u64) -> Option<Hash>,
-    ) -> Result<Follows, Refusal> {
+    /// Judges a batch by what its session has in the log.
+    pub fn judge(&self, batch: &Checked) -> Result<Judged, Refusal> {
         let seq = batch.seq;
         let Some(session) = self.0.get(&batch.session) else {
-            return Ok(if seq == 0 { Follows::InOrder } else { Follows::AfterGap { from: 0 } });
+            let follows = if seq == 0 { Follows::InOrder } else { Follows::AfterGap { from: 0 } };
+            return Ok(Judged::Follows(follows));
         };
-        let last = session.batches.last().map_or(0, |(seq, _)| *seq);
+        let last = session.last_seq;
         if seq <= last {
-            let at = session.batches.binary_search_by_key(&seq, |(seq, _)| *seq);
-            let Ok(at) = at else {
-                return Err(Refusal::Reordered { seq, last });
-            };
-            let leaf = session.batches[at].1;
-            let same = chain_of(leaf) == Some(batch.chain);
-            return if same {
-                Ok(Follows::Logged { leaf })
-            } else {
-                Err(Refusal::Equivocation { seq })
-            };
+            return Ok(Judged::Passed(Passed { first_leaf: session.first_leaf, last }));
         }
-        if seq > last + 1 {
-            return Ok(Follows::AfterGap { from: last + 1 });
+        if seq - last > 1 {
+            return Ok(Judged::Follows(Follows::AfterGap { from: last + 1 }));
         }
         if batch.prev != session.chain {
             return Err(Refusal::WrongPrev { seq, last });
         }
-        Ok(Follows::InOrder)
+        Ok(Judged::Follows(Follows::InOrder))
     }
 
-    /// Takes in a batch that is in the log. True where it opened its session.
-    pub fn record(&mut self, leaf: &BatchLeaf<'_>, header: &BatchHeader<'_>, index: u64) -> bool {
-        let mut opened = false;
-        let session = self.0.entry(header.session).or_insert_with(|| {
-            opened = true;
-            Session {
-                batches: Vec::new(),
-                chain: [0; 32],
-                entries: 0,
-                missing: 0,
-                dropped: 0,
-                notices: Vec::new(),
-                last_received_ns: 0,
-                source: Default::default(),
-                principal: String::new(),
-                closed: false,
-            }
+    /// Takes in a batch that is in the log.
+    pub fn record(&mut self, leaf: &BatchLeaf<'_>, header: &BatchHeader<'_>, index: u64) {
+        let session = self.0.entry(header.session).or_insert_with(|| Session {
+            first_leaf: index,
+            batches: 0,
+            last_seq: 0,
+            chain: [0; 32],
+            entries: 0,
+            missing: 0,
+            dropped: 0,
+            notices: Vec::new(),
+            last_received_ns: 0,
+            source: Default::default(),
+            principal: String::new(),
+            closed: false,
         });
-        let next = session.batches.last().map_or(0, |(seq, _)| seq + 1);
+        let next = if session.batches == 0 { 0 } else { session.last_seq.saturating_add(1) };
         session.missing += header.seq.saturating_sub(next);
-        session.batches.push((header.seq, index));
+        session.batches += 1;
+        session.last_seq = header.seq;
         session.chain = leaf.chain;
         session.entries += u64::from(header.count);
-        session.dropped = header.dropped.iter().map(|d| d.count).sum();
+        session.dropped = header.dropped.iter().fold(0, |sum, d| sum.saturating_add(d.count));
         if header.kind == BatchKind::Heartbeat {
             session.notices = header.notices.iter().map(|&n| n.to_owned()).collect();
         }
@@ -116,7 +121,13 @@ impl Sessions {
         session.source = [s.mesh, s.cluster, s.namespace, s.workload, s.pod].map(str::to_owned);
         session.principal = String::from_utf8_lossy(leaf.principal).into_owned();
         session.closed = header.kind == BatchKind::Close;
-        opened
+    }
+
+    /// Closes the sessions that had been silent for `after_ns` when the newest batch was received:
+    /// that was told then.
+    pub fn close_long_silent(&mut self, after_ns: u64) {
+        let newest = self.0.values().map(|s| s.last_received_ns).max().unwrap_or(0);
+        self.close_silent(newest.saturating_sub(after_ns));
     }
 
     /// Closes and returns the sessions that were last heard of before `before_ns`.
@@ -148,5 +159,26 @@ impl Sessions {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl Serialize for Sessions {
+    /// A list of [id, session], by id.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list: Vec<_> = self.0.iter().map(|(id, s)| (hex::encode(id), s)).collect();
+        list.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        serializer.collect_seq(list)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sessions {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let list = Vec::<(String, Session)>::deserialize(deserializer)?;
+        let sessions = list.into_iter().map(|(id, session)| {
+            let mut bytes = [0; 16];
+            hex::decode_to_slice(&id, &mut bytes).map_err(serde::de::Error::custom)?;
+            Ok((bytes, session))
+        });
+        sessions.collect::<Result<_, _>>().map(Self)
     }
 }

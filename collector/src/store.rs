@@ -1,32 +1,20 @@
-//! The collector's whole state: named objects in one directory, durable when a call returns.
+//! The collector's whole state: named objects in one directory or bucket, durable when a call
+//! returns.
 
 use bytes::Bytes;
-use futures::TryStreamExt;
-use object_store::local::LocalFileSystem;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{
+    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
+};
 use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Why the store could not be opened.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// Another collector holds the directory.
-    #[error("{0} is in use by another collector: one log has one writer")]
-    Locked(String),
-    /// The directory cannot be made or read.
-    #[error("cannot open data directory {path}: {source}")]
-    Io {
-        /// Directory as configured.
-        path: String,
-        /// Cause.
-        source: io::Error,
-    },
-}
+mod location;
+
+pub use location::{Location, LocationError, OpenError};
 
 /// Why an object could not be read or written.
 #[derive(Debug, Error)]
@@ -44,6 +32,17 @@ pub enum StoreError {
     /// An object that must be there is not.
     #[error("{0} is missing from the data directory")]
     Missing(String),
+    /// Somebody else replaced an object that only the log's one writer replaces.
+    #[error("the log was taken over by another collector: {0} is not as this one left it")]
+    TakenOver(String),
+    /// An object is there, and is not what it should be.
+    #[error("{name} is damaged: {fault}")]
+    Damaged {
+        /// Object.
+        name: String,
+        /// What is wrong with it.
+        fault: String,
+    },
 }
 
 impl StoreError {
@@ -51,38 +50,52 @@ impl StoreError {
     pub fn missing(name: &str) -> Self {
         Self::Missing(name.to_owned())
     }
+
+    /// An object is not what it should be.
+    pub fn damaged(name: &str, fault: impl ToString) -> Self {
+        Self::Damaged { name: name.to_owned(), fault: fault.to_string() }
+    }
+
+    /// Whether the object was not there.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Missing(_) => true,
+            Self::Storage { source, .. } => matches!(source, object_store::Error::NotFound { .. }),
+            _ => false,
+        }
+    }
 }
 
-/// Objects by name ("tile/0/000.p/3"). A put replaces the whole object at once and is on disk when
-/// it returns: written to a temporary file, synced, renamed, directory synced.
+/// What an object was when it was read or written, so that it is replaced only as long as it is that.
+#[derive(Debug, Clone, Default)]
+pub struct Version(Option<UpdateVersion>);
+
+/// Objects by name ("tile/0/000.p/3"). A put replaces the whole object at once; in a directory it is
+/// on disk when it returns: written to a temporary file, synced, renamed, directory synced.
 #[derive(Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
-    _lock: Option<Arc<File>>,
+    /// Held while the directory is in use; a bucket has none, and replaces by conditional PUT.
+    lock: Option<Arc<File>>,
 }
 
 impl Store {
-    /// Opens `directory`, making it where it does not exist, and takes its lock.
-    pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        let path = directory.display().to_string();
-        let io = |source| OpenError::Io { path: path.clone(), source };
-        std::fs::create_dir_all(directory).map_err(io)?;
-        let lock = File::create(directory.join("lock")).map_err(io)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::Locked(path)),
-            Err(std::fs::TryLockError::Error(source)) => return Err(io(source)),
-        }
-        let objects = LocalFileSystem::new_with_prefix(directory)
-            .map_err(|e| io(io::Error::other(e)))?
-            .with_fsync(true);
-        Ok(Self { objects: Arc::new(objects), _lock: Some(Arc::new(lock)) })
+    /// Opens the place, making a directory where it does not exist, and takes its lock.
+    pub fn open(location: &Location) -> Result<Self, OpenError> {
+        let (objects, lock) = location.open()?;
+        Ok(Self { objects, lock: lock.map(Arc::new) })
     }
 
-    /// A store over other objects, without a lock.
+    /// A store over other objects: as a directory that is locked, or as a bucket.
     #[cfg(test)]
-    pub(crate) fn over(objects: Arc<dyn ObjectStore>) -> Self {
-        Self { objects, _lock: None }
+    pub(crate) fn over(objects: Arc<dyn ObjectStore>, locked: bool) -> Self {
+        let lock = locked.then(|| Arc::new(tempfile::tempfile().unwrap()));
+        Self { objects, lock }
+    }
+
+    /// Whether another collector may take over at any time, as nothing locks the place.
+    pub fn is_shared(&self) -> bool {
+        self.lock.is_none()
     }
 
     /// Writes an object, replacing what was there.
@@ -92,12 +105,65 @@ impl Store {
         done.map(drop).map_err(error("write", name))
     }
 
+    /// Writes an object that must still be as `version` says; [`StoreError::TakenOver`] otherwise.
+    /// The lock vouches for that in a directory, a conditional PUT in a bucket.
+    pub async fn swap(
+        &self,
+        name: &str,
+        data: impl Into<Bytes>,
+        version: &Version,
+    ) -> Result<Version, StoreError> {
+        let mode = match (&self.lock, &version.0) {
+            (Some(_), _) => PutMode::Overwrite,
+            (None, Some(version)) => PutMode::Update(version.clone()),
+            (None, None) => PutMode::Create,
+        };
+        let data = data.into();
+        let options = PutOptions { mode, ..PutOptions::default() };
+        let path = ObjectPath::from(name);
+        match self.objects.put_opts(&path, data.clone().into(), options).await {
+            Ok(put) => Ok(Version(Some(put.into()))),
+            Err(
+                object_store::Error::Precondition { .. }
+                | object_store::Error::AlreadyExists { .. }
+                | object_store::Error::NotFound { .. },
+            ) => match self.get_version(name).await? {
+                // Ours: the answer to the first try was lost, and a second one was made.
+                Some((found, version)) if found == data => Ok(version),
+                _ => Err(StoreError::TakenOver(name.to_owned())),
+            },
+            Err(source) => Err(error("write", name)(source)),
+        }
+    }
+
     /// Reads an object; `None` where there is none.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.get_version(name).await?.map(|(data, _)| data))
+    }
+
+    /// Reads an object that is to be replaced later.
+    pub async fn get_version(&self, name: &str) -> Result<Option<(Bytes, Version)>, StoreError> {
         match self.objects.get(&ObjectPath::from(name)).await {
-            Ok(found) => found.bytes().await.map(Some).map_err(error("read", name)),
+            Ok(found) => {
+                let version = UpdateVersion {
+                    e_tag: found.meta.e_tag.clone(),
+                    version: found.meta.version.clone(),
+                };
+                let data = found.bytes().await.map_err(error("read", name))?;
+                Ok(Some((data, Version(Some(version)))))
+            }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(error("read", name)(source)),
+        }
+    }
+
+    /// Fails with [`StoreError::TakenOver`] where an object is not as `version` says.
+    pub async fn check(&self, name: &str, version: &Version) -> Result<(), StoreError> {
+        let found = self.objects.head(&ObjectPath::from(name)).await;
+        let found = found.map_err(error("read", name))?;
+        match &version.0 {
+            Some(version) if version.e_tag == found.e_tag => Ok(()),
+            _ => Err(StoreError::TakenOver(name.to_owned())),
         }
     }
 
@@ -107,13 +173,30 @@ impl Store {
         read.map_err(error("read", name))
     }
 
-    /// Names of all objects below `prefix`, ascending.
-    pub async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+    /// Starts to write an object part by part; it is there when the upload is completed.
+    pub async fn upload(&self, name: &str) -> Result<Box<dyn MultipartUpload>, StoreError> {
+        self.objects.put_multipart(&ObjectPath::from(name)).await.map_err(error("write", name))
+    }
+
+    /// Names and lengths of all objects below `prefix`, ascending.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
         let found = self.objects.list(Some(&ObjectPath::from(prefix)));
-        let names = found.map_ok(|meta| meta.location.to_string()).try_collect::<Vec<_>>().await;
-        let mut names = names.map_err(error("list", prefix))?;
+        let names = found.map_ok(|meta| (meta.location.to_string(), meta.size));
+        let mut names: Vec<_> = names.try_collect().await.map_err(error("list", prefix))?;
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// Deletes objects, many at once; what cannot be deleted stays, and is told.
+    pub async fn delete_all(&self, names: impl IntoIterator<Item = String>) {
+        let paths: Vec<_> = names.into_iter().map(|n| Ok(ObjectPath::from(n))).collect();
+        let mut deleted = self.objects.delete_stream(stream::iter(paths).boxed());
+        while let Some(result) = deleted.next().await {
+            match result {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => log::warn!("delete: {error}"),
+            }
+        }
     }
 
     /// Deletes an object; one that is not there is fine.
@@ -125,7 +208,11 @@ impl Store {
     }
 }
 
-fn error(operation: &'static str, name: &str) -> impl FnOnce(object_store::Error) -> StoreError {
+/// Names the operation and the object that the storage failed at.
+pub(crate) fn error(
+    operation: &'static str,
+    name: &str,
+) -> impl FnOnce(object_store::Error) -> StoreError {
     let name = name.to_owned();
     move |source| StoreError::Storage { operation, name, source }
 }
@@ -133,20 +220,40 @@ fn error(operation: &'static str, name: &str) -> impl FnOnce(object_store::Error
 #[cfg(test)]
 mod tests {
     use super::*;
+    use object_store::memory::InMemory;
 
     #[tokio::test]
     async fn objects_are_replaced_listed_and_deleted_and_a_second_opener_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
+        let location = Location::Directory(directory.path().into());
+        let store = Store::open(&location).unwrap();
         store.put("a/2.p/1", "x").await.unwrap();
         store.put("a/1", "one").await.unwrap();
         store.put("a/1", "two").await.unwrap();
         assert_eq!(store.get("a/1").await.unwrap().unwrap(), "two");
         assert_eq!(store.get_range("a/1", 1..3).await.unwrap(), "wo");
-        assert_eq!(store.list("a").await.unwrap(), ["a/1", "a/2.p/1"]);
-        assert!(matches!(Store::open(directory.path()), Err(OpenError::Locked(_))));
+        let listed = [("a/1".to_owned(), 3), ("a/2.p/1".to_owned(), 1)];
+        assert_eq!(store.list("a").await.unwrap(), listed);
+        assert!(matches!(Store::open(&location), Err(OpenError::Locked(_))));
         store.delete("a/1").await.unwrap();
         store.delete("a/1").await.unwrap();
         assert!(store.get("a/1").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn in_a_bucket_an_object_is_swapped_only_as_long_as_nobody_else_replaced_it() {
+        let objects = Arc::new(InMemory::new());
+        let (a, b) = (Store::over(objects.clone(), false), Store::over(objects, false));
+        let taken = |result| matches!(result, Err(StoreError::TakenOver(_)));
+        let ours = a.swap("head", "1", &Version::default()).await.unwrap();
+        assert!(taken(b.swap("head", "0", &Version::default()).await.map(drop)), "it exists");
+        let again = b.swap("head", "1", &Version::default()).await;
+        assert!(again.is_ok(), "as it must be: the answer was lost");
+        a.check("head", &ours).await.unwrap();
+        let (_, theirs) = b.get_version("head").await.unwrap().unwrap();
+        b.swap("head", "2", &theirs).await.unwrap();
+        assert!(taken(a.swap("head", "3", &ours).await.map(drop)));
+        assert!(taken(a.check("head", &ours).await));
+        assert_eq!(a.get("head").await.unwrap().unwrap(), "2");
     }
 }

@@ -40,8 +40,13 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Signs a tree head; the key's name is the origin.
     pub fn sign(head: &TreeHead, key: &SigningKey) -> String {
-        let origin = key.verifier().name();
-        key.sign(&format!("{origin}\n{}\n{}\n", head.size, BASE64_STANDARD.encode(head.root)))
+        Self::sign_extended(head, "", key)
+    }
+
+    /// Signs a tree head with extension lines: each ends with a newline, none is empty.
+    pub fn sign_extended(head: &TreeHead, extension: &str, key: &SigningKey) -> String {
+        let (origin, root) = (key.verifier().name(), BASE64_STANDARD.encode(head.root));
+        key.sign(&format!("{origin}\n{}\n{root}\n{extension}", head.size))
     }
 
     /// Opens a signed checkpoint of the log that owns `key`.

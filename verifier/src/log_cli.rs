@@ -37,7 +37,7 @@ pub(crate) struct FsckArgs {
 
 #[derive(Subcommand)]
 pub(crate) enum LogCommand {
-    /// Print one leaf of a log: a batch of a proxy
+    /// Print one leaf of a log, a batch of a proxy, if the tiles prove it under the checkpoint
     Show(ShowArgs),
     /// Print the newest leaves of a log, one line each
     Tail(TailArgs),
@@ -50,6 +50,9 @@ pub(crate) struct ShowArgs {
     /// Data directory of a collector, copy of a log, or URL that serves one
     #[arg(long, value_name = "DIR|URL")]
     from: String,
+    /// Key that must have signed the checkpoint; without it the signature is not checked
+    #[arg(long, value_name = "KEY")]
+    vkey: Option<String>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -75,9 +78,13 @@ fn open(log: &str) -> Box<dyn LogSource> {
     }
 }
 
+fn parse_key(key: &str) -> Result<VerifierKey, String> {
+    VerifierKey::parse(key).map_err(|e| format!("--vkey: {e}"))
+}
+
 pub(crate) fn run_fsck(args: &FsckArgs) -> Result<ExitCode, String> {
     let key = match (&args.vkey, &args.policy) {
-        (Some(key), _) => LogKey::Key(VerifierKey::parse(key).map_err(|e| format!("--vkey: {e}"))?),
+        (Some(key), _) => LogKey::Key(parse_key(key)?),
         (None, Some(path)) => {
             let parsed = Policy::from_json(&crate::read(path, MAX_LEN)?);
             LogKey::Policy(parsed.map_err(|e| format!("{}: {e}", path.display()))?)
@@ -107,7 +114,13 @@ pub(crate) fn run_log(command: &LogCommand) -> Result<ExitCode, String> {
 
 fn show(args: &ShowArgs) -> Result<(), String> {
     let source = open(&args.from);
-    let leaf = LogView(&*source).leaf(args.index).map_err(|e| e.to_string())?;
+    let view = LogView(&*source);
+    let checkpoint = match &args.vkey {
+        Some(key) => view.signed_checkpoint(&parse_key(key)?),
+        None => view.checkpoint(),
+    };
+    let leaf = checkpoint.and_then(|checkpoint| view.leaf_in(&checkpoint, args.index));
+    let leaf = leaf.map_err(|e| shown(e.to_string()))?;
     let text = if args.json { json(&leaf)? } else { render_leaf(&leaf) };
     print(&text).map_err(|e| e.to_string())
 }

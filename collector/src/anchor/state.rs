@@ -4,11 +4,13 @@
 //!   today. One object, so that one atomic write moves all of it.
 //! - `receipts/<size, 20 digits>.json`: one final anchor each.
 
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Version};
 use alloy_primitives::{Address, B256, Bytes};
 use meshchain_core::evidence::EvmAnchor;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use thiserror::Error;
+use tokio::sync::Mutex;
 
 /// The only version of both objects.
 pub(super) const VERSION: u32 = 1;
@@ -185,11 +187,20 @@ impl InFlight {
 pub(super) struct Objects {
     store: Store,
     prefix: String,
+    pending: Arc<Mutex<Pending>>,
+}
+
+/// The state as it was last loaded or saved: who took the log over has replaced it.
+#[derive(Default)]
+struct Pending {
+    version: Version,
+    /// What a save that failed was to write: it may be there all the same.
+    doubtful: Option<Vec<u8>>,
 }
 
 impl Objects {
     pub(super) fn new(store: Store, chain: &str) -> Self {
-        Self { store, prefix: format!("anchor/{chain}") }
+        Self { store, prefix: format!("anchor/{chain}"), pending: Arc::default() }
     }
 
     /// Name of the state object, for the operator.
@@ -205,7 +216,10 @@ impl Objects {
     /// while nothing was in flight. Final anchors of the old ones stay.
     pub(super) async fn load(&self, fresh: State) -> Result<State, StateError> {
         let name = self.pending_name();
-        let Some(data) = self.store.get(&name).await? else { return Ok(fresh) };
+        let Some((data, version)) = self.store.get_version(&name).await? else {
+            return Ok(fresh);
+        };
+        self.pending.lock().await.version = version;
         let json = |source| StateError::Json { name: name.clone(), source };
         let state: State = serde_json::from_slice(&data).map_err(json)?;
         let foreign = |reason: &str| {
@@ -231,7 +245,21 @@ impl Objects {
         let name = self.pending_name();
         let data = serde_json::to_vec_pretty(state);
         let data = data.map_err(|source| StateError::Json { name: name.clone(), source })?;
-        Ok(self.store.put(&name, data).await?)
+        let mut pending = self.pending.lock().await;
+        if let Some(doubtful) = pending.doubtful.take()
+            && let Some((found, version)) = self.store.get_version(&name).await?
+            && found == doubtful
+        {
+            pending.version = version;
+        }
+        match self.store.swap(&name, data.clone(), &pending.version).await {
+            Ok(version) => pending.version = version,
+            Err(error) => {
+                pending.doubtful = Some(data);
+                return Err(error.into());
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn put_final(&self, anchor: &FinalAnchor) -> Result<(), StateError> {
@@ -256,7 +284,7 @@ impl Objects {
     /// Sizes of all final anchors, ascending; known by their names alone.
     pub(super) async fn final_sizes(&self) -> Result<Vec<u64>, StateError> {
         let names = self.store.list(&format!("{}/receipts", self.prefix)).await?;
-        let size = |name: &String| {
+        let size = |(name, _): &(String, u64)| {
             let file = name.rsplit('/').next()?.strip_suffix(".json")?;
             (file.len() == DIGITS).then(|| file.parse().ok()).flatten()
         };
@@ -286,11 +314,13 @@ impl std::fmt::Debug for Objects {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Location;
 
     #[tokio::test]
     async fn state_survives_and_another_account_begins_anew_unless_an_anchor_is_in_flight() {
         let directory = tempfile::tempdir().unwrap();
-        let objects = Objects::new(Store::open(directory.path()).unwrap(), "a");
+        let objects =
+            Objects::new(Store::open(&Location::Directory(directory.path().into())).unwrap(), "a");
         let fresh =
             |byte, chain| State::new(Address::repeat_byte(byte), Address::repeat_byte(9), chain);
         let mut state = fresh(1, 1);

@@ -1,43 +1,68 @@
 //! The log: one writer that makes batches durable and publishes checkpoints over them.
 //!
 //! What is durable when, and what a crash leaves:
-//! 1. the staging bundle (`pool/N`) is written: a crash now leaves a bundle that no head speaks of,
-//!    which the next start deletes; the batches were not acknowledged;
+//! 1. the staging bundle (`pool/N-HASH`) is written: a crash now leaves a bundle that no head speaks
+//!    of, which later starts pass over; the batches were not acknowledged;
 //! 2. the head (`head`, a signed checkpoint) is replaced: the commit point;
 //! 3. the batches are acknowledged;
 //! 4. tiles and entry bundles are written: a crash leaves some out, and the next start writes them
 //!    by the same code;
 //! 5. the checkpoint (`checkpoint`) is replaced: the tree is published.
+//!
+//! Beside that, published bundles are sealed: their entries and records written as a segment
+//! (`segment/N-M.*`), then `sealed` replaced, the commit point; then the bundles are deleted. A crash
+//! leaves a segment that `sealed` does not speak of, which the next start deletes, or bundles that it
+//! does speak of, which the next start deletes too.
 
+mod catalog;
 #[cfg(test)]
 mod fault_tests;
-mod index;
+mod lag;
 mod open;
 mod pool;
+mod read;
+mod retain;
+mod seal;
+mod sealed;
+mod segment_files;
+mod state;
 mod tree;
 mod writer;
 
-pub use index::EntryPlace;
+pub use catalog::{EntryPlace, SealAt};
 pub use open::{OpenError, open};
-pub use pool::nth_record;
+pub use read::Batch;
+pub use retain::delete_old_records;
+pub use seal::Sealer;
 pub use writer::{Fatal, Submission, Writer, refuse, run};
 
 use crate::anchor::SignedHead;
 use crate::batch::Refusal;
 use crate::session::Sessions;
-use crate::store::{Store, StoreError};
-use index::{Index, LeafPlace};
-use meshchain_core::tile::{NodeInTile, TILE_WIDTH, TileKind, TileName, split_bundle, width_at};
-use meshchain_core::{Hash, SigningKey, merkle};
-use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::store::Store;
+use catalog::Catalog;
+use lag::Lag;
+use meshchain_core::SigningKey;
+use open::damaged;
+use sealed::Files;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// Object with the committed head.
 const HEAD: &str = "head";
 /// Object with the published checkpoint.
 const CHECKPOINT: &str = "checkpoint";
+/// Object that says how far the log is sealed.
+const SEALED: &str = "sealed";
+
+/// Time that a commit may take before senders are told to come again: a checkpoint is promised within
+/// a second of acceptance.
+const MAX_LAG: Duration = Duration::from_millis(500);
+
+/// See [`Log::lookups`].
+const LOOKUPS: usize = 8;
 
 /// What an accepted batch is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +88,17 @@ pub enum SubmitError {
 pub struct Log {
     store: Store,
     key: SigningKey,
-    index: RwLock<Index>,
+    catalog: RwLock<Catalog>,
     sessions: RwLock<Sessions>,
+    files: Arc<Files>,
     published: watch::Sender<Option<SignedHead>>,
+    /// A part of the tail may wait to be sealed.
+    parts_closed: Notify,
+    /// A part was sealed.
+    parts_sealed: Notify,
+    lag: Lag,
+    /// Batches that are looked up at the same time, as they may be logged already.
+    lookups: Semaphore,
 }
 
 impl Log {
@@ -88,106 +121,21 @@ impl Log {
         self.sessions.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn index(&self) -> RwLockReadGuard<'_, Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
-        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// (entries, traces) in the log.
-    pub fn counts(&self) -> (u64, usize) {
-        let index = self.index();
-        (index.entries(), index.traces())
+    /// Whether what is accepted now would be published too late.
+    pub fn lags(&self) -> bool {
+        self.lag.exceeds(MAX_LAG)
     }
 
-    /// Places of a trace's entries, in log order.
-    pub fn trace(&self, trace_id: &[u8; 16]) -> Vec<EntryPlace> {
-        self.index().trace(trace_id).to_vec()
+    /// Number of entries in the log.
+    pub fn entries(&self) -> u64 {
+        self.catalog().entries()
     }
-
-    /// A leaf, its entries and its records.
-    pub async fn batch(&self, leaf: u64) -> Result<Option<Batch>, StoreError> {
-        let Some(place) = self.index().leaf(leaf).cloned() else {
-            return Ok(None);
-        };
-        let LeafPlace { pool, slices, .. } = place;
-        let range = slices.leaf.start as u64..slices.records.end as u64;
-        let bytes = self.store.get_range(&pool::name(pool), range).await?;
-        let (leaf_len, entries_len) = (slices.leaf.len(), slices.entries.len());
-        Ok(Some(Batch {
-            leaf: bytes.slice(..leaf_len),
-            entries: bytes.slice(leaf_len..leaf_len + entries_len),
-            records: bytes.slice(leaf_len + entries_len..),
-        }))
-    }
-
-    /// A tile or bundle as the log serves it. A partial one that was deleted is cut out of the full
-    /// one.
-    pub async fn tile(&self, name: &TileName) -> Result<Option<bytes::Bytes>, StoreError> {
-        if let Some(found) = self.store.get(&name.path()).await? {
-            return Ok(Some(found));
-        }
-        let full = TileName { width: TILE_WIDTH as u16, ..*name };
-        if full == *name {
-            return Ok(None);
-        }
-        let width = usize::from(name.width);
-        Ok(self.store.get(&full.path()).await?.map(|bytes| {
-            let end = match name.kind {
-                TileKind::Hashes(_) => width * 32,
-                TileKind::Entries => split_bundle(&bytes)
-                    .map_or(0, |entries| entries.iter().take(width).map(|e| e.len() + 2).sum()),
-            };
-            bytes.slice(..end.min(bytes.len()))
-        }))
-    }
-
-    /// Inclusion proof of `leaf` in the tree of `size` leaves.
-    pub async fn inclusion_proof(&self, leaf: u64, size: u64) -> Result<Vec<Hash>, StoreError> {
-        self.prove(size, |node| merkle::inclusion_proof(leaf, size, node)).await
-    }
-
-    /// Consistency proof between the trees of `old` and `new` leaves.
-    pub async fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, StoreError> {
-        self.prove(new, |node| merkle::consistency_proof(old, new, node)).await
-    }
-
-    /// Runs a proof twice: to learn which tiles it needs, and with them.
-    async fn prove(
-        &self,
-        size: u64,
-        proof: impl Fn(&mut dyn FnMut(u32, u64) -> Result<Hash, ()>) -> Result<Vec<Hash>, ()>,
-    ) -> Result<Vec<Hash>, StoreError> {
-        let mut tiles: HashMap<(u8, u64), Vec<Hash>> = HashMap::new();
-        let _ = proof(&mut |level, index| {
-            let node = NodeInTile::of(level, index);
-            tiles.insert((node.level, node.index), Vec::new());
-            Ok([0; 32])
-        });
-        for ((level, index), hashes) in &mut tiles {
-            let (level, index) = (*level, *index);
-            let width = width_at(size, level, index);
-            let name = TileName { kind: TileKind::Hashes(level), index, width };
-            let bytes = self.tile(&name).await?;
-            *hashes = tree::hashes(&bytes.ok_or_else(|| StoreError::missing(&name.path()))?);
-        }
-        let proof = proof(&mut |level, index| {
-            let node = NodeInTile::of(level, index);
-            tiles.get(&(node.level, node.index)).and_then(|tile| node.hash(tile)).ok_or(())
-        });
-        proof.map_err(|()| StoreError::missing("a node of the tree"))
-    }
-}
-
-/// One batch out of the log.
-#[derive(Debug, Clone)]
-pub struct Batch {
-    /// Canonical batch leaf.
-    pub leaf: bytes::Bytes,
-    /// Entries, 90 bytes each.
-    pub entries: bytes::Bytes,
-    /// Records, each behind its length; see [`nth_record`].
-    pub records: bytes::Bytes,
 }

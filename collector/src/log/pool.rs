@@ -7,8 +7,9 @@
 //! SHA-256 over all before, 32 B
 //! ```
 //!
-//! Its name is the index of its first leaf. It is durable before the commit, and stays as the home
-//! of entries and records.
+//! Its name is the index of its first leaf and the start of that hash: a bundle that was written and
+//! never committed cannot stand in the way of another one for the same place. It is durable before
+//! the commit, and the home of entries and records until they are sealed into a segment.
 
 use crate::batch::Checked;
 use meshchain_core::{BatchLeaf, Canonical, Hash, hash};
@@ -31,25 +32,51 @@ pub enum PoolError {
     Malformed(usize),
 }
 
-/// Where one leaf's parts lie in a bundle, byte ranges.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where one leaf's parts lie in a bundle: one behind the other from `start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeafSlices {
+    start: u32,
+    leaf: u32,
+    entries: u32,
+    records: u32,
+}
+
+impl LeafSlices {
+    fn range(start: u32, length: u32) -> Range<usize> {
+        start as usize..start as usize + length as usize
+    }
+
     /// Canonical batch leaf.
-    pub leaf: Range<usize>,
+    pub fn leaf(&self) -> Range<usize> {
+        Self::range(self.start, self.leaf)
+    }
+
     /// Entries.
-    pub entries: Range<usize>,
+    pub fn entries(&self) -> Range<usize> {
+        Self::range(self.start + self.leaf, self.entries)
+    }
+
     /// Records, each behind its length.
-    pub records: Range<usize>,
+    pub fn records(&self) -> Range<usize> {
+        Self::range(self.start + self.leaf + self.entries, self.records)
+    }
+
+    /// All three.
+    pub fn all(&self) -> Range<usize> {
+        self.leaf().start..self.records().end
+    }
 }
 
-/// Name of the bundle whose first leaf is `first`.
-pub fn name(first: u64) -> String {
-    format!("pool/{first:020}")
+/// Name of a bundle: its first leaf, and the hash at its end.
+pub fn name(first: u64, sum: &Hash) -> String {
+    format!("pool/{first:020}-{}", hex::encode(&sum[..8]))
 }
 
-/// The leaf index in a bundle's name.
+/// The leaf index in a bundle's name; `None` for what is no bundle's name.
 pub fn first_of(name: &str) -> Option<u64> {
-    name.strip_prefix("pool/")?.parse().ok()
+    let (first, sum) = name.strip_prefix("pool/")?.split_once('-')?;
+    let sized = first.len() == 20 && sum.len() == 16;
+    if sized { first.parse().ok() } else { None }
 }
 
 /// Builds bundles leaf by leaf.
@@ -90,9 +117,10 @@ impl PoolWriter {
             self.bytes.extend_from_slice(record);
         }
         let slices = LeafSlices {
-            leaf: start..entries,
-            entries: entries..after,
-            records: after..self.bytes.len(),
+            start: start as u32,
+            leaf: (entries - start) as u32,
+            entries: (after - entries) as u32,
+            records: (self.bytes.len() - after) as u32,
         };
         self.leaves.push(slices);
         &self.bytes[start..entries]
@@ -102,61 +130,48 @@ impl PoolWriter {
         self.bytes.extend_from_slice(&(length as u32).to_be_bytes());
     }
 
-    /// The object, and where its leaves lie.
-    pub fn finish(mut self) -> (Vec<u8>, Vec<LeafSlices>) {
+    /// The object, where its leaves lie, and the hash at its end.
+    pub fn finish(mut self) -> (Vec<u8>, Vec<LeafSlices>, Hash) {
         let sum = hash::tagged(&[], &[&self.bytes]);
         self.bytes.extend_from_slice(&sum);
-        (self.bytes, self.leaves)
+        (self.bytes, self.leaves, sum)
     }
 }
 
-/// Checks a bundle and finds its leaves.
-pub fn parse(bytes: &[u8]) -> Result<Vec<LeafSlices>, PoolError> {
+/// Checks a bundle and finds its leaves; the hash at its end.
+pub fn parse(bytes: &[u8]) -> Result<(Vec<LeafSlices>, Hash), PoolError> {
     let (body, sum) = bytes.split_last_chunk::<32>().ok_or(PoolError::Format)?;
-    if !body.starts_with(MAGIC) {
+    if !body.starts_with(MAGIC) || u32::try_from(bytes.len()).is_err() {
         return Err(PoolError::Format);
     }
-    if hash::tagged(&[], &[body]) != Hash::from(*sum) {
+    if hash::tagged(&[], &[body]) != *sum {
         return Err(PoolError::Damaged);
     }
     let mut leaves = Vec::new();
     let mut at = MAGIC.len();
     while at < body.len() {
         let malformed = PoolError::Malformed(at);
-        let mut lengths = [0; 3];
-        for length in &mut lengths {
-            let (bytes, _) = body[at..].split_first_chunk::<4>().ok_or(malformed)?;
-            *length = u32::from_be_bytes(*bytes) as usize;
-            at += 4;
-        }
-        let ends = lengths.map(|length| {
-            at = at.saturating_add(length);
-            at
-        });
+        let (lengths, _) = body[at..].split_first_chunk::<12>().ok_or(malformed)?;
+        let (lengths, _) = lengths.as_chunks::<4>();
+        let [leaf, entries, records] = [0, 1, 2].map(|i| u32::from_be_bytes(lengths[i]));
+        let start = at + 12;
+        at = start + leaf as usize + entries as usize + records as usize;
         if at > body.len() {
             return Err(malformed);
         }
-        let start = ends[0] - lengths[0];
-        leaves.push(LeafSlices {
-            leaf: start..ends[0],
-            entries: ends[0]..ends[1],
-            records: ends[1]..ends[2],
-        });
+        leaves.push(LeafSlices { start: start as u32, leaf, entries, records });
     }
-    Ok(leaves)
+    Ok((leaves, *sum))
 }
 
-/// The `index`-th record of a leaf's records; `None` where there are none.
-pub fn nth_record(mut records: &[u8], index: usize) -> Option<&[u8]> {
-    for skipped in 0.. {
+/// The records of a leaf, one by one; ends early where they are torn.
+pub fn records(mut records: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
         let (length, rest) = records.split_first_chunk::<4>()?;
         let (record, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-        if skipped == index {
-            return Some(record);
-        }
         records = rest;
-    }
-    None
+        Some(record)
+    })
 }
 
 #[cfg(test)]
@@ -182,11 +197,13 @@ mod tests {
         let mut writer = PoolWriter::default();
         writer.push(&batch(vec![b"one".to_vec(), b"two".to_vec()]), 5);
         writer.push(&batch(vec![]), 6);
-        let (bytes, slices) = writer.finish();
-        assert_eq!(parse(&bytes).as_ref(), Ok(&slices));
-        assert_eq!(nth_record(&bytes[slices[0].records.clone()], 1), Some(&b"two"[..]));
-        assert_eq!(nth_record(&bytes[slices[0].records.clone()], 2), None);
-        assert_eq!(nth_record(&bytes[slices[1].records.clone()], 0), None);
+        let (bytes, slices, sum) = writer.finish();
+        assert_eq!(parse(&bytes), Ok((slices.clone(), sum)));
+        let found = |leaf: usize| records(&bytes[slices[leaf].records()]).collect::<Vec<_>>();
+        assert_eq!(found(0), [b"one", b"two"]);
+        assert_eq!(found(1), [b""; 0]);
+        assert_eq!(first_of(&name(7, &sum)), Some(7));
+        assert_eq!(first_of("pool/7"), None);
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;

@@ -1,35 +1,38 @@
 //! The one writer: pools what comes in, commits, acknowledges, applies, publishes.
 
-use super::index::LeafPlace;
-use super::open::put_all;
-use super::pool::{LeafSlices, PoolWriter};
+use super::open::{put_all, take_in};
+use super::pool::{self, PoolWriter};
+use super::seal::unix_ns;
+use super::state::Owned;
 use super::tree::{Growth, Tree};
-use super::{Accepted, CHECKPOINT, HEAD, Log, SubmitError, pool};
+use super::{Accepted, Log, SubmitError};
 use crate::anchor::SignedHead;
 use crate::audit::{Audit, RefusalLine};
 use crate::batch::{Checked, Refusal};
 use crate::metrics::Metrics;
-use crate::session::Follows;
-use crate::store::StoreError;
+use crate::session::{Follows, Judged, Passed};
+use crate::store::{Store, StoreError};
 use meshchain_core::tile::TileName;
-use meshchain_core::{BatchKind, BatchLeaf, Canonical, Checkpoint};
+use meshchain_core::{BatchKind, Checkpoint};
 use serde_json::json;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Time between commits under load: several batches share the syncs of one. Far below the second
 /// within which a checkpoint is promised, and below what a filter notices.
 const POOL_INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes at which a pool is committed early.
 const MAX_POOL_BYTES: usize = 32 << 20;
-/// How often sessions are looked over for silence.
-const SILENCE_CHECK: Duration = Duration::from_secs(10);
+/// How often an idle writer looks whether the log is still its own, and which sessions are silent.
+const IDLE_CHECK: Duration = Duration::from_secs(5);
+/// Parts of the tail that may wait to be sealed; past that, batches wait.
+const MAX_UNSEALED: usize = 3;
 /// A session is reported as silent after this long: four default heartbeats.
-const SILENT_AFTER: Duration = Duration::from_secs(120);
+pub const SILENT_AFTER_NS: u64 = 120_000_000_000;
 
 /// A checked batch on its way into the log.
 pub struct Submission {
@@ -41,26 +44,29 @@ pub struct Submission {
     pub permit: OwnedSemaphorePermit,
 }
 
-/// The store failed at or after a commit point: the process must end, and the next start recovers.
+/// The store failed at or after a commit point, or another collector took over: the process must end,
+/// and the next start recovers.
 #[derive(Debug, Error)]
-#[error("fatal after the commit point, recovered at the next start: {0}")]
+#[error(transparent)]
 pub struct Fatal(#[from] StoreError);
 
 /// The right to write the log.
 pub struct Writer {
     log: Arc<Log>,
     tree: Tree,
+    owned: Owned,
 }
 
-/// Runs until `submissions` is closed and empty.
+/// Runs until `stop` is true and what was submitted before is answered.
 pub async fn run(
     mut writer: Writer,
     mut submissions: mpsc::Receiver<Submission>,
+    mut stop: watch::Receiver<bool>,
     audit: Arc<Audit>,
     metrics: Arc<Metrics>,
 ) -> Result<(), Fatal> {
     let mut waiting = VecDeque::new();
-    let mut silence = tokio::time::interval(SILENCE_CHECK);
+    let mut idle = tokio::time::interval(IDLE_CHECK);
     let mut next_commit = Instant::now();
     loop {
         if waiting.is_empty() {
@@ -69,8 +75,13 @@ pub async fn run(
                     Some(submission) => waiting.push_back(submission),
                     None => return Ok(()),
                 },
-                _ = silence.tick() => {
+                () = stopped(&mut stop), if !submissions.is_closed() => {
+                    submissions.close();
+                    continue;
+                }
+                _ = idle.tick() => {
                     writer.report_silence(&audit);
+                    writer.check_owned().await?;
                     continue;
                 }
             }
@@ -84,8 +95,15 @@ pub async fn run(
             waiting.push_back(submission);
         }
         next_commit = Instant::now() + POOL_INTERVAL;
+        writer.log.lag.begin();
+        writer.wait_for_sealing().await;
         waiting = writer.commit(waiting, &audit, &metrics).await?;
+        writer.log.lag.end();
     }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// A batch that goes into this commit.
@@ -95,16 +113,45 @@ struct Pooled {
 }
 
 impl Writer {
-    pub(super) fn new(log: Arc<Log>, tree: Tree) -> Self {
-        Self { log, tree }
+    pub(super) fn new(log: Arc<Log>, tree: Tree, owned: Owned) -> Self {
+        Self { log, tree, owned }
+    }
+
+    /// Another collector may take over what no lock holds.
+    async fn check_owned(&self) -> Result<(), Fatal> {
+        if !self.log.store.is_shared() {
+            return Ok(());
+        }
+        match self.owned.check().await {
+            Err(error @ StoreError::TakenOver(_)) => Err(error.into()),
+            Err(error) => {
+                log::warn!("cannot tell whether the log was taken over: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// What is not sealed is in memory: it does not grow faster than it is sealed.
+    async fn wait_for_sealing(&self) {
+        loop {
+            let waiting = self.log.catalog().waiting();
+            if waiting < MAX_UNSEALED {
+                return;
+            }
+            let sealed = timeout(IDLE_CHECK, self.log.parts_sealed.notified());
+            if sealed.await.is_err() {
+                log::warn!("batches wait, as {waiting} parts of the log are not sealed yet");
+            }
+        }
     }
 
     /// Commits what is waiting; what must wait for the next commit is returned.
     async fn commit(
         &mut self,
         waiting: VecDeque<Submission>,
-        audit: &Audit,
-        metrics: &Metrics,
+        audit: &Arc<Audit>,
+        metrics: &Arc<Metrics>,
     ) -> Result<VecDeque<Submission>, Fatal> {
         let started = Instant::now();
         let (pooled, later) = self.judge(waiting, audit, metrics);
@@ -117,13 +164,18 @@ impl Writer {
         for Pooled { submission, .. } in &pooled {
             bundle.push(&submission.batch, received_ns);
         }
-        let (bundle, slices) = bundle.finish();
-        let mut tree = self.tree.clone();
-        let growth = tree.extend(slices.iter().map(|s| &bundle[s.leaf.clone()]));
-        let store = &self.log.store;
-
+        let (bundle, slices, sum) = bundle.finish();
         let bundle = bytes::Bytes::from(bundle);
-        if let Err(error) = store.put(&pool::name(first), bundle.clone()).await {
+        let mut tree = self.tree.clone();
+        let growth = tree.extend(slices.iter().map(|s| &bundle[s.leaf()]));
+        let name = pool::name(first, &sum);
+        let log = self.log.clone();
+        let head = tree.head();
+        // Before it is committed: a leaf that cannot be read again must never be.
+        let taken = take_in(&name, first, &bundle, &slices, head);
+        let taken = taken.map_err(|e| StoreError::damaged(&name, e))?;
+
+        if let Err(error) = log.store.put(&name, bundle.clone()).await {
             log::error!("commit failed, nothing was changed: {error}");
             metrics.commit_failures.inc();
             for Pooled { submission, .. } in pooled {
@@ -131,52 +183,51 @@ impl Writer {
             }
             return Ok(later);
         }
-        let head = tree.head();
-        let checkpoint = Checkpoint::sign(&head, &self.log.key);
-        store.put(HEAD, checkpoint.clone()).await?;
+        self.owned.commit(&head, &log.key).await?;
 
         // Committed: from here on nothing may fail but the process.
         self.tree = tree;
         audit.set_head(head);
-        self.index(first, &bundle, &slices);
+        taken.apply(&mut log.catalog_mut(), &mut log.sessions_mut());
         for (leaf, Pooled { submission, follows }) in (first..).zip(pooled) {
             self.tell(&submission.batch, follows, leaf, audit, metrics);
             let _ = submission.reply.send(Ok(Accepted { leaf, replayed: false }));
         }
-        put_all(store, &growth).await?;
-        store.put(CHECKPOINT, checkpoint.clone()).await?;
+        put_all(&log.store, &growth).await?;
+        let checkpoint = Checkpoint::sign(&head, &log.key);
+        self.owned.publish(checkpoint.clone()).await?;
         audit.line("checkpoint", json!({ "leaves": head.size - first }));
         if let Err(error) = audit.sync() {
             log::error!("audit log: {error}");
         }
         metrics.published(head.size, started.elapsed());
-        self.log.published.send_replace(Some(SignedHead { head, checkpoint }));
-        self.delete_partials(&growth).await;
+        log.published.send_replace(Some(SignedHead { head, checkpoint }));
+        log.parts_closed.notify_one();
+        tokio::spawn(async move { delete_partials(&log.store, &growth).await });
         Ok(later)
     }
 
-    /// Answers what is refused or logged already. At most one batch of a session goes into a
-    /// commit, so that each is judged against what is committed.
+    /// Answers what is refused, and has answered what may be logged already. At most one batch of a
+    /// session goes into a commit, so that each is judged against what is committed.
     fn judge(
         &self,
         waiting: VecDeque<Submission>,
-        audit: &Audit,
-        metrics: &Metrics,
+        audit: &Arc<Audit>,
+        metrics: &Arc<Metrics>,
     ) -> (Vec<Pooled>, VecDeque<Submission>) {
         let (mut pooled, mut later, mut seen) = (Vec::new(), VecDeque::new(), HashSet::new());
-        let (sessions, index) = (self.log.sessions(), self.log.index());
+        let sessions = self.log.sessions();
         for submission in waiting {
             if !seen.insert(submission.batch.session) {
                 later.push_back(submission);
                 continue;
             }
-            let chain_of = |leaf| index.leaf(leaf).map(|place| place.chain);
-            match sessions.judge(&submission.batch, chain_of) {
-                Ok(Follows::Logged { leaf }) => {
-                    metrics.replayed.inc();
-                    let _ = submission.reply.send(Ok(Accepted { leaf, replayed: true }));
+            match sessions.judge(&submission.batch) {
+                Ok(Judged::Follows(follows)) => pooled.push(Pooled { submission, follows }),
+                Ok(Judged::Passed(passed)) => {
+                    let (log, audit, metrics) = (self.log.clone(), audit.clone(), metrics.clone());
+                    tokio::spawn(answer_passed(log, submission, passed, audit, metrics));
                 }
-                Ok(follows) => pooled.push(Pooled { submission, follows }),
                 Err(refusal) => {
                     refuse(audit, metrics, &refusal, Some(&submission.batch));
                     let _ = submission.reply.send(Err(refusal.into()));
@@ -186,23 +237,12 @@ impl Writer {
         (pooled, later)
     }
 
-    fn index(&self, first: u64, bundle: &[u8], slices: &[LeafSlices]) {
-        let (mut sessions, mut index) = (self.log.sessions_mut(), self.log.index_mut());
-        for (at, slices) in (first..).zip(slices) {
-            let leaf = BatchLeaf::decode(&bundle[slices.leaf.clone()]).unwrap_or_default();
-            let header = leaf.parse_header().unwrap_or_default();
-            sessions.record(&leaf, &header, at);
-            let place = LeafPlace { pool: first, slices: slices.clone(), chain: leaf.chain };
-            index.push(place, &bundle[slices.entries.clone()]);
-        }
-    }
-
     fn tell(&self, batch: &Checked, follows: Follows, leaf: u64, audit: &Audit, metrics: &Metrics) {
         let header = batch.header();
         let session = hex::encode(batch.session);
         let source = &header.source;
         metrics.accepted(header.kind, header.count.into());
-        if self.log.sessions().get(&batch.session).is_some_and(|s| s.batches.len() == 1) {
+        if self.log.sessions().get(&batch.session).is_some_and(|s| s.batches == 1) {
             let source = json!({
                 "mesh": source.mesh, "cluster": source.cluster, "namespace": source.namespace,
                 "workload": source.workload, "pod": source.pod,
@@ -227,26 +267,56 @@ impl Writer {
     }
 
     fn report_silence(&self, audit: &Audit) {
-        let before = unix_ns().saturating_sub(SILENT_AFTER.as_nanos() as u64);
-        for session in self.log.sessions_mut().close_silent(before) {
+        let before = unix_ns().saturating_sub(SILENT_AFTER_NS);
+        let silent = self.log.sessions_mut().close_silent(before);
+        for session in silent {
             let session = hex::encode(session);
             audit.line("session_closed", json!({ "session": session, "why": "silent" }));
         }
     }
+}
 
-    /// Full tiles make their partial versions superfluous (tlog-tiles, "Partial Tiles"). Failures
-    /// only leave files behind.
-    async fn delete_partials(&self, growth: &Growth) {
-        for name in growth.filled() {
-            let partials = TileName { width: 1, ..*name }.path();
-            let Some((directory, _)) = partials.rsplit_once('/') else {
-                continue;
-            };
-            for partial in self.log.store.list(directory).await.unwrap_or_default() {
-                if let Err(error) = self.log.store.delete(&partial).await {
-                    log::warn!("{error}");
-                }
-            }
+/// Answers a batch whose place in its session was passed: it is in the log, or it comes too late. That
+/// takes reads and changes nothing, so the writer does not wait for it.
+async fn answer_passed(
+    log: Arc<Log>,
+    submission: Submission,
+    passed: Passed,
+    audit: Arc<Audit>,
+    metrics: Arc<Metrics>,
+) {
+    let Submission { batch, reply, permit: _permit } = submission;
+    let (seq, last) = (batch.seq, passed.last);
+    let _turn = log.lookups.acquire().await;
+    let refusal = match log.logged(&batch.session, seq, passed.first_leaf).await {
+        Ok(Some((leaf, chain))) if chain == batch.chain => {
+            metrics.replayed.inc();
+            let _ = reply.send(Ok(Accepted { leaf, replayed: true }));
+            return;
+        }
+        Ok(Some(_)) => Refusal::Equivocation { seq },
+        Ok(None) => Refusal::Reordered { seq, last },
+        Err(error) => {
+            log::error!("a batch that may be logged already cannot be looked up: {error}");
+            let _ = reply.send(Err(SubmitError::Unavailable));
+            return;
+        }
+    };
+    refuse(&audit, &metrics, &refusal, Some(&batch));
+    let _ = reply.send(Err(refusal.into()));
+}
+
+/// Full tiles make their partial versions superfluous (tlog-tiles, "Partial Tiles"). Failures only
+/// leave files behind.
+async fn delete_partials(store: &Store, growth: &Growth) {
+    for name in growth.filled() {
+        let partials = TileName { width: 1, ..*name }.path();
+        let Some((directory, _)) = partials.rsplit_once('/') else {
+            continue;
+        };
+        match store.list(directory).await {
+            Ok(partials) => store.delete_all(partials.into_iter().map(|(name, _)| name)).await,
+            Err(error) => log::warn!("{error}"),
         }
     }
 }
@@ -262,8 +332,4 @@ pub fn refuse(audit: &Audit, metrics: &Metrics, refusal: &Refusal, batch: Option
         chain: batch.map(|b| hex::encode(b.chain)),
         principal: batch.map_or("", |b| &b.principal),
     });
-}
-
-fn unix_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
 }

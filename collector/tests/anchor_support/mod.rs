@@ -12,7 +12,7 @@ use alloy_trie::{Nibbles, proof::verify_proof};
 use meshchain_collector::anchor::{
     self, AnchorConfig, AnchorEvent, AnchorHandle, FinalAnchor, Finality, SignedHead,
 };
-use meshchain_collector::store::Store;
+use meshchain_collector::store::{Location, Store};
 use meshchain_core::TreeHead;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -195,7 +195,7 @@ impl Bench {
                 poll_ms: 50,
                 bump_after_s: 3600,
             },
-            store: Store::open(&directory.path().join("data")).unwrap(),
+            store: Store::open(&Location::Directory(directory.path().join("data"))).unwrap(),
             heads: watch::channel(None).0,
             running: None,
             sent,

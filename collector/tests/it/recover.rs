@@ -1,6 +1,6 @@
 use crate::support::{Collector, Session, body, fails};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn grown(data: &Path, batches: u32) -> Session {
     let collector = Collector::start(data, &[]);
@@ -27,16 +27,32 @@ fn what_a_crash_after_the_commit_left_out_is_applied_at_the_next_start() {
     assert_eq!(collector.get("/tile/0/000.p/3").1, tile);
 }
 
+/// The staging bundle whose first leaf is `first`.
+fn pool(data: &Path, first: u64) -> PathBuf {
+    let files = fs::read_dir(data.join("pool")).unwrap().map(|file| file.unwrap().path());
+    let prefix = format!("{first:020}-");
+    let named = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&prefix);
+    files.into_iter().find(named).unwrap()
+}
+
 #[test]
-fn what_a_crash_before_the_commit_left_behind_is_deleted() {
+fn what_a_crash_before_the_commit_left_behind_is_passed_over() {
     let data = tempfile::tempdir().unwrap();
     let mut session = grown(data.path(), 2);
-    let orphan = data.path().join("pool/00000000000000000002");
-    fs::write(&orphan, "half a bundle").unwrap();
+    fs::write(data.path().join("pool/00000000000000000002-0123456789abcdef"), "half").unwrap();
+    fs::write(data.path().join("pool/00000000000000000002-0123456789abcdef#1"), "half").unwrap();
     let collector = Collector::start(data.path(), &[]);
-    assert!(!orphan.exists());
     assert_eq!(collector.size(), 2);
     assert_eq!(collector.post(&body(&session.next(1, 7))).1["leaf"], 2);
+    collector.wait_published(3);
+    collector.kill();
+    // Now there are two for leaf 2, and the committed one is taken.
+    let collector = Collector::start(data.path(), &[]);
+    assert_eq!(collector.size(), 3);
+    assert_eq!(collector.post(&body(&session.next(1, 7))).1["leaf"], 3);
+    let half_written = |file: fs::DirEntry| file.file_name().to_str().unwrap().contains('#');
+    let mut files = fs::read_dir(data.path().join("pool")).unwrap();
+    assert!(!files.any(|file| half_written(file.unwrap())));
 }
 
 #[test]
@@ -73,7 +89,7 @@ fn everything_acknowledged_before_a_kill_is_there_once_after_it() {
 fn a_damaged_log_is_not_started_and_the_damaged_object_is_named() {
     let data = tempfile::tempdir().unwrap();
     grown(data.path(), 2);
-    let pool = data.path().join("pool/00000000000000000001");
+    let pool = pool(data.path(), 1);
     let whole = fs::read(&pool).unwrap();
     let mut flipped = whole.clone();
     flipped[100] ^= 1;
@@ -90,9 +106,9 @@ fn a_damaged_log_is_not_started_and_the_damaged_object_is_named() {
     }
     fs::remove_file(&pool).unwrap();
     let (code, error) = start();
-    assert!(code == 1 && error.contains("1 leaves"), "a truncated log: {error}");
+    assert!(code == 1 && error.contains("leaf is missing"), "a truncated log: {error}");
     fs::write(&pool, &whole).unwrap();
-    let beyond = data.path().join("pool/00000000000000000009");
+    let beyond = data.path().join("pool/00000000000000000009-0123456789abcdef");
     fs::write(&beyond, &whole).unwrap();
     let (code, error) = start();
     assert!(code == 1 && error.contains("leaf 2 is missing before it"), "{error}");

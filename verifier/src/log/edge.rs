@@ -16,6 +16,11 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
+    /// Number of leaves.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Appends a leaf hash.
     pub(crate) fn push(&mut self, leaf: Hash) -> Vec<Filled> {
         self.size += 1;

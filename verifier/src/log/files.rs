@@ -11,12 +11,17 @@ use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, split_bundle, width_a
 /// Folders below the log: level, up to six index elements of three digits, `NNN.p`.
 const MAX_DEPTH: usize = 9;
 /// What a collector keeps beside the log. `key` is never read.
-const BESIDE: [&str; 5] = ["head", "checkpoint", "key", "audit.jsonl", "lock"];
+const BESIDE: [&str; 7] =
+    ["head", "checkpoint", "sealed", "key", "key.unfinished", "audit.jsonl", "lock"];
+/// Folders that are looked at elsewhere.
+const FOLDERS: [&str; 4] = ["tile", "pool", "segment", "audit"];
 
 /// Whether the root folder is a collector's data directory, not a copy of what a log publishes.
 pub(crate) fn of_collector(source: &dyn LogSource) -> Result<bool, SourceError> {
     let items = source.list("")?.unwrap_or_default();
-    let own = |name: &str| name == "pool" || (name != "checkpoint" && BESIDE.contains(&name));
+    let own = |name: &str| {
+        ["pool", "segment"].contains(&name) || (name != "checkpoint" && BESIDE.contains(&name))
+    };
     Ok(items.iter().any(|item| own(&item.name)))
 }
 
@@ -29,8 +34,7 @@ pub(crate) fn check(
 ) -> Result<(), SourceError> {
     for item in source.list("")?.unwrap_or_default() {
         match item.name.as_str() {
-            "tile" if item.folder => {}
-            "pool" if item.folder => {}
+            name if FOLDERS.contains(&name) && item.folder => {}
             "anchor" if item.folder => {
                 report.note("anchor/ is not looked at: evidence carries what it holds");
             }
@@ -87,7 +91,7 @@ pub(crate) fn check(
 }
 
 /// Leaves of the head as it is now: a running collector writes it before the tiles.
-fn head_size(source: &dyn LogSource) -> Result<u64, SourceError> {
+pub(crate) fn head_size(source: &dyn LogSource) -> Result<u64, SourceError> {
     let bytes = source.get("head", MAX_NOTE as u64)?.unwrap_or_default();
     let parsed = Checkpoint::parse_unverified(&String::from_utf8_lossy(&bytes));
     Ok(parsed.map_or(0, |checkpoint| checkpoint.head.size))

@@ -5,6 +5,8 @@ use super::files;
 use super::heads::{self, Heads};
 use super::pools::Pools;
 use super::report::{Damage, FsckReport};
+use super::sealed::Sealed;
+use super::segments::{Listing, Segments};
 use super::sessions::Sessions;
 use super::source::{LogSource, SourceError};
 use super::stored::Column;
@@ -50,15 +52,42 @@ pub fn fsck(
     key: &LogKey,
     progress: &mut dyn FnMut(u64, u64),
 ) -> FsckReport {
+    for _ in 1..ATTEMPTS {
+        match attempt(source, key, progress) {
+            (_, true) => {}
+            (report, false) => return report,
+        }
+    }
+    let (mut report, moved) = attempt(source, key, progress);
+    if moved && report.damages.is_empty() {
+        report.not_checked("the log was sealed while it was read: check it again");
+    }
+    report.conclude()
+}
+
+/// How often a log is checked anew whose pools were sealed meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// One check, and whether pools were sealed meanwhile.
+fn attempt(
+    source: &dyn LogSource,
+    key: &LogKey,
+    progress: &mut dyn FnMut(u64, u64),
+) -> (FsckReport, bool) {
     let mut report = FsckReport::new(source.name());
     let collector = match files::of_collector(source) {
         Ok(collector) => collector,
-        Err(e) => return give_up(report, &e),
+        Err(e) => return (give_up(report, &e), false),
     };
     match heads::read(source, key, collector, &mut report) {
-        Ok(Some(heads)) => Fsck::new(source, heads, report).run(collector, progress).conclude(),
-        Ok(None) => report.conclude(),
-        Err(e) => give_up(report, &e),
+        Ok(Some(heads)) => {
+            let mut fsck = Fsck::new(source, heads, report);
+            fsck.run(collector, progress);
+            let moved = fsck.moved || fsck.pools.is_some_and(|pools| pools.moved);
+            (fsck.report.conclude(), moved)
+        }
+        Ok(None) => (report.conclude(), false),
+        Err(e) => (give_up(report, &e), false),
     }
 }
 
@@ -73,6 +102,8 @@ pub(super) struct Fsck<'a> {
     pub(super) report: FsckReport,
     pub(super) edge: Edge,
     pub(super) sessions: Sessions,
+    pub(super) segments: Option<Segments<'a>>,
+    pub(super) sealed: Sealed,
     pub(super) pools: Option<Pools<'a>>,
     /// Level-1 tile that was read last, by index.
     pub(super) above: Option<(u64, Option<Column>)>,
@@ -80,6 +111,7 @@ pub(super) struct Fsck<'a> {
     pub(super) doubt: bool,
     pub(super) absent: u64,
     pub(super) unreadable: usize,
+    moved: bool,
 }
 
 impl<'a> Fsck<'a> {
@@ -90,32 +122,36 @@ impl<'a> Fsck<'a> {
             report,
             edge: Edge::default(),
             sessions: Sessions::default(),
+            segments: None,
+            sealed: Sealed::default(),
             pools: None,
             above: None,
             doubt: false,
             absent: 0,
             unreadable: 0,
+            moved: false,
         }
     }
 
-    fn run(mut self, collector: bool, progress: &mut dyn FnMut(u64, u64)) -> FsckReport {
+    fn run(&mut self, collector: bool, progress: &mut dyn FnMut(u64, u64)) {
         let TreeHead { size, .. } = self.heads.published;
         let committed = self.heads.ahead.map_or(size, |head| head.size);
         if collector {
-            let opened = Pools::open(self.source, committed, &mut self.report);
-            self.pools = self.keep(opened);
+            self.open(size, committed);
             self.check_age();
         }
+        self.at_sealed_end();
         for index in 0..size.div_ceil(TILE_WIDTH) {
             self.tile(index);
             progress((size).min((index + 1) * TILE_WIDTH), committed);
             if self.unreadable > MAX_UNREADABLE || self.absent > MAX_ABSENT {
                 let from = (index + 1) * TILE_WIDTH;
                 self.report.not_checked(format!("given up: nothing from leaf {from} on was read"));
-                return self.report;
+                return;
             }
         }
         self.root();
+        self.sealed_sessions();
         self.unpublished(progress);
         if collector {
             let walked = files::check(self.source, size, committed, &mut self.report);
@@ -123,8 +159,30 @@ impl<'a> Fsck<'a> {
         } else if matches!(self.source.list(""), Ok(Some(_))) {
             self.report.note("a copy of what the log publishes: entries and records are not in it");
         }
+        for name in self.pools.as_ref().map_or(&[][..], Pools::passed_over) {
+            self.report.note(format!("{name} was never committed: starts pass over it"));
+        }
         self.report.sessions = self.sessions.len();
-        self.report
+    }
+
+    /// Opens segments and pools.
+    fn open(&mut self, size: u64, committed: u64) {
+        let listing = Listing::read(self.source);
+        let Some(listing) = self.keep(listing) else { return };
+        // Sealed since the heads were read, or by a state that is damaged.
+        let now = files::head_size(self.source).unwrap_or(0).max(committed);
+        let mut segments = Segments::open(self.source, &listing, (size, now), &mut self.report);
+        let state = segments.state.take_if(|state| state.head.size <= now);
+        let sealed = state.as_ref().map_or(0, |state| state.head.size).max(segments.end());
+        if sealed > size {
+            self.moved = true;
+            self.old_checkpoint(format!("{size} leaves, {sealed} are sealed"), (size, sealed - 1));
+        }
+        let sizes = (sealed, size, committed);
+        self.pools = Some(Pools::open(self.source, &listing.pools, sizes, &mut self.report));
+        self.segments = Some(segments);
+        self.sealed =
+            Sealed { end: state.as_ref().map_or(0, |s| s.head.size), state, ..Sealed::default() };
     }
 
     /// What was read; what could not be is told.
@@ -157,18 +215,19 @@ impl<'a> Fsck<'a> {
                  before it; the next start publishes them"
             ));
         }
+        let fault = format!("{size} leaves, where several commits led to {}", head.size);
+        self.old_checkpoint(fault, (size, head.size - 1));
+    }
+
+    fn old_checkpoint(&mut self, fault: String, leaves: (u64, u64)) {
         self.report.damage(Damage {
             file: "checkpoint".to_owned(),
             offset: Some(0),
-            fault: format!(
-                "older than the log: {size} leaves, where several commits led to {}",
-                head.size
-            ),
-            cost:
-                "readers are shown an old tree; nothing is lost: the next start of the collector \
-                   publishes `head` again"
-                    .to_owned(),
-            leaves: Some((size, head.size - 1)),
+            fault: format!("older than the log: {fault}"),
+            cost: "readers are shown an old tree; nothing is lost: the next start of the \
+                   collector publishes `head` again"
+                .to_owned(),
+            leaves: Some(leaves),
         });
     }
 
@@ -198,6 +257,10 @@ impl<'a> Fsck<'a> {
     /// Leaves that are committed and not published: only pools have them.
     fn unpublished(&mut self, progress: &mut dyn FnMut(u64, u64)) {
         let Some(head) = self.heads.ahead else { return };
+        if let Some(pools) = self.pools.as_mut().filter(|_| !self.doubt) {
+            let decided = pools.decide_ahead(&self.edge, head);
+            self.keep(decided);
+        }
         for leaf in self.heads.published.size..head.size {
             let found = self.pools.as_mut().map(|pools| pools.leaf(leaf));
             let found = found.and_then(|found| self.keep(found).flatten());

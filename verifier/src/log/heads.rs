@@ -172,8 +172,8 @@ fn choose(
     Some(Heads { published: tree, file, ahead })
 }
 
-const COST_OLD_HEAD: &str = "do not start the collector: it deletes the pools that this head does \
-                             not speak of; copy `checkpoint` to `head` first";
+const COST_OLD_HEAD: &str = "the collector does not start; copy `checkpoint` to `head`: what was \
+                             committed since then counts as never committed";
 
 fn contradicts(fault: String, cost: &str, report: &mut FsckReport) {
     let (file, cost) = ("head".to_owned(), cost.to_owned());

@@ -1,13 +1,16 @@
-//! Single leaves of a log, as its source has them. Nothing is verified but their form.
+//! Single leaves of a log, as its source has them: one is proved to be in the published tree, a range
+//! is only parsed.
 
 use super::source::{LogSource, SourceError};
 use super::stored::{Column, fetch};
 use crate::report::SourceShown;
 use crate::shown::{shown, shown_time};
 use meshchain_core::note::MAX_NOTE;
-use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, width_at};
+use meshchain_core::tile::{NodeInTile, TILE_WIDTH, TileKind, TileName, width_at};
 use meshchain_core::tlog_checkpoint::CheckpointError;
-use meshchain_core::{BatchLeaf, Canonical, Checkpoint, DecodeError, DropReason, merkle};
+use meshchain_core::{
+    BatchLeaf, Canonical, Checkpoint, DecodeError, DropReason, TreeHead, VerifierKey, merkle,
+};
 use serde::Serialize;
 use std::ops::Range;
 use thiserror::Error;
@@ -39,6 +42,14 @@ pub enum ViewError {
         file: String,
         /// Leaf index.
         index: u64,
+    },
+    /// The tiles do not lead from the leaf to the checkpoint's root.
+    #[error("leaf {index} is not in the tree of the checkpoint: {fault}; run meshchain fsck")]
+    NotInTree {
+        /// Leaf index.
+        index: u64,
+        /// Why not.
+        fault: String,
     },
     /// Not a batch leaf.
     #[error("leaf {index}: {fault}")]
@@ -148,19 +159,49 @@ impl LogView<'_> {
         Ok(Checkpoint::parse_unverified(&String::from_utf8_lossy(&bytes))?)
     }
 
-    /// The leaf at `index` of the published tree.
+    /// The published checkpoint, signed by this key.
+    pub fn signed_checkpoint(&self, key: &VerifierKey) -> Result<Checkpoint, ViewError> {
+        let bytes = self.0.get("checkpoint", MAX_NOTE as u64)?.ok_or(ViewError::NoLog)?;
+        Ok(Checkpoint::open(&String::from_utf8_lossy(&bytes), key)?)
+    }
+
+    /// The leaf at `index` of the published tree, whoever signed that.
     pub fn leaf(&self, index: u64) -> Result<LeafShown, ViewError> {
-        let size = self.checkpoint()?.head.size;
-        if index >= size {
-            return Err(ViewError::Beyond { index, size });
+        self.leaf_in(&self.checkpoint()?, index)
+    }
+
+    /// The leaf at `index`, proved to be in the tree of a checkpoint.
+    pub fn leaf_in(&self, checkpoint: &Checkpoint, index: u64) -> Result<LeafShown, ViewError> {
+        let head = checkpoint.head;
+        if index >= head.size {
+            return Err(ViewError::Beyond { index, size: head.size });
         }
-        let mut found = None;
-        self.leaves(size, index..index + 1, &mut |leaf| {
-            found = Some(leaf);
-            true
-        })?;
-        let file = TileName { kind: TileKind::Entries, index: index / TILE_WIDTH, width: 1 }.path();
-        found.ok_or(ViewError::Missing { file, index })
+        let tile = index / TILE_WIDTH;
+        let width = width_at(head.size, 0, tile);
+        let name = TileName { kind: TileKind::Entries, index: tile, width };
+        let bundle = fetch(self.0, &name)?.map(|bundle| Column::bundle(bundle, width));
+        let bytes = bundle.as_ref().and_then(|b| b.part((index % TILE_WIDTH) as usize));
+        let missing = || ViewError::Missing { file: name.path(), index };
+        let bytes = bytes.ok_or_else(missing)?;
+        self.prove(index, bytes, &head)?;
+        LeafShown::parse(index, bytes)
+    }
+
+    /// Proves a leaf by the tiles above it.
+    fn prove(&self, index: u64, leaf: &[u8], head: &TreeHead) -> Result<(), ViewError> {
+        let not_in_tree = |fault: String| ViewError::NotInTree { index, fault };
+        let node = |level, at| {
+            let place = NodeInTile::of(level, at);
+            let width = width_at(head.size, place.level, place.index);
+            let kind = TileKind::Hashes(place.level);
+            let name = TileName { kind, index: place.index, width };
+            let tile = fetch(self.0, &name)?.map(|tile| Column::tile(tile, width));
+            let hash = tile.and_then(|tile| place.hash(&tile.hashes));
+            hash.ok_or_else(|| not_in_tree(format!("{} is missing or short", name.path())))
+        };
+        let proof = merkle::inclusion_proof(index, head.size, node)?;
+        merkle::verify_inclusion(index, &merkle::leaf_hash(leaf), &proof, head)
+            .map_err(|e| not_in_tree(e.to_string()))
     }
 
     /// Calls `each` with the leaves of a range of a tree of `size` leaves, until it says `false`.

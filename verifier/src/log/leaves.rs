@@ -26,7 +26,10 @@ impl Fsck<'_> {
 
     /// What the leaf says, and how it follows its session.
     pub(super) fn leaf(&mut self, at: u64, bytes: Option<&[u8]>, bundle: &Option<Column>) {
-        let Some(bytes) = bytes else { return };
+        let Some(bytes) = bytes else {
+            self.sealed.lost |= at < self.sealed.end;
+            return;
+        };
         let pool = self.pools.as_ref().map_or_else(String::new, |pools| pools.file_of(at));
         let place = |report: &mut FsckReport, fault: String, cost: &str| {
             let within = (at % TILE_WIDTH) as usize;
@@ -41,6 +44,7 @@ impl Fsck<'_> {
         let (batch, header) = match batch.and_then(|b| b.parse_header().map(|h| (b, h))) {
             Ok(both) => both,
             Err(e) => {
+                self.sealed.lost |= at < self.sealed.end;
                 let fault = format!("leaf {at}: {}", shown(e.to_string()));
                 return place(
                     &mut self.report,
@@ -50,6 +54,9 @@ impl Fsck<'_> {
             }
         };
         self.report.leaves += 1;
+        if at < self.sealed.end {
+            self.sealed.tally.record(at, &batch, &header);
+        }
         self.report.entries += u64::from(header.count);
         match self.sessions.push(at, &batch, &header) {
             Follows::InOrder => {}
@@ -66,8 +73,12 @@ impl Fsck<'_> {
         }
     }
 
+    /// The entries and records of a leaf, in its segment or pool.
     pub(super) fn pool(&mut self, leaf: u64, bytes: Option<&[u8]>, hash: Option<Hash>) {
-        if let Some(pools) = &mut self.pools {
+        if let Some(segments) = self.segments.as_mut().filter(|s| leaf < s.end()) {
+            let checked = segments.check(leaf, bytes, hash, &mut self.report);
+            self.keep(checked);
+        } else if let Some(pools) = &mut self.pools {
             let checked = pools.check(leaf, bytes, hash, &mut self.report);
             self.keep(checked);
         }

@@ -1,46 +1,53 @@
 //! All pools of a data directory, one in memory at a time.
 
-use super::pool::{MAX_POOL, Pool, Slices, split_records};
+use super::edge::Edge;
+use super::pool::{MAX_POOL, Pool};
+use super::pool_leaf::At;
+use super::pool_names::{Names, bare, first_of, name};
 use super::report::{Damage, FsckReport};
-use super::source::{LogSource, SourceError};
-use meshchain_core::{BatchLeaf, Canonical, ENTRY_LEN, Entry, Hash, SpanRecord, merkle};
+use super::segments::sealed_to;
+use super::source::{Item, LogSource, SourceError};
+use meshchain_core::{Hash, TreeHead};
 use std::rc::Rc;
 
 pub(crate) struct Pools<'a> {
     source: &'a dyn LogSource,
     /// First leaf of each, ascending.
     firsts: Vec<u64>,
+    names: Names<'a>,
     committed: u64,
     current: Option<(u64, Rc<Pool>)>,
     /// The pool that the check in order is in.
     checking: Option<u64>,
     /// A pool that could not be read, and was told.
     failed: Option<u64>,
-}
-
-fn name(first: u64) -> String {
-    format!("pool/{first:020}")
+    /// A pool was sealed since they were listed.
+    pub(crate) moved: bool,
 }
 
 impl<'a> Pools<'a> {
-    /// Lists the pools below `committed` leaves.
+    /// Takes in the files of `pool/`, those for the leaves `sealed..committed` of which `published`
+    /// are in tiles.
     pub(crate) fn open(
         source: &'a dyn LogSource,
-        committed: u64,
+        items: &[Item],
+        (sealed, published, committed): (u64, u64, u64),
         report: &mut FsckReport,
-    ) -> Result<Self, SourceError> {
-        let mut firsts = Vec::new();
-        for item in source.list("pool")?.unwrap_or_default() {
-            let digits = item.name.strip_prefix("pool/").and_then(|n| n.parse().ok());
-            match digits.filter(|&first| name(first) == item.name && !item.folder) {
-                Some(first) if first < committed => firsts.push(first),
-                Some(_) => report
-                    .note(format!("{} was never committed: the next start deletes it", item.name)),
+    ) -> Self {
+        let mut names = Names::new(source, published);
+        let mut leftovers = 0u64;
+        for item in items {
+            match first_of(&item.name).filter(|_| !item.folder) {
+                Some(first) if first < sealed => leftovers += 1,
+                Some(first) if first < committed => names.add(first, item.name.clone()),
+                Some(_) => {
+                    report.note(format!("{} was never committed: starts pass over it", item.name))
+                }
                 None if item.name.contains('#') => {
                     report.note(format!("{} was left by an interrupted write", item.name));
                 }
                 None => report.damage(Damage {
-                    file: item.name,
+                    file: item.name.clone(),
                     offset: None,
                     fault: "not the name of a pool".to_owned(),
                     cost: "the collector does not start while it is there".to_owned(),
@@ -48,13 +55,38 @@ impl<'a> Pools<'a> {
                 }),
             }
         }
-        firsts.sort_unstable();
-        let pools = Self { source, firsts, committed, current: None, checking: None, failed: None };
-        let start = pools.firsts.first().copied().unwrap_or(committed);
-        if start > 0 {
-            pools.missing(0, start, report);
+        if leftovers > 0 {
+            report.note(format!(
+                "{leftovers} pools below leaf {sealed} are sealed already: the next start deletes \
+                 them"
+            ));
         }
-        Ok(pools)
+        let firsts = names.firsts();
+        let mut pools = Self {
+            source,
+            firsts,
+            names,
+            committed,
+            current: None,
+            checking: None,
+            failed: None,
+            moved: false,
+        };
+        let start = pools.firsts.first().copied().unwrap_or(committed);
+        if start > sealed {
+            pools.missing(sealed, start, report);
+        }
+        pools
+    }
+
+    /// Decides which pool was committed behind the published tree `edge`: the one that makes `head`.
+    pub(crate) fn decide_ahead(&mut self, edge: &Edge, head: TreeHead) -> Result<(), SourceError> {
+        self.names.decide_ahead(edge, head)
+    }
+
+    /// Pools that stand beside the committed one.
+    pub(crate) fn passed_over(&self) -> &[String] {
+        &self.names.passed_over
     }
 
     /// The first pool that begins after `low` and below `high`.
@@ -62,19 +94,23 @@ impl<'a> Pools<'a> {
         self.firsts.iter().copied().find(|&first| low < first && first < high)
     }
 
-    fn missing(&self, from: u64, to: u64, report: &mut FsckReport) {
+    fn missing(&mut self, from: u64, to: u64, report: &mut FsckReport) {
+        if sealed_to(self.source).is_ok_and(|end| end > from) {
+            self.moved = true;
+            return;
+        }
         report.damage(Damage {
-            file: name(from),
+            file: bare(from),
             offset: None,
             fault: "missing".to_owned(),
-            cost: lost_entries(from, to - 1),
+            cost: format!("the collector does not start; {}", lost_entries(from, to - 1)),
             leaves: Some((from, to - 1)),
         });
     }
 
     /// File that should hold a leaf.
     pub(crate) fn file_of(&self, leaf: u64) -> String {
-        name(self.place(leaf).map_or(leaf, |(first, _)| first))
+        self.place(leaf).map_or_else(|| bare(leaf), |(first, _)| self.names.shown(first))
     }
 
     /// First leaf of the pool that should hold `leaf`, and of the one after it.
@@ -89,7 +125,10 @@ impl<'a> Pools<'a> {
             return Ok(Some(pool.clone()));
         }
         self.current = None;
-        let Some(bytes) = self.source.get(&name(first), MAX_POOL)? else {
+        let Some(name) = self.names.committed(first)? else {
+            return Ok(None);
+        };
+        let Some(bytes) = self.source.get(&name, MAX_POOL)? else {
             return Ok(None);
         };
         let pool = Rc::new(Pool::parse(bytes));
@@ -138,23 +177,32 @@ impl<'a> Pools<'a> {
             self.check_shape(&pool, first, end, report);
         }
         if let Some(slices) = pool.leaves.get((leaf - first) as usize) {
-            let at = At { file: name(first), leaf, pool: &pool, slices };
+            let at = At { file: self.names.shown(first), leaf, pool: &pool, slices };
             at.check(truth, hash, report);
         }
-        if leaf + 1 == end && !pool.sum_fits && !report.is_damaged(&name(first)) {
-            report.damage(Damage {
-                file: name(first),
-                offset: Some(pool.sum_at()),
-                fault: "the SHA-256 at its end is not that of its bytes, though they hold together"
-                    .to_owned(),
-                cost: "the collector does not start; no leaf, entry or record is lost".to_owned(),
-                leaves: Some((first, end - 1)),
-            });
+        let file = self.names.shown(first);
+        if leaf + 1 < end || report.is_damaged(&file) {
+            return Ok(());
         }
+        let sum = pool.bytes.last_chunk().copied().unwrap_or_default();
+        let fault = if !pool.sum_fits {
+            "the SHA-256 at its end is not that of its bytes, though they hold together"
+        } else if name(first, &sum) != file {
+            "holds another pool than its name says"
+        } else {
+            return Ok(());
+        };
+        report.damage(Damage {
+            file,
+            offset: Some(pool.sum_at()),
+            fault: fault.to_owned(),
+            cost: "the collector does not start; no leaf, entry or record is lost".to_owned(),
+            leaves: Some((first, end - 1)),
+        });
         Ok(())
     }
 
-    fn check_shape(&self, pool: &Pool, first: u64, end: u64, report: &mut FsckReport) {
+    fn check_shape(&mut self, pool: &Pool, first: u64, end: u64, report: &mut FsckReport) {
         let found = first + pool.leaves.len() as u64;
         let (offset, fault) = match pool.fault {
             Some((at, fault)) => (at as u64, fault.to_owned()),
@@ -168,13 +216,13 @@ impl<'a> Pools<'a> {
                 let fault = format!("goes on to leaf {}, which another pool begins", found - 1);
                 let cost = "the collector does not start; nothing is lost".to_owned();
                 let offset = Some(at.leaf.start as u64 - 12);
-                let file = name(first);
+                let file = self.names.shown(first);
                 return report.damage(Damage { file, offset, fault, cost, leaves: None });
             }
             None => return,
         };
         report.damage(Damage {
-            file: name(first),
+            file: self.names.shown(first),
             offset: Some(offset),
             fault,
             cost: lost_entries(found.min(end - 1), end - 1),
@@ -188,102 +236,4 @@ fn lost_entries(from: u64, to: u64) -> String {
         true => format!("leaf {from}: its entries cannot be proved; everything else stands"),
         false => format!("leaves {from} to {to}: their entries cannot be proved; all else stands"),
     }
-}
-
-/// One leaf's place in a pool.
-struct At<'p> {
-    file: String,
-    leaf: u64,
-    pool: &'p Pool,
-    slices: &'p Slices,
-}
-
-impl At<'_> {
-    fn damage(&self, offset: usize, fault: String, cost: String, report: &mut FsckReport) {
-        let (file, leaf) = (self.file.clone(), self.leaf);
-        let offset = Some(offset as u64);
-        report.damage(Damage { file, offset, fault, cost, leaves: Some((leaf, leaf)) });
-    }
-
-    fn check(&self, truth: Option<&[u8]>, hash: Option<Hash>, report: &mut FsckReport) {
-        let (leaf, own) = (self.leaf, &self.pool.bytes[self.slices.leaf.clone()]);
-        if hash.is_some_and(|hash| merkle::leaf_hash(own) != hash) {
-            let fault = format!("leaf {leaf} is not the leaf that the tree has");
-            let cost = "the collector does not start; the tree has the leaf".to_owned();
-            self.damage(self.slices.leaf.start, fault, cost, report);
-        }
-        let Ok(batch) = BatchLeaf::decode(truth.unwrap_or(own)) else {
-            return; // told where the tree's leaf is decoded
-        };
-        let entries = &self.pool.bytes[self.slices.entries.clone()];
-        if !batch.holds(entries) {
-            let count = batch.parse_header().map_or(0, |h| h.count);
-            let fault = format!("leaf {leaf} does not hold these entries");
-            let cost = format!(
-                "leaf {leaf}: its {count} entries cannot be proved; everything else stands"
-            );
-            return self.damage(self.first_false_entry(), fault, cost, report);
-        }
-        report.entries_checked += (entries.len() / ENTRY_LEN) as u64;
-        self.check_entries(report);
-    }
-
-    /// Where the entries contradict their records first; where they begin, if that does not tell.
-    fn first_false_entry(&self) -> usize {
-        let start = self.slices.entries.start;
-        let bytes = &self.pool.bytes;
-        let records = split_records(bytes, &self.slices.records).unwrap_or_default();
-        let entries = bytes[self.slices.entries.clone()].chunks(ENTRY_LEN);
-        let held = |(entry, record): (&[u8], &std::ops::Range<usize>)| {
-            fits(entry, &bytes[record.clone()]).is_ok()
-        };
-        match entries.zip(&records).position(|pair| !held(pair)) {
-            Some(at) => start + at * ENTRY_LEN,
-            None => start,
-        }
-    }
-
-    fn check_entries(&self, report: &mut FsckReport) {
-        let bytes = &self.pool.bytes;
-        let start = self.slices.entries.start;
-        let entries: Vec<&[u8]> = bytes[self.slices.entries.clone()].chunks(ENTRY_LEN).collect();
-        let cost = || format!("leaf {}: records cannot be disclosed; its entries stand", self.leaf);
-        let records = match split_records(bytes, &self.slices.records) {
-            Ok(records) if records.is_empty() || records.len() == entries.len() => records,
-            Ok(records) => {
-                let fault = format!("{} records for {} entries", records.len(), entries.len());
-                return self.damage(self.slices.records.start, fault, cost(), report);
-            }
-            Err(at) => {
-                let fault = "a record's length leads beyond the records".to_owned();
-                return self.damage(at, fault, cost(), report);
-            }
-        };
-        for (at, entry) in entries.iter().enumerate() {
-            if let Err(e) = Entry::parse(entry) {
-                let fault = format!("entry {at} of leaf {}: {e}", self.leaf);
-                let cost = "the batch is in the log as its proxy made it, with this entry in it";
-                self.damage(start + at * ENTRY_LEN, fault, cost.to_owned(), report);
-            }
-        }
-        for (at, (entry, record)) in entries.iter().zip(&records).enumerate() {
-            match fits(entry, &bytes[record.clone()]) {
-                Ok(()) => report.records_checked += 1,
-                Err(why) => {
-                    let fault = format!("record of entry {at} of leaf {}: {why}", self.leaf);
-                    let cost = format!(
-                        "leaf {}: the record of entry {at} cannot be disclosed; the entry stands",
-                        self.leaf
-                    );
-                    self.damage(record.start, fault, cost, report);
-                }
-            }
-        }
-    }
-}
-
-fn fits(entry: &[u8], record: &[u8]) -> Result<(), String> {
-    let entry = Entry::parse(entry).map_err(|e| e.to_string())?;
-    let record = SpanRecord::decode(record).map_err(|e| e.to_string())?;
-    record.check(&entry).map_err(|e| e.to_string())
 }

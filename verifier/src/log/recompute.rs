@@ -74,6 +74,7 @@ impl Fsck<'_> {
             Some(hash) => {
                 let filled = self.edge.push_tile(hash);
                 self.filled(filled);
+                self.at_sealed_end();
             }
             None => {
                 self.doubt = true;
@@ -136,6 +137,7 @@ impl Fsck<'_> {
             self.doubt |= hash.is_none();
             let filled = self.edge.push(hash.unwrap_or_default());
             self.filled(filled);
+            self.at_sealed_end();
         }
     }
 

@@ -102,14 +102,20 @@ pub struct FsckReport {
     pub leaves: u64,
     /// Entries that these leaves count.
     pub entries: u64,
-    /// Entries that were checked against their leaf, in pools.
+    /// Entries that were checked against their leaf, in pools and segments.
     pub entries_checked: u64,
-    /// Records that were checked against their entry, in pools.
+    /// Records that were checked against their entry, in pools and segments.
     pub records_checked: u64,
     /// Tiles and entry bundles that were compared.
     pub tiles: u64,
     /// Pools that were read.
     pub pools: u64,
+    /// Segments that were read.
+    pub segments: u64,
+    /// Of the entries checked, those in segments.
+    pub segment_entries: u64,
+    /// Of the records checked, those in segments.
+    pub segment_records: u64,
     /// Sessions in the log.
     pub sessions: u64,
     /// Gaps in sessions: proxies' batches that never came. No damage.
@@ -146,6 +152,9 @@ impl FsckReport {
             records_checked: 0,
             tiles: 0,
             pools: 0,
+            segments: 0,
+            segment_entries: 0,
+            segment_records: 0,
             sessions: 0,
             gaps: 0,
             missing_batches: 0,

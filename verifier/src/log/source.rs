@@ -1,6 +1,7 @@
 //! Where a log is read from: a collector's data directory, or the paths of C2SP tlog-tiles over
 //! HTTP. Neither is believed.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,6 +60,12 @@ pub trait LogSource {
     /// the whole log is empty.
     fn list(&self, folder: &str) -> Result<Option<Vec<Item>>, SourceError>;
 
+    /// An object as a file to read parts of; `None` where there is none, or no files.
+    fn file(&self, name: &str) -> Result<Option<File>, SourceError> {
+        let _ = name;
+        Ok(None)
+    }
+
     /// The source as its user named it.
     fn name(&self) -> String;
 }
@@ -69,22 +76,10 @@ pub struct Directory(pub PathBuf);
 
 impl LogSource for Directory {
     fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
-        let path = self.0.join(name);
-        let err = |e: std::io::Error| SourceError::unreadable(name, e);
-        match std::fs::metadata(&path) {
-            Ok(found) if found.is_file() => {}
-            // A pipe would block, and a folder is not an object.
-            Ok(_) => return Err(SourceError::unreadable(name, "not a file")),
-            Err(e) if absent(&e) => return Ok(None),
-            Err(e) => return Err(err(e)),
-        }
-        let file = match std::fs::File::open(&path) {
-            Ok(file) => file,
-            Err(e) if absent(&e) => return Ok(None),
-            Err(e) => return Err(err(e)),
-        };
+        let Some(file) = self.file(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(err)?;
+        let read = file.take(limit.saturating_add(1)).read_to_end(&mut bytes);
+        read.map_err(|e| SourceError::unreadable(name, e))?;
         if bytes.len() as u64 > limit {
             return Err(SourceError::TooLarge { name: name.to_owned(), limit });
         }
@@ -107,6 +102,23 @@ impl LogSource for Directory {
         }
         items.sort_unstable();
         Ok(Some(items))
+    }
+
+    fn file(&self, name: &str) -> Result<Option<File>, SourceError> {
+        let path = self.0.join(name);
+        let err = |e: std::io::Error| SourceError::unreadable(name, e);
+        match std::fs::metadata(&path) {
+            Ok(found) if found.is_file() => {}
+            // A pipe would block, and a folder is not an object.
+            Ok(_) => return Err(SourceError::unreadable(name, "not a file")),
+            Err(e) if absent(&e) => return Ok(None),
+            Err(e) => return Err(err(e)),
+        }
+        match File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if absent(&e) => Ok(None),
+            Err(e) => Err(err(e)),
+        }
     }
 
     fn name(&self) -> String {

@@ -33,9 +33,17 @@ fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
             "read        {} tiles and entry bundles, {} leaves, {} entries",
             report.tiles, report.leaves, report.entries
         )?;
+        let (entries, records) = (report.segment_entries, report.segment_records);
+        if report.segments > 0 {
+            let segments = report.segments;
+            writeln!(
+                out,
+                "segments    {segments}; {entries} entries and {records} records checked"
+            )?;
+        }
         if report.pools > 0 {
-            let (pools, entries) = (report.pools, report.entries_checked);
-            let records = report.records_checked;
+            let (pools, entries) = (report.pools, report.entries_checked - entries);
+            let records = report.records_checked - records;
             writeln!(out, "pools       {pools}; {entries} entries and {records} records checked")?;
         }
         let (gaps, missing) = (report.gaps, report.missing_batches);

@@ -88,12 +88,21 @@ impl Grown {
 
     pub(crate) fn commit_batches(&mut self, batches: Vec<Batch>) {
         let first = self.size();
-        self.write(&format!("pool/{first:020}"), &pool(&batches));
+        let bytes = pool(&batches);
+        self.write(&pool_name(first, &bytes), &bytes);
         self.pools.push(first);
         self.batches.extend(batches);
         let hashes: Vec<Hash> = self.batches.iter().map(|b| merkle::leaf_hash(&b.leaf)).collect();
         let head = TreeHead { size: self.size(), root: merkle::root(&hashes) };
-        self.write("head", Checkpoint::sign(&head, &self.key).as_bytes());
+        let note = Checkpoint::sign_extended(&head, "writer 0123456789abcdef\n", &self.key);
+        self.write("head", note.as_bytes());
+    }
+
+    /// Name of the pool that begins at a leaf.
+    pub(crate) fn pool_file(&self, first: u64) -> String {
+        let prefix = format!("pool/{first:020}-");
+        let found = files(self.folder.path()).into_iter().find(|file| file.starts_with(&prefix));
+        found.unwrap_or_else(|| panic!("no {prefix}"))
     }
 
     /// Writes tiles and bundles, then the checkpoint; deletes partial tiles that became full.
@@ -202,6 +211,11 @@ pub(crate) fn batch(session: u64, seq: u64, prev: Hash, number: u64, workload: &
         received_ns: 1_800_000_001_000_000_000,
     };
     Batch { leaf: leaf.encode(), entries, records }
+}
+
+/// Name of a pool of these bytes.
+pub(crate) fn pool_name(first: u64, bytes: &[u8]) -> String {
+    format!("pool/{first:020}-{}", hex::encode(&bytes[bytes.len() - 32..][..8]))
 }
 
 /// A pool's bytes.

@@ -24,11 +24,11 @@ fn output_and_help_are_those_in_the_committed_files() {
     let log = Grown::new(300, 40);
     let damaged = Grown::new(300, 40);
     flip(&damaged, "tile/0/000", 900);
-    let pool = damaged.read("pool/00000000000000000000");
+    let pool = damaged.read(&damaged.pool_file(0));
     let entries = &damaged.batches[27].entries;
     let at = pool.windows(entries.len()).position(|w| w == entries).unwrap();
-    flip(&damaged, "pool/00000000000000000000", at + 120);
-    std::fs::remove_file(damaged.path("pool/00000000000000000160")).unwrap();
+    flip(&damaged, &damaged.pool_file(0), at + 120);
+    std::fs::remove_file(damaged.path(&damaged.pool_file(160))).unwrap();
     let vkey = log.vkey();
     let cases: [(&Grown, &[&str], &str); 9] = [
         (&log, &["fsck", "--help"], "help_fsck.txt"),
@@ -107,6 +107,24 @@ fn a_leaf_of_a_log_is_shown_from_a_server_as_from_its_directory() {
     }
     let (_, tail, _) = run(&log, &["log", "tail", "--from", &url, "-n", "1000"]);
     assert_eq!(tail.lines().count(), 300);
+}
+
+#[test]
+fn a_leaf_that_is_not_in_the_signed_tree_is_not_shown() {
+    let log = Grown::new(600, 100);
+    let show =
+        |index: &str, key: &str| run(&log, &["log", "show", index, "--from", ".", "--vkey", key]);
+    for index in ["0", "255", "256", "512", "599"] {
+        assert_eq!(show(index, &log.vkey()).0, 0, "{index}");
+    }
+    let other = meshchain_core::SigningKey::from_seed(crate::grown::ORIGIN, &[9; 32]).unwrap();
+    let (code, stdout, _) = show("0", &other.verifier().to_string());
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    flip(&log, "tile/entries/001", 1_000);
+    let leaf = 256 + 1_000 / (2 + log.batches[256].leaf.len());
+    let (code, stdout, stderr) = show(&leaf.to_string(), &log.vkey());
+    assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+    assert!(stderr.contains("is not in the tree of the checkpoint"), "{stderr}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The verifier against evidence made from scratch: a small log, real signatures, and a block that
 //! no chain ever saw but that holds together.
 
+mod big;
 mod cli;
 mod fixture;
 mod flips;
@@ -8,5 +9,7 @@ mod fsck;
 mod grown;
 mod log_cli;
 mod rpc;
+mod sealed;
+mod sealing;
 mod server;
 mod verdicts;

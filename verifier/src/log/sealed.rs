@@ -1,0 +1,61 @@
+//! What `sealed` says, against the leaves: the root of their tree, and what the sessions had.
+
+use super::fsck::Fsck;
+use super::report::Damage;
+use super::state::{SEALED, SealedState};
+use super::tally::Tally;
+
+/// `sealed`, and what is recomputed to compare it with.
+#[derive(Default)]
+pub(super) struct Sealed {
+    pub(super) state: Option<SealedState>,
+    /// Leaves that it speaks of.
+    pub(super) end: u64,
+    pub(super) tally: Tally,
+    /// Some of these leaves are lost.
+    pub(super) lost: bool,
+}
+
+impl Fsck<'_> {
+    /// Compares the root, when the tree has grown to the end of what is sealed.
+    pub(super) fn at_sealed_end(&mut self) {
+        let Some(state) = self.sealed.state.as_ref().filter(|s| s.head.size == self.edge.size())
+        else {
+            return;
+        };
+        let found = self.edge.head();
+        if self.doubt || found == state.head {
+            return;
+        }
+        let fault = format!(
+            "speaks of {} leaves with root {}, those stored have root {}",
+            found.size,
+            hex::encode(state.head.root),
+            hex::encode(found.root)
+        );
+        self.sealed_damage(fault, "the collector does not start; no leaf or entry is lost");
+    }
+
+    /// Compares the sessions, when the published leaves were read.
+    pub(super) fn sealed_sessions(&mut self) {
+        let Some(state) = self.sealed.state.as_ref() else { return };
+        if state.head.size > self.heads.published.size {
+            return; // told, or sealed meanwhile
+        }
+        if self.sealed.lost {
+            return self.report.note("the sessions in `sealed` were not compared: leaves are lost");
+        }
+        if let Some(fault) = state.differs(&self.sealed.tally) {
+            self.sealed_damage(
+                fault,
+                "the collector goes on from wrong sessions: it may refuse the next batches of this \
+                 one, or report gaps that are none",
+            );
+        }
+    }
+
+    fn sealed_damage(&mut self, fault: String, cost: &str) {
+        let (file, cost) = (SEALED.to_owned(), cost.to_owned());
+        self.report.damage(Damage { file, offset: None, fault, cost, leaves: None });
+    }
+}

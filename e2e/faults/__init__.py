@@ -1,0 +1,1 @@
+"""Faults below the collector's file system: an interposed library, a load, and lives that end in checks."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measures MeshChain: `run.py [filter] [collector] [verify] [gas]`, all four by default.
+"""Measures MeshChain: `run.py [filter] [collector] [scale] [profile] [rivals] [verify] [gas]`, all by default.
 
 Builds what it needs, prints one table per measurement, and writes target/bench/NAME.json.
 With --docs the tables of docs/performance.md are replaced.
@@ -15,43 +15,54 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 
 import filter as envoy_filter  # noqa: E402  (the lab must be on the path first)
 import native  # noqa: E402
+import profile_collector  # noqa: E402
+import rivals  # noqa: E402
+import scale  # noqa: E402
 from lab.tools import REPOSITORY  # noqa: E402
 from report import machine_line, update_docs  # noqa: E402
 
-BENCHES = ("filter", "collector", "verify", "gas")
+BENCHES = ("filter", "collector", "scale", "profile", "rivals", "verify", "gas")
+# Those that need only the folder of the programs.
+SIMPLE = {"collector": native.collector, "profile": profile_collector.run, "rivals": rivals.run,
+          "verify": native.verify, "gas": native.gas}
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+MODULE = TARGET / "wasm32-wasip1" / "release-wasm" / "meshchain_filter.wasm"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bench", nargs="*", metavar="BENCH", help=f"any of {', '.join(BENCHES)}; default all")
     parser.add_argument("--docs", action="store_true", help="put the tables into docs/performance.md too")
+    parser.add_argument("--full", action="store_true", help="scale goes on to 10^8 digests: minutes, and 10 GB")
+    parser.add_argument("--programs", type=Path, metavar="DIR", help="measure the programs in DIR; build none")
     arguments = parser.parse_args()
     chosen = arguments.bench or list(BENCHES)
     if unknown := set(chosen) - set(BENCHES):
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
-    binaries, module = build(chosen)
+    binaries, module = (arguments.programs.resolve(), MODULE) if arguments.programs else build(chosen)
     print(machine_line(), flush=True)
     for name in chosen:
         if name == "filter":
             envoy_filter.run(binaries, module)
+        elif name == "scale":
+            scale.run(binaries, arguments.full)
         else:
-            getattr(native, name)(binaries)
+            SIMPLE[name](binaries)
     if arguments.docs:
         update_docs()
 
 
 def build(chosen: list[str]) -> tuple[Path, Path]:
     """Builds what the chosen benches need; the folder of the programs, and the filter's module."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
     cargo = ["cargo", "build", "--locked", "--quiet", "--release"]
     if set(chosen) != {"gas"}:
         subprocess.run([*cargo, "-p", "meshchain-bench"], cwd=REPOSITORY, check=True)
-    if {"collector", "verify"} & set(chosen):
+    if set(chosen) - {"filter", "gas"}:
         # Apart from the bench crate, whose dependencies would switch on features that users do not get.
         subprocess.run([*cargo, "-p", "meshchain-collector", "-p", "meshchain"], cwd=REPOSITORY, check=True)
     if "filter" in chosen:
         subprocess.run(["./wasm-build.sh"], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
-    return target / "release", target / "wasm32-wasip1" / "release-wasm" / "meshchain_filter.wasm"
+    return TARGET / "release", MODULE
 
 
 if __name__ == "__main__":

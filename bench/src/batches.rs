@@ -61,6 +61,11 @@ impl Span {
     }
 }
 
+/// Trace id of span `number` of the load with this seed: whoever knows both can ask for it.
+pub fn trace_id(seed: u64, number: u64) -> [u8; 16] {
+    Ids::new(seed << 40 | number).bytes()
+}
+
 /// A proxy's run of batches.
 pub struct Session {
     id: [u8; 16],
@@ -91,12 +96,25 @@ impl Session {
             .encode()
     }
 
-    /// The next batch: `count` calls, each of a trace of its own, with their records or without.
-    pub fn batch(&mut self, count: u32, records: bool, ids: &mut Ids) -> Batch {
-        let spans: Vec<_> = (0..count).map(|_| Span::new(ids.bytes(), ids)).collect();
+    /// The next batch: one call of each trace, with their records.
+    pub fn batch_with_records(&mut self, traces: &[[u8; 16]], ids: &mut Ids) -> Batch {
+        let spans: Vec<_> = traces.iter().map(|trace| Span::new(*trace, ids)).collect();
         let entries = spans.iter().flat_map(|span| span.entry.to_bytes()).collect();
-        let records = spans.iter().filter(|_| records).map(Span::record).collect();
-        let batch = Batch::seal(&self.prev, self.header(count), entries, records);
+        self.seal(traces.len(), entries, spans.iter().map(Span::record).collect())
+    }
+
+    /// The next batch: one call of each trace, as digests of nothing, which are made sooner.
+    pub fn batch(&mut self, traces: &[[u8; 16]], ids: &mut Ids) -> Batch {
+        let entry = |trace: &[u8; 16]| {
+            let (trace, span) = (TraceId::new(*trace), SpanId::new(ids.bytes()));
+            Entry::new(Side::Server, trace, span, ids.bytes(), ids.bytes()).to_bytes()
+        };
+        let entries = traces.iter().flat_map(entry).collect();
+        self.seal(traces.len(), entries, Vec::new())
+    }
+
+    fn seal(&mut self, count: usize, entries: Vec<u8>, records: Vec<Vec<u8>>) -> Batch {
+        let batch = Batch::seal(&self.prev, self.header(count as u32), entries, records);
         self.seq += 1;
         self.prev.copy_from_slice(&batch.chain);
         batch

@@ -3,6 +3,7 @@
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -22,6 +23,8 @@ pub struct Message {
     pub start: String,
     /// Its body.
     pub body: Vec<u8>,
+    /// What its `Retry-After` says.
+    pub retry_after: Option<Duration>,
 }
 
 impl Message {
@@ -43,10 +46,14 @@ impl Connection {
         Self::new(TcpStream::connect(address).await?)
     }
 
-    /// Sends a request and waits for its response.
+    /// Sends a request and waits for its response, which may come before all was sent.
     pub async fn exchange(&mut self, request: &[u8]) -> Result<Message> {
-        self.send(request).await?;
-        self.receive().await?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
+        let sent = self.send(request).await;
+        match (self.receive().await, sent) {
+            (Ok(Some(answer)), _) => Ok(answer),
+            (_, Err(error)) | (Err(error), Ok(())) => Err(error),
+            (Ok(None), Ok(())) => Err(ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// Sends bytes as they are.
@@ -72,7 +79,7 @@ impl Connection {
         self.buffer.drain(..head_end + 4);
         let mut lines = head.split("\r\n");
         let start = lines.next().unwrap_or_default().to_owned();
-        let (mut length, mut chunked) = (0, false);
+        let (mut length, mut chunked, mut retry_after) = (0, false, None);
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             let value = value.trim();
             if name.eq_ignore_ascii_case("content-length") {
@@ -80,10 +87,12 @@ impl Connection {
                 length = value.parse().ok().filter(|&n| n <= MAX_BODY).ok_or_else(bad)?;
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 chunked = value.eq_ignore_ascii_case("chunked");
+            } else if name.eq_ignore_ascii_case("retry-after") {
+                retry_after = value.parse().ok().map(Duration::from_secs);
             }
         }
         let body = if chunked { self.chunks().await? } else { self.take(length).await? };
-        Ok(Some(Message { start, body }))
+        Ok(Some(Message { start, body, retry_after }))
     }
 
     async fn chunks(&mut self) -> Result<Vec<u8>> {

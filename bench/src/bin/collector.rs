@@ -1,8 +1,8 @@
-//! Sends batches to a collector with an empty log, and watches its checkpoint grow.
+//! Sends batches to a collector that nobody else sends any, and watches its checkpoint grow.
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use meshchain_bench::batches::{Session, post};
+use meshchain_bench::batches::{Session, post, trace_id};
 use meshchain_bench::http::Connection;
 use meshchain_bench::times::Spread;
 use meshchain_bench::{Ids, batches};
@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Time between looks at the checkpoint: the resolution of the times to publication.
 const POLL: Duration = Duration::from_millis(5);
-/// Pause after the collector pushed back.
+/// Pause after the collector pushed back and did not say for how long, or closed the connection.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Loads a collector; prints what it published how fast.
 #[derive(Parser)]
 struct Args {
-    /// The collector, with nothing in its log yet
+    /// The collector
     address: SocketAddr,
     /// Sessions, each on a connection of its own
     #[arg(long)]
@@ -34,10 +34,13 @@ struct Args {
     /// Send the records too
     #[arg(long)]
     records: bool,
-    /// Milliseconds between the batches of a session; without it each follows its predecessor's
-    /// acknowledgement at once
+    /// Batches per second of all sessions together, in even steps, where the collector keeps up;
+    /// without it each follows its predecessor's acknowledgement at once
     #[arg(long)]
-    every_ms: Option<u64>,
+    per_s: Option<f64>,
+    /// Seed of the sessions and trace ids; no two loads of one log may share it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Seconds after which it fails
     #[arg(long, default_value_t = 60)]
     within: u64,
@@ -45,6 +48,7 @@ struct Args {
 
 /// One batch that was accepted.
 struct Accepted {
+    due: Instant,
     sent: Instant,
     acknowledged: Instant,
     leaf: u64,
@@ -55,6 +59,7 @@ struct Accepted {
 struct Sent {
     accepted: Vec<Accepted>,
     pushed_back: u64,
+    reconnected: u64,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -63,9 +68,7 @@ async fn main() -> Result<()> {
     let posts: Vec<Vec<Vec<u8>>> = (0..args.sessions).map(|n| prepare(n, &args)).collect();
     let bytes: usize = posts.iter().flatten().map(Vec::len).sum();
     let mut watcher = Connection::open(args.address).await?;
-    if size(&mut watcher).await? != 0 {
-        bail!("the log is not empty");
-    }
+    let before = size(&mut watcher).await?;
     let mut connections = Vec::with_capacity(args.sessions);
     for _ in 0..args.sessions {
         connections.push(Connection::open(args.address).await?);
@@ -74,12 +77,12 @@ async fn main() -> Result<()> {
     let mut sending = JoinSet::new();
     for (number, (connection, posts)) in connections.into_iter().zip(posts).enumerate() {
         // Proxies do not tick in step.
-        let every = args.every_ms.map(Duration::from_millis);
+        let every = args.per_s.map(|rate| Duration::from_secs_f64(args.sessions as f64 / rate));
         let first = start + every.unwrap_or_default() * number as u32 / args.sessions as u32;
-        sending.spawn(send(connection, posts, first, every));
+        sending.spawn(send(args.address, connection, posts, first, every));
     }
-    let all = (args.sessions * args.batches) as u64;
-    let watching = tokio::spawn(watch(watcher, all));
+    let all = before + (args.sessions * args.batches) as u64;
+    let watching = tokio::spawn(watch(watcher, before, all));
     let limit = Duration::from_secs(args.within);
     let mut sent = Sent::default();
     let done = async {
@@ -87,6 +90,7 @@ async fn main() -> Result<()> {
             let session = session??;
             sent.accepted.extend(session.accepted);
             sent.pushed_back += session.pushed_back;
+            sent.reconnected += session.reconnected;
         }
         watching.await?
     };
@@ -96,13 +100,23 @@ async fn main() -> Result<()> {
 }
 
 fn prepare(number: usize, args: &Args) -> Vec<Vec<u8>> {
-    let mut ids = Ids::new(number as u64 + 1);
+    let mut ids = Ids::new(args.seed << 40 | 1 << 39 | number as u64);
     let mut session = Session::new(number, &mut ids);
-    let batch = |_| post(&session.batch(args.digests, args.records, &mut ids));
+    let count = u64::from(args.digests);
+    let batch = |at| {
+        let first = ((number * args.batches + at) as u64) * count;
+        let traces: Vec<_> = (first..first + count).map(|n| trace_id(args.seed, n)).collect();
+        let batch = match args.records {
+            true => session.batch_with_records(&traces, &mut ids),
+            false => session.batch(&traces, &mut ids),
+        };
+        post(&batch)
+    };
     (0..args.batches).map(batch).collect()
 }
 
 async fn send(
+    address: SocketAddr,
     mut connection: Connection,
     posts: Vec<Vec<u8>>,
     first: Instant,
@@ -110,20 +124,32 @@ async fn send(
 ) -> Result<Sent> {
     let mut sent = Sent::default();
     for (post, number) in posts.into_iter().zip(0..) {
-        sleep_until(first + every.unwrap_or_default() * number).await;
+        let due = every.map(|every| first + every * number);
+        if let Some(due) = due {
+            sleep_until(due).await;
+        }
         let begun = Instant::now();
         let leaf = loop {
-            let answer = connection.exchange(&post).await?;
+            let Ok(answer) = connection.exchange(&post).await else {
+                // Whoever is pushed back before the body is read may lose the connection as well.
+                sent.reconnected += 1;
+                sleep(PAUSE).await;
+                connection = Connection::open(address).await?;
+                continue;
+            };
             match answer.status() {
                 Some(200) => break leaf_of(&answer.body)?,
-                Some(503) => sent.pushed_back += 1,
+                Some(503) => {
+                    sent.pushed_back += 1;
+                    sleep(answer.retry_after.unwrap_or(PAUSE)).await;
+                }
                 _ => {
                     bail!("answered {}: {}", answer.start, String::from_utf8_lossy(&answer.body))
                 }
             }
-            sleep(PAUSE).await;
         };
-        sent.accepted.push(Accepted { sent: begun, acknowledged: Instant::now(), leaf });
+        let (due, acknowledged) = (due.unwrap_or(begun), Instant::now());
+        sent.accepted.push(Accepted { due, sent: begun, acknowledged, leaf });
     }
     Ok(sent)
 }
@@ -134,8 +160,8 @@ fn leaf_of(body: &[u8]) -> Result<u64> {
 }
 
 /// Each tree size that was served, and when it was first seen; ends at `all` leaves.
-async fn watch(mut connection: Connection, all: u64) -> Result<Vec<(Instant, u64)>> {
-    let mut seen = vec![(Instant::now(), 0)];
+async fn watch(mut connection: Connection, now: u64, all: u64) -> Result<Vec<(Instant, u64)>> {
+    let mut seen = vec![(Instant::now(), now)];
     loop {
         let size = size(&mut connection).await?;
         if seen.last().is_some_and(|(_, last)| size > *last) {
@@ -170,12 +196,14 @@ fn report(
     sizes: &[(Instant, u64)],
 ) -> Result<Value> {
     let (end, _) = sizes.last().context("nothing was published")?;
-    let published = sent.accepted.iter().map(|accepted| {
+    let mut times = [Vec::new(), Vec::new()];
+    for accepted in &sent.accepted {
         let first = sizes.partition_point(|(_, size)| *size <= accepted.leaf);
         let (seen, _) = sizes.get(first).context("a leaf is in no checkpoint")?;
-        Ok(seen.saturating_duration_since(accepted.sent))
-    });
-    let published = Spread::of(published.collect::<Result<_>>()?);
+        times[0].push(seen.saturating_duration_since(accepted.sent));
+        times[1].push(seen.saturating_duration_since(accepted.due));
+    }
+    let [published, published_from_due] = times.map(Spread::of);
     let acknowledged = sent.accepted.iter().map(|a| a.acknowledged - a.sent).collect();
     let digests = sent.accepted.len() as u64 * u64::from(args.digests);
     let seconds = (*end - start).as_secs_f64();
@@ -189,7 +217,9 @@ fn report(
         "checkpoints": sizes.len() - 1,
         "acknowledged": Spread::of(acknowledged),
         "published": published,
+        "published_from_due": published_from_due,
         "pushed_back": sent.pushed_back,
+        "reconnected": sent.reconnected,
         "record_bytes": if args.records { record_bytes() } else { 0 },
     }))
 }

@@ -21,10 +21,21 @@ const ENTRY: usize = 91;
 struct Args {
     /// Directory on the disk to measure
     directory: PathBuf,
+    /// Only write this many bytes in a row, as something did that was measured ...
+    #[arg(long, requires = "syncs")]
+    bytes: Option<usize>,
+    /// ... with this many fdatasyncs, evenly between them
+    #[arg(long)]
+    syncs: Option<usize>,
 }
 
 fn main() -> Result<()> {
-    let path = Args::parse().directory.join("machine.tmp");
+    let args = Args::parse();
+    let path = args.directory.join("machine.tmp");
+    if let (Some(bytes), Some(syncs)) = (args.bytes, args.syncs) {
+        println!("{}", json!({ "seconds": write_like(&path, bytes, syncs.max(1))? }));
+        return Ok(remove_file(&path)?);
+    }
     let rates = (write_rate(&path)?, sync_time(&path)?);
     remove_file(&path)?;
     let (write_mb_s, sync) = rates;
@@ -49,6 +60,17 @@ fn write_rate(path: &Path) -> Result<f64> {
     });
     written?;
     Ok((WRITTEN_MIB * MIB) as f64 / 1e6 / took.as_secs_f64())
+}
+
+/// Seconds that a log takes that writes `bytes` in `syncs` equal pieces, each made durable.
+fn write_like(path: &Path, bytes: usize, syncs: usize) -> Result<f64> {
+    let piece: Vec<u8> = (0..bytes / syncs).map(|at| (at * 31 % 251) as u8).collect();
+    let mut file = File::create(path)?;
+    let (took, written) = timed(|| {
+        (0..syncs).try_for_each(|_| file.write_all(&piece).and_then(|()| file.sync_data()))
+    });
+    written?;
+    Ok(took.as_secs_f64())
 }
 
 /// Time of an append of 4 KiB and its fdatasync.

@@ -39,8 +39,9 @@ test: setup build ## Set up what is needed and run every test
 	npm test --prefix contracts
 	$(PYTHON) -m pytest -q
 
-crash: ## Faults at random places of the log, life after life; SEEDS=N (default 2000)
+crash: setup build ## Faults at every and at random places of the log, life after life; SEEDS=N (default 2000)
 	SEEDS=$(or $(SEEDS),2000) cargo test --locked -p meshchain-collector --lib random_faults -- --nocapture
+	FAULTS=all $(PYTHON) -m pytest -q e2e/test_faults.py
 
 check: setup ## Formatting, lints, licences and sources, committed bytecode
 	cargo fmt --all --check

@@ -266,14 +266,23 @@ STARTING = {
     ("GET", "/(pool|segment)/"): ["one 500", "one lost answer"],
     ("PUT", "/head$"): ["one 500", "one failed condition", "one lost answer"],
 }
-CASES = [pytest.param(method, key, fault, start, id=f"{fault} to {method} {key.strip('/$')}" + ", at a start" * start)
-         for start, table in ((False, RUNNING), (True, STARTING))
+# While what is a second old is sealed.
+SEALING = {
+    ("PUT", "/sealed$"): [*EACH, "one failed condition"],
+    ("PUT", "/segment/"): ["503 for a while", "one lost answer"],
+    ("POST", "/segment/"): ["one lost answer"],
+}
+CASES = [pytest.param(method, key, fault, when, id=f"{fault} to {method} {key.strip('/$')} {when}")
+         for when, table in (("running", RUNNING), ("starting", STARTING), ("sealing", SEALING))
          for (method, key), faults in table.items() for fault in faults]
 
 
-@pytest.mark.parametrize(("method", "key", "name", "at_start"), CASES)
-def test_what_was_acknowledged_outlives_a_fault_of_the_server(lab, method, key, name, at_start):
+@pytest.mark.parametrize(("method", "key", "name", "when"), CASES)
+def test_what_was_acknowledged_outlives_a_fault_of_the_server(lab, method, key, name, when):
     place, traffic, fault = lab.place(), Traffic(), replace(FAULTS[name], method=method, key=key)
+    if when == "sealing":  # a tenth of the retention
+        place = replace(place, options=(*place.options, "--retain-records", "10s"))
+    at_start = when == "starting"
     with S3Proxy(lab.server.port) as proxy:
         lives = [lab.life(place.behind(proxy.port))]
         assert lives[0].up(), lives[0].log

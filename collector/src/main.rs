@@ -6,7 +6,11 @@ use meshchain_collector::config::{Args, Command, Config};
 use meshchain_collector::key::load_or_create;
 use meshchain_collector::store::Store;
 use std::process::ExitCode;
+use tikv_jemallocator::Jemalloc;
 use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();

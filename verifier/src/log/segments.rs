@@ -111,11 +111,11 @@ impl<'a> Segments<'a> {
                     None => "missing".to_owned(),
                     Some(_) => format!("speaks of {end} leaves, {chain_end} are in segments"),
                 };
-                damage(report, None, fault, COST_DELETES);
+                damage(report, None, fault, COST_STATE);
                 checked = chain;
             } else if chain_end >= end && !checked.iter().all(there) {
                 let fault = "its segments are not those that are there".to_owned();
-                damage(report, None, fault, COST_DELETES);
+                damage(report, None, fault, COST_STATE);
                 checked = chain;
             }
         }
@@ -173,5 +173,4 @@ pub(crate) fn sealed_to(source: &dyn LogSource) -> Result<u64, SourceError> {
     Ok(bytes.and_then(|bytes| SealedState::parse(&bytes).ok()).map_or(0, |state| state.head.size))
 }
 
-const COST_DELETES: &str = "do not start the collector: it deletes the segments that `sealed` does \
-                            not speak of; restore `sealed` from a copy first";
+const COST_STATE: &str = "the collector does not start; restore `sealed` from a copy: nothing else is lost";

@@ -264,7 +264,7 @@ fn whatever_is_false_in_sealed_is_found() {
     std::fs::remove_file(log.path("sealed")).unwrap();
     let report = check(&log);
     let damage = find(&report, "sealed");
-    assert!(damage.cost.contains("do not start the collector"), "{damage:?}");
+    assert!(damage.cost.contains("does not start; restore"), "{damage:?}");
     assert_eq!((report.damages.len(), report.segment_entries), (1, 720), "{report:#?}");
     // A state from before the last segment.
     log.write("sealed", state(&log, &[300]).to_string().as_bytes());

@@ -173,4 +173,5 @@ pub(crate) fn sealed_to(source: &dyn LogSource) -> Result<u64, SourceError> {
     Ok(bytes.and_then(|bytes| SealedState::parse(&bytes).ok()).map_or(0, |state| state.head.size))
 }
 
-const COST_STATE: &str = "the collector does not start; restore `sealed` from a copy: nothing else is lost";
+const COST_STATE: &str =
+    "the collector does not start; restore `sealed` from a copy: nothing else is lost";

@@ -160,7 +160,10 @@ proptest! {
         for trace in &all {
             let expected: Vec<u32> =
                 (0..).zip(&all).filter(|(_, t)| *t == trace).map(|(row, _)| row).collect();
-            prop_assert_eq!(rows(&segment.index, trace), expected);
+            // Another trace may share the key: whoever looks compares the ids.
+            let mut found = rows(&segment.index, trace);
+            found.retain(|row| all[*row as usize] == *trace);
+            prop_assert_eq!(found, expected);
         }
 
         let table = at(&segment.index, layout.sessions_table_at());
@@ -201,6 +204,8 @@ fn ranges_over_pages_and_row_groups_are_read_exactly() {
         assert_eq!(&records.read(place.records).unwrap(), expected_records);
     }
     assert!(entries.read(149_999..150_001).is_err());
+    let keys: usize = (0..1000).map(|at| rows(&segment.index, &trace(at)).len()).sum();
+    assert!(keys < 1010, "few traces share a key: {keys}");
     // The filter is there to be wrong seldom.
     let unknown = (0..10_000u32).filter(|at| {
         let id = trace(*at | 1 << 31);

@@ -164,7 +164,8 @@ async fn check(log: &Log, heads: &[TreeHead]) {
         assert!(BatchLeaf::decode(&batch.leaf).unwrap().holds(&batch.entries), "leaf {leaf}");
         for entry in batch.entries.chunks(90) {
             let trace_id = entry[2..18].try_into().unwrap();
-            assert_eq!(log.trace(&trace_id, 10).await.unwrap(), [(leaf, 0)]);
+            // Another trace may share the key.
+            assert!(log.trace(&trace_id, 10).await.unwrap().contains(&(leaf, 0)), "leaf {leaf}");
         }
     }
     for old in heads {

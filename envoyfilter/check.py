@@ -132,6 +132,8 @@ HTTP_FILTER = _closed({
 
 COLLECTOR_CONFIG = _closed(
     {"origin": {"type": "string", "pattern": r"^[^\s+/:]+(/[^\s+]+)?$"}, "data": _STRING, "listen": _STRING},
+    key={"type": "string", "pattern": "^/"},
+    retain_records={"type": "string", "pattern": r"^(\d+ ?[a-z]+ ?)+$"},
     ingest=_closed({}, principal_from_xfcc={"type": "boolean"}, trust_domain=_STRING, max_waiting_bytes=_int(16 << 20)),
     anchor={
         "type": "array",

@@ -100,6 +100,7 @@ WRONG = {
     "two_writers": ("collector.yaml", "replicas: 1", "replicas: 2", "one writer"),
     "user_of_the_sidecar": ("collector.yaml", "runAsUser: 10001", "runAsUser: 1337", "sidecar"),
     "config_with_unknown_key": ("collector.yaml", "    data = ", "    dir = 1\n    data = ", "'dir' was unexpected"),
+    "config_with_retention_that_is_no_time": ("collector.yaml", '#retain_records = "30d"', 'retain_records = "ever"', "retain_records"),
     "config_that_is_no_toml": ("collector.yaml", "principal_from_xfcc = true", "principal_from_xfcc: true", "collector.toml"),
     "config_with_data_beside_the_volume": ("collector.yaml", 'data = "/var/lib/meshchain"', 'data = "/tmp"', "volume"),
     "config_with_another_port": ("collector.yaml", '"0.0.0.0:8080"', '"0.0.0.0:9090"', "listen"),

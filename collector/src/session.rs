@@ -1,39 +1,10 @@
 //! Sessions: where each proxy's run of batches stands, and whether a batch may follow.
 
 use crate::batch::{Checked, Refusal};
-use meshchain_core::{BatchHeader, BatchKind, BatchLeaf, Hash};
+use meshchain_core::{BatchHeader, BatchLeaf};
+use meshchain_segment::Session;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-
-/// What a session has in the log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Session {
-    /// Leaf index of its first batch.
-    pub first_leaf: u64,
-    /// Number of batches.
-    pub batches: u64,
-    /// Seq of the last batch.
-    pub last_seq: u64,
-    /// Chain value of the last batch.
-    #[serde(with = "hex::serde")]
-    pub chain: Hash,
-    /// Number of entries.
-    pub entries: u64,
-    /// Batches that were jumped over.
-    pub missing: u64,
-    /// Drops that the proxy reported last, over all reasons.
-    pub dropped: u64,
-    /// Notices that the proxy reported last about its configuration.
-    pub notices: Vec<String>,
-    /// When the last batch was accepted, unix nanoseconds.
-    pub last_received_ns: u64,
-    /// Source as text: mesh, cluster, namespace, workload, pod.
-    pub source: [String; 5],
-    /// SPIFFE id that delivered the last batch.
-    pub principal: String,
-    /// A close batch came, or it was reported as silent.
-    pub closed: bool,
-}
 
 /// What a batch is to its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,35 +63,7 @@ impl Sessions {
 
     /// Takes in a batch that is in the log.
     pub fn record(&mut self, leaf: &BatchLeaf<'_>, header: &BatchHeader<'_>, index: u64) {
-        let session = self.0.entry(header.session).or_insert_with(|| Session {
-            first_leaf: index,
-            batches: 0,
-            last_seq: 0,
-            chain: [0; 32],
-            entries: 0,
-            missing: 0,
-            dropped: 0,
-            notices: Vec::new(),
-            last_received_ns: 0,
-            source: Default::default(),
-            principal: String::new(),
-            closed: false,
-        });
-        let next = if session.batches == 0 { 0 } else { session.last_seq.saturating_add(1) };
-        session.missing += header.seq.saturating_sub(next);
-        session.batches += 1;
-        session.last_seq = header.seq;
-        session.chain = leaf.chain;
-        session.entries += u64::from(header.count);
-        session.dropped = header.dropped.iter().fold(0, |sum, d| sum.saturating_add(d.count));
-        if header.kind == BatchKind::Heartbeat {
-            session.notices = header.notices.iter().map(|&n| n.to_owned()).collect();
-        }
-        session.last_received_ns = leaf.received_ns;
-        let s = &header.source;
-        session.source = [s.mesh, s.cluster, s.namespace, s.workload, s.pod].map(str::to_owned);
-        session.principal = String::from_utf8_lossy(leaf.principal).into_owned();
-        session.closed = header.kind == BatchKind::Close;
+        self.0.entry(header.session).or_default().record(leaf, header, index);
     }
 
     /// Closes the sessions that had been silent for `after_ns` when the newest batch was received:

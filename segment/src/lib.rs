@@ -14,8 +14,10 @@ pub mod entries;
 mod index;
 mod name;
 pub mod records;
+mod session;
 
 pub use build::{IndexBuilder, MAX_ROWS};
 pub use columns::FileError;
 pub use index::{Bucket, IndexError, Layout, RowRange, SessionRun, trace_key};
 pub use name::{NameError, Part, SegmentName};
+pub use session::Session;

@@ -1,8 +1,8 @@
 //! The object `sealed`: how far the log is sealed, and what the sessions had in it at that point.
 
-use super::tally::{Session, Tally};
+use super::tally::Tally;
 use meshchain_core::{Hash, TreeHead};
-use meshchain_segment::SegmentName;
+use meshchain_segment::{SegmentName, Session};
 use serde::Deserialize;
 use std::collections::HashMap;
 

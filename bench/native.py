@@ -16,6 +16,7 @@ from report import OUTPUT, number, show, table, write_json
 FULL = Load("full: 256 sessions, 1,000 digests", 256, 16, 1000)
 FULL_RECORDS = Load("full: 64 sessions, 1,000 records", 64, 16, 1000, records=True)
 SMALL = Load("full: 4,000 sessions, 10 digests", 4000, 20, 10)
+SMALL_RECORDS = Load("full: 4,000 sessions, 10 records", 4000, 10, 10, records=True)
 PACED = Load("paced: 200 proxies, 10 records each 250 ms", 200, 32, 10, records=True, per_s=800)
 # Together the sessions hold more than the collector lets wait (64 MiB).
 TWICE = Load("twice the first: 1,024 sessions, 1,000 digests", 1024, 8, 1000)
@@ -26,7 +27,7 @@ def collector(binaries: Path) -> None:
     # Not below /tmp, which may be memory: what is measured is how fast things become durable.
     with tempfile.TemporaryDirectory(dir=OUTPUT) as name:
         machine = run_program([binaries / "bench-machine", name])
-        loads = (FULL, FULL_RECORDS, SMALL, PACED)
+        loads = (FULL, FULL_RECORDS, SMALL, SMALL_RECORDS, PACED)
         measured = [measure(binaries, load, Path(name) / str(at)) for at, load in enumerate(loads)]
         twice = replace(TWICE, per_s=2 * measured[0]["published_per_s"] / TWICE.digests)
         measured.append(measure(binaries, twice, Path(name) / "twice"))

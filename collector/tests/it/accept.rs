@@ -166,3 +166,21 @@ fn a_session_is_opened_once_and_closed_by_its_close_batch() {
     assert_eq!((&closed["why"], &closed["leaf"]), (&"close".into(), &1.into()));
     assert_eq!((&closed["session"], &closed["log"]["size"]), (&opened["session"], &2.into()));
 }
+
+#[test]
+fn what_adds_nothing_publishes_no_checkpoint() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    let mut session = Session::new(1);
+    let mut equivocation = session.clone();
+    let (first, other) = (body(&session.next(1, 7)), body(&equivocation.next(2, 7)));
+    assert_eq!(collector.post(&first).0, 200);
+    assert_eq!(collector.audit("checkpoint")["log"]["size"], 1);
+    let checkpoint = collector.text("/checkpoint");
+    assert_eq!(collector.post(&first).1["replayed"], true);
+    assert_eq!(collector.post(&other).0, 409);
+    assert_eq!(collector.text("/checkpoint"), checkpoint);
+    assert_eq!(collector.post(&body(&session.next(1, 7))).0, 200);
+    let next = collector.audit("checkpoint");
+    assert_eq!((&next["log"]["size"], &next["leaves"]), (&2.into(), &1.into()));
+}

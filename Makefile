@@ -41,7 +41,7 @@ test: setup build ## Set up what is needed and run every test
 
 crash: setup build ## Faults at every and at random places of the log, life after life; SEEDS=N (default 2000)
 	SEEDS=$(or $(SEEDS),2000) cargo test --locked -p meshchain-collector --lib random_faults -- --nocapture
-	FAULTS=all $(PYTHON) -m pytest -q e2e/test_faults.py
+	FAULTS=all $(PYTHON) -m pytest -q e2e/test_faults.py e2e/test_s3.py -k "faults or any_request"
 
 check: setup ## Formatting, lints, licences and sources, committed bytecode
 	cargo fmt --all --check

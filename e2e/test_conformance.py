@@ -16,27 +16,23 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from lab.batches import ENTRY, Session, leaf_hash, sha256, tree_root
 from lab.client import request
 from lab.collector import COLLECTOR, check_built
 from lab.procs import Processes, free_port, wait_http, wait_until
 from lab.tools import REPOSITORY
-
-sys.path.append(str(REPOSITORY / "tests"))
-from check_vectors import ENTRY, encode, leaf_hash, sha256, tree_root  # noqa: E402
 
 ORIGIN = "conformance.example/meshchain"
 SESSIONS = 800  # connections; below the 1,024 files that a process may commonly open
 ROUNDS = 125  # batches of each session, one leaf each
 LEAVES = SESSIONS * ROUNDS
 STOPS = {20: signal.SIGTERM, 50: signal.SIGKILL, 85: signal.SIGTERM, 110: signal.SIGKILL}  # by round
-START_NS = 1_795_000_000_000_000_000
 BUNDLE = 256  # entries
 DEADLINE_S = 20.0
 GO_S = 300.0  # an empty module cache, a slow proxy
@@ -91,31 +87,18 @@ def judges(tmp_path_factory):
 
 # --- the load
 
-class Session:
-    """A proxy's run of batches of one call each."""
+class Poster:
+    """A proxy that posts batches of one call each."""
 
     def __init__(self, number):
-        self.id = sha256(b"session", struct.pack(">I", number))[:16]
-        self.source = {"mesh": "mesh1", "namespace": "load", "workload": "load", "pod": f"load-{number}"}
-        self.seq = 0
-        self.prev = bytes(32)
+        self.session = Session(struct.pack(">I", number), mesh="mesh1", namespace="load", workload="load",
+                               pod=f"load-{number}")
 
     def post(self):
         """The POST of the next batch."""
-        call = sha256(self.id, struct.pack(">Q", self.seq))
-        entry = ENTRY.pack(1, 2, call[:16], call[16:24], call, call)
-        header = encode("BatchHeader", {
-            "version": 1, "kind": 1, "source": self.source, "session": hexed(self.id), "seq": self.seq, "count": 1,
-            "dropped": [], "first_ns": START_NS, "last_ns": START_NS, "notices": []})
-        chain = sha256(b"meshchain/chain/v1\0", self.prev, struct.pack(">I", len(header)), header, entry)
-        parts = {"header": header, "prev": self.prev, "chain": chain, "entries": entry}
-        body = encode("Batch", {**{name: hexed(part) for name, part in parts.items()}, "records": []})
-        self.seq, self.prev = self.seq + 1, chain
+        call = sha256(self.session.id, struct.pack(">Q", self.session.seq))
+        body = self.session.batch([ENTRY.pack(1, 2, call[:16], call[16:24], call, call)])
         return b"POST /v1/batches HTTP/1.1\r\nhost: collector\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-
-
-def hexed(data):
-    return "0x" + data.hex()
 
 
 class Connection:
@@ -172,7 +155,7 @@ class GrownLog:
 
     def grow(self):
         """Every batch is sent, and sent again where its collector ended before the round was answered."""
-        sessions = [Session(number) for number in range(SESSIONS)]
+        sessions = [Poster(number) for number in range(SESSIONS)]
         connections = self.connect()
         for number in range(ROUNDS):
             posts = [session.post() for session in sessions]

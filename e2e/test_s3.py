@@ -6,27 +6,26 @@ everything that any collector acknowledged must be in the log once, at the leaf 
 
 import contextlib
 import json
+import os
 import re
 import signal
-import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import pytest
 
+from faults.load import Proxy
+from lab.batches import leaf_hash, tree_root
 from lab.client import request
 from lab.collector import COLLECTOR, check_built, meshchain
 from lab.procs import Processes, wait_until
 from lab.s3 import DEADLINE_S, PREFIX, Lab, Life, Place, S3Server
 from lab.s3_proxy import Answer, Delay, Fault, Lose, S3Proxy
-from lab.tools import REPOSITORY, ToolMissing
-from test_conformance import Session
-
-sys.path.append(str(REPOSITORY / "tests"))
-from check_vectors import leaf_hash, tree_root  # noqa: E402
+from lab.tools import ToolMissing
 
 SESSIONS, RACERS = 6, 16
+SAMPLES, WORKERS = 6, 4  # requests that are struck in turn, lives at a time
 POST_S = 1.0  # a batch is sent again after that
 RETRY_S = 0.02
 OUTAGE_S = 3.0
@@ -40,7 +39,7 @@ LEAF = re.compile(rb"\x1a\x20(?:.{32})\x22\x20(.{32})\x2a\x20", re.S)  # prev, c
 class Sender:
     """A session that sends each batch until a collector acknowledges it."""
 
-    session: Session
+    proxy: Proxy
     acknowledged: list[tuple[bytes, bytes, int]] = field(default_factory=list)  # chain, body, leaf; by seq
     pending: tuple[bytes, bytes] | None = None  # chain, body
     attempts: int = 0
@@ -56,8 +55,8 @@ class Sender:
     def run(self, lives: list[Life], stop: threading.Event, heads: set[tuple[int, str]]) -> None:
         while not stop.is_set():
             if self.pending is None:
-                body = self.session.post().partition(b"\r\n\r\n")[2]
-                self.pending = self.session.prev, body
+                body = self.proxy.batch()
+                self.pending = self.proxy.session.prev, body
             life = lives[self.attempts % len(lives)]
             self.attempts += 1
             if told := self.post(life.url, self.pending[1]):
@@ -73,7 +72,7 @@ class Traffic:
     """What was sent to a log, and what its collectors said."""
 
     def __init__(self):
-        self.senders = [Sender(Session(number), attempts=number) for number in range(SESSIONS)]
+        self.senders = [Sender(Proxy(number), attempts=number) for number in range(SESSIONS)]
         self.heads: set[tuple[int, str]] = set()  # size and root of the checkpoints that were seen
         self.workers: list[Future] = []
 
@@ -280,8 +279,8 @@ CASES = [pytest.param(method, key, fault, when, id=f"{fault} to {method} {key.st
 @pytest.mark.parametrize(("method", "key", "name", "when"), CASES)
 def test_what_was_acknowledged_outlives_a_fault_of_the_server(lab, method, key, name, when):
     place, traffic, fault = lab.place(), Traffic(), replace(FAULTS[name], method=method, key=key)
-    if when == "sealing":  # a tenth of the retention
-        place = replace(place, options=(*place.options, "--retain-records", "10s"))
+    if when == "sealing":
+        place = place.sealing()
     at_start = when == "starting"
     with S3Proxy(lab.server.port) as proxy:
         lives = [lab.life(place.behind(proxy.port))]
@@ -306,3 +305,43 @@ def test_what_was_acknowledged_outlives_a_fault_of_the_server(lab, method, key, 
     with traffic.flow(lives[-1:]):
         traffic.wait(2)
     traffic.check(lives[-1], lives)
+
+
+@pytest.mark.parametrize("name", ["one 500", "one 503", "one lost answer", "one failed condition"])
+def test_what_was_acknowledged_outlives_a_fault_of_any_request(lab, name):
+    """A life from its start over its first segment to its stop; by default a few of its requests are struck."""
+    def one(nth: int) -> int:
+        """The requests of a life of which the `nth` is struck."""
+        place, traffic, fault = lab.place().sealing(), Traffic(), replace(FAULTS[name], nth=nth)
+        lives = [lab.life(place)]
+        assert lives[0].up(), lives[0].log
+        with traffic.flow(lives):
+            traffic.wait(1)
+        lives[0].stop()
+        with S3Proxy(lab.server.port) as proxy:
+            proxy.inject(fault)
+            lives.append(struck := lab.life(place.behind(proxy.port)))
+            struck.up()
+            with traffic.flow([struck]):
+                wait_until(lambda: struck.ended or struck.sealed, DEADLINE_S, "it seals or ends")
+                traffic.wait(1, struck)
+            if struck.ended:
+                assert name not in UNNOTICED and struck.process.popen.returncode == 1, struck.log
+            struck.stop(signal.SIGTERM)
+        assert fault.hits == (fault.matched >= nth)
+        lives.append(lab.life(place))
+        assert lives[-1].up(), lives[-1].log
+        with traffic.flow(lives[-1:]):
+            traffic.wait(1)
+        traffic.check(lives[-1], lives)
+        lives[-1].stop()
+        return fault.matched
+
+    planned = one(nth=1_000_000)
+    requests = range(1, planned + 1)
+    if os.environ.get("FAULTS") != "all":
+        requests = requests[::planned // SAMPLES]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        struck = sum(matched >= nth for nth, matched in zip(requests, pool.map(one, requests)))
+    assert struck >= len(requests) // 2  # how many requests there are is a matter of milliseconds
+    print(f"{name}: {struck} of {planned} requests")

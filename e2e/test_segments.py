@@ -11,58 +11,43 @@ import struct
 import duckdb
 import pytest
 
+from lab import batches
+from lab.batches import SECOND_NS, START_NS, Call, Session, sha256
 from lab.client import request
 from lab.collector import COLLECTOR, check_built, meshchain
 from lab.procs import Processes, free_port, wait_http, wait_until
 from lab.tools import REPOSITORY
-from test_conformance import ENTRY, encode, hexed, sha256
 
 ORIGIN = "segments.example/meshchain"
 SERVICES = ("cart", "payments", "reviews")
 STATUSES = (200, 200, 200, 503)
-START_NS = 1_795_000_000_000_000_000
-SECOND = 1_000_000_000
 BATCHES, CALLS = 6, 40  # of each service
 KEEP_S = 20
 DEADLINE_S = 40.0
 
 
-def call(service: str, number: int) -> tuple[bytes, bytes, str]:
-    """Entry, record and trace id of a call of `service`."""
+def call(service: str, number: int) -> Call:
+    """A call of `service`; two have one trace."""
     trace_id = sha256(service.encode(), struct.pack(">I", number // 2))[:16]
-    hop = encode("HopPart", {
-        "trace_id": hexed(trace_id), "span_id": hexed(struct.pack(">Q", number + 1)), "request_id": f"id-{number}",
-        "method": "GET", "authority": service, "path": f"/items/{number}", "status": STATUSES[number % 4]})
-    own = encode("OwnPart", {
-        "side": 2, "start_ns": START_NS + number * SECOND, "duration_ns": 1000 + number,
-        "salt": hexed(sha256(b"salt", hop)[:16]), "headers": []})
-    hop_digest = sha256(b"meshchain/hop/v1\0", hop)
-    span_digest = sha256(b"meshchain/span/v1\0", hop_digest, own)
-    entry = ENTRY.pack(1, 2, trace_id, struct.pack(">Q", number + 1), hop_digest, span_digest)
-    return entry, encode("SpanRecord", {"hop": hexed(hop), "own": hexed(own)}), trace_id.hex()
+    return batches.call(
+        f"{service} {number}".encode(), trace_id, START_NS + number * SECOND_NS, authority=service,
+        path=f"/items/{number}", status=STATUSES[number % 4], request_id=f"id-{number}")
 
 
 class Proxy:
     """A session of one service."""
 
     def __init__(self, service: str):
-        self.service, self.seq, self.prev = service, 0, bytes(32)
-        self.id = sha256(b"session", service.encode())[:16]
+        self.service = service
+        self.session = Session(service.encode(), cluster="c1", namespace="shop", workload=service, pod=f"{service}-0")
 
     def batch(self) -> bytes:
         """The next batch; of each third only the digests, no records."""
-        first = self.seq * CALLS
+        first = self.session.seq * CALLS
         calls = [call(self.service, number) for number in range(first, first + CALLS)]
-        header = encode("BatchHeader", {
-            "version": 1, "kind": 1, "session": hexed(self.id), "seq": self.seq, "count": CALLS, "dropped": [],
-            "source": {"cluster": "c1", "namespace": "shop", "workload": self.service, "pod": f"{self.service}-0"},
-            "first_ns": START_NS + first * SECOND, "last_ns": START_NS + (first + CALLS - 1) * SECOND, "notices": []})
-        entries = b"".join(entry for entry, _, _ in calls)
-        chain = sha256(b"meshchain/chain/v1\0", self.prev, struct.pack(">I", len(header)), header, entries)
-        records = [hexed(record) for _, record, _ in calls] if self.seq % 3 else []
-        parts = {"header": header, "prev": self.prev, "chain": chain, "entries": entries}
-        self.seq, self.prev = self.seq + 1, chain
-        return encode("Batch", {**{name: hexed(part) for name, part in parts.items()}, "records": records})
+        return self.session.batch(
+            [call.entry for call in calls], [call.record for call in calls] if self.session.seq % 3 else [],
+            START_NS + first * SECOND_NS, START_NS + (first + CALLS - 1) * SECOND_NS)
 
 
 @pytest.fixture(scope="module")
@@ -116,15 +101,15 @@ def test_duckdb_answers_by_service_time_and_status(sealed):
     failed = sum(STATUSES[n % 4] == 503 for n in kept)
     assert query(f"select workload, count(*) from {records} where status = 503 group by all order by all") == [
         (service, failed) for service in SERVICES]
-    since = (START_NS + 100 * SECOND) // 1000
+    since = (START_NS + 100 * SECOND_NS) // 1000
     late = sum(n >= 100 for n in kept)
     assert query(f"select count(*) from {records} where authority = 'cart' and epoch_us(start) >= {since}") == [(late,)]
     # The digests are the log's: those of one call, recomputed from the record that lies beside it.
     hop, own, record = query(f"""
         select e.hop_digest, e.span_digest, r.record from {entries} e join {records} r using (leaf, "index")
         where r.path = '/items/41' and r.workload = 'cart'""")[0]
-    entry, expected, _ = call("cart", 41)
-    assert (bytes(hop), bytes(own), bytes(record)) == (entry[26:58], entry[58:90], expected)
+    expected = call("cart", 41)
+    assert (bytes(hop), bytes(own), bytes(record)) == (expected.entry[26:58], expected.entry[58:90], expected.record)
 
 
 def test_the_queries_of_the_documentation_run(sealed):
@@ -149,7 +134,7 @@ def test_rows_are_in_log_order_and_row_groups_tell_their_least_and_most(sealed):
 
 def test_a_sealed_call_is_found_and_verified_before_and_after_its_record_was_deleted(sealed, tmp_path):
     url, data, process = sealed
-    with_record, without = call("payments", 41)[2], call("payments", 1)[2]
+    with_record, without = call("payments", 41).trace_id.hex(), call("payments", 1).trace_id.hex()
     found, verdict = evidence(url, with_record, tmp_path)
     assert [span["record"].get("own") is not None for span in found["spans"]] == [True, True]
     assert "record      ok" in verdict and "log         ok" in verdict, verdict

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults.load import leaf_hash, tree_root
 from faults.shim import ENDS, Fault
+from lab.batches import leaf_hash, tree_root
 from lab.client import request
 from lab.collector import COLLECTOR, meshchain
 from lab.procs import Process, Processes, free_port, wait_until
@@ -51,6 +51,13 @@ class Running:
         wait_until(known, DEADLINE_S, f"{self.process.name} starts or ends")
         return self.alive()
 
+    def seals(self) -> bool:
+        """Waits for its first segment: False where it ended instead."""
+        def known() -> bool:
+            return not self.alive() or '"event":"sealed"' in self.process.log_text()
+        wait_until(known, DEADLINE_S, f"{self.process.name} seals or ends")
+        return self.alive()
+
     def get(self, path: str):
         return request("GET", self.url + path, timeout_s=DEADLINE_S)
 
@@ -88,9 +95,9 @@ class Running:
             wait_until(lambda: not self.alive(), DEADLINE_S, f"{self.process.name} gives no answer ({error}) and ends")
 
 
-def start(processes: Processes, name: str, directory: Path, fault: Fault | None = None) -> Running:
+def start(processes: Processes, name: str, directory: Path, fault: Fault | None = None, *options: str) -> Running:
     port = free_port()
-    argv = [COLLECTOR, "--data", directory, "--origin", ORIGIN, "--listen", f"127.0.0.1:{port}"]
+    argv = [COLLECTOR, "--data", directory, "--origin", ORIGIN, "--listen", f"127.0.0.1:{port}", *options]
     process = processes.start(name, argv, fault.environment(directory) if fault else None)
     return Running(process, f"http://127.0.0.1:{port}/")
 
@@ -105,15 +112,20 @@ class Life:
     operations: int
 
 
-def live(processes: Processes, directory: Path, fault: Fault, rounds: Rounds, spare: Rounds = ()) -> Life:
+def live(processes: Processes, directory: Path, fault: Fault, rounds: Rounds, spare: Rounds = (),
+         seals: bool = False) -> Life:
     """One life with a fault, which must end it as it has to, or not at all.
 
     Which batches share a commit, and so its operations, is a matter of milliseconds: `spare` rounds
-    follow where the planned ones were not enough for the fault.
+    follow where the planned ones were not enough for the fault. One that `seals` first writes what it
+    began with into a segment, at an age of a tenth of the retention.
     """
     told, sent, rest = Told(), [], list(spare)
-    running = start(processes, f"{directory.parent.name}-faulty", directory, fault)
+    options = ["--retain-records", "10s"] if seals else []
+    running = start(processes, f"{directory.parent.name}-faulty", directory, fault, *options)
     alive = running.serves()
+    if seals and alive:
+        alive = running.seals()
     for batches in rounds:
         sent.append(batches)
         if alive := alive and running.send(batches, told):

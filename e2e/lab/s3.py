@@ -16,7 +16,7 @@ import signal
 import struct
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import quote
@@ -155,7 +155,11 @@ class Place:
 
     def behind(self, port: int) -> "Place":
         """The same, by way of a proxy."""
-        return Place(self.data, self.options, environment(port))
+        return replace(self, environment=environment(port))
+
+    def sealing(self) -> "Place":
+        """The same, where the log's tail is sealed at a tenth of the retention: after a second."""
+        return replace(self, options=(*self.options, "--retain-records", "10s"))
 
 
 class Life:
@@ -175,6 +179,11 @@ class Life:
     @property
     def log(self) -> str:
         return self.process.log_text()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it wrote a segment."""
+        return '"event":"sealed"' in self.log
 
     def up(self) -> bool:
         """Waits until it serves, or has ended; whether it serves."""

@@ -49,7 +49,7 @@ class Fault:
     """What is done to which requests: to `times` of them from the `nth` on, or to all for `for_s` seconds."""
 
     action: Answer | Lose | Delay
-    method: str = ""  # LIST for a GET that lists
+    method: str = ""  # LIST for a GET that lists; empty: any
     key: str = ""  # a regular expression to be found in the object's key, or in a list's prefix
     conditional: bool = False  # only with If-Match or If-None-Match
     nth: int = 1
@@ -61,7 +61,7 @@ class Fault:
 
     def takes(self, asked: "Request") -> bool:
         """Counts `asked`, and says whether it is done to it."""
-        wanted = asked.method == self.method and re.search(self.key, asked.key)
+        wanted = self.method in ("", asked.method) and re.search(self.key, asked.key)
         if not wanted or (self.conditional and not asked.conditional):
             return False
         self.matched += 1

@@ -49,6 +49,7 @@ struct Args {
 /// One batch that was accepted.
 struct Accepted {
     due: Instant,
+    /// Start of the POST that was not turned away.
     sent: Instant,
     acknowledged: Instant,
     leaf: u64,
@@ -128,8 +129,9 @@ async fn send(
         if let Some(due) = due {
             sleep_until(due).await;
         }
-        let begun = Instant::now();
-        let leaf = loop {
+        let ready = Instant::now();
+        let (sent_at, leaf) = loop {
+            let begun = Instant::now();
             let Ok(answer) = connection.exchange(&post).await else {
                 // Whoever is pushed back before the body is read may lose the connection as well.
                 sent.reconnected += 1;
@@ -138,7 +140,7 @@ async fn send(
                 continue;
             };
             match answer.status() {
-                Some(200) => break leaf_of(&answer.body)?,
+                Some(200) => break (begun, leaf_of(&answer.body)?),
                 Some(503) => {
                     sent.pushed_back += 1;
                     sleep(answer.retry_after.unwrap_or(PAUSE)).await;
@@ -148,8 +150,8 @@ async fn send(
                 }
             }
         };
-        let (due, acknowledged) = (due.unwrap_or(begun), Instant::now());
-        sent.accepted.push(Accepted { due, sent: begun, acknowledged, leaf });
+        let (due, acknowledged) = (due.unwrap_or(ready), Instant::now());
+        sent.accepted.push(Accepted { due, sent: sent_at, acknowledged, leaf });
     }
     Ok(sent)
 }

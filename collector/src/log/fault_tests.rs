@@ -1,7 +1,8 @@
 //! Faults at every storage operation of the commit path. After each: the log opens again, every
 //! acknowledged batch is there exactly once, all checkpoints ever published are consistent, and
-//! tiles, bundles and root fit each other.
+//! the verifier's fsck finds nothing damaged.
 
+mod fsck;
 mod store;
 
 use super::{Accepted, Log, OpenError, SealAt, Submission, SubmitError, open, run};
@@ -10,7 +11,7 @@ use crate::batch::Checked;
 use crate::metrics::Metrics;
 use crate::store::{Location, Store};
 use futures::TryStreamExt;
-use meshchain_core::tile::{TileKind, TileName, parse_tile, split_bundle, width_at};
+use meshchain::log::LogKey;
 use meshchain_core::{
     BatchHeader, BatchKind, BatchLeaf, Canonical, Entry, Hash, Side, SigningKey, SpanId, TraceId,
     TreeHead, merkle,
@@ -143,22 +144,11 @@ async fn reopen(store: Store) -> Result<Arc<Log>, OpenError> {
     open(store, key(), SEAL_AT).await.map(|(log, _, _)| log)
 }
 
-/// Recomputes tiles, bundles and root, and every proof between heads that were published.
-async fn check(log: &Log, heads: &[TreeHead]) {
+/// Checks the log from outside, by fsck, and what the collector finds in it: every leaf, every trace,
+/// every proof between heads that were published.
+async fn check(objects: &InMemory, log: &Log, heads: &[TreeHead]) {
+    fsck::assert_clean(objects, &LogKey::Key(key().verifier().clone()));
     let head = log.published().borrow().as_ref().unwrap().head;
-    let mut hashes = Vec::new();
-    for index in 0..head.size.div_ceil(256) {
-        let width = width_at(head.size, 0, index);
-        let tile = log.tile(&TileName { kind: TileKind::Hashes(0), index, width }).await;
-        let bundle = log.tile(&TileName { kind: TileKind::Entries, index, width }).await;
-        let tile = parse_tile(&tile.unwrap().unwrap(), width).unwrap();
-        let bundle = bundle.unwrap().unwrap();
-        let leaves = split_bundle(&bundle).unwrap();
-        let found: Vec<Hash> = leaves.iter().map(|leaf| merkle::leaf_hash(leaf)).collect();
-        assert_eq!(tile, found, "tile {index}");
-        hashes.extend(found);
-    }
-    assert_eq!(merkle::root(&hashes), head.root);
     for leaf in 0..head.size {
         let batch = log.batch(leaf).await.unwrap().unwrap();
         assert!(BatchLeaf::decode(&batch.leaf).unwrap().holds(&batch.entries), "leaf {leaf}");
@@ -209,7 +199,7 @@ async fn survives(
     let accepted = live(Store::over(faulty.clone(), locked), rounds, &mut heads).await;
     let accepted = accepted.unwrap_or_default();
     let log = reopen(store()).await.unwrap_or_else(|e| panic!("{fault:?} at operation {at}: {e}"));
-    check(&log, &heads).await;
+    check(&objects, &log, &heads).await;
     let size = log.published().borrow().as_ref().unwrap().head.size;
     for Accepted { leaf, .. } in &accepted {
         assert!(*leaf < size, "{fault:?} at {at}: an acknowledged batch is gone");
@@ -217,7 +207,7 @@ async fn survives(
     // The filters send again what was not acknowledged, and also what was: nothing is logged twice.
     live(store(), rounds, &mut heads).await.unwrap();
     let log = reopen(store()).await.unwrap();
-    check(&log, &heads).await;
+    check(&objects, &log, &heads).await;
     let size = log.published().borrow().as_ref().unwrap().head.size;
     assert_eq!(size, 254 + 9, "{fault:?} at operation {at}");
     faulty.hit()
@@ -251,13 +241,13 @@ async fn survives_lives(start: &InMemory, rounds: &[Vec<Checked>], seed: u64) {
         let accepted = live(faulty, rounds, &mut heads).await.unwrap_or_default();
         acknowledged = acknowledged.max(accepted.iter().map(|a| a.leaf + 1).max().unwrap_or(0));
         let log = reopen(store()).await.unwrap_or_else(|e| panic!("seed {seed}, {fault:?}: {e}"));
-        check(&log, &heads).await;
+        check(&objects, &log, &heads).await;
         let size = log.published().borrow().as_ref().unwrap().head.size;
         assert!(size >= acknowledged, "seed {seed}: an acknowledged batch is gone");
     }
     live(store(), rounds, &mut heads).await.unwrap();
     let log = reopen(store()).await.unwrap();
-    check(&log, &heads).await;
+    check(&objects, &log, &heads).await;
     let size = log.published().borrow().as_ref().unwrap().head.size;
     assert_eq!(size, 254 + 9, "seed {seed}");
 }

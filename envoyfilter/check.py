@@ -62,6 +62,7 @@ def _int(minimum, maximum=2**31 - 1):
 
 
 _STRING = {"type": "string", "minLength": 1}
+_TEXTS = {"type": "array", "items": _STRING, "maxItems": 32}
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
 PLUGIN_CONFIG = _closed(
@@ -70,7 +71,10 @@ PLUGIN_CONFIG = _closed(
     collector_path={"type": "string", "pattern": "^/"},
     payload={"enum": ["record", "digest"]},
     context={"enum": ["auto", "never"]},
+    detail={"enum": ["full", "lean"]},
     path_privacy={"enum": ["strip-query", "keep", "hash", "drop"]},
+    include_headers=_TEXTS,
+    skip_paths=_TEXTS,
     tick_ms=_int(10, 60_000),
     batch_spans=_int(1, 10_000),
     queue_bytes=_int(64 << 10, 256 << 20),

@@ -34,8 +34,18 @@ pub struct Config {
     /// `context`: `auto` (default) starts a child span where no tracer does, `never` leaves the
     /// trace headers alone.
     pub child_spans: bool,
+    /// `detail`: `full` (default), or `lean`, which leaves out of the own part what is dear to ask for:
+    /// protocol, code details, sizes, peer principal, cluster, route and attempts; start and duration
+    /// are then the filter's own clock's, from the request's headers to the end. Calls without a
+    /// response, or with response flags, are recorded in full. The hop part is the same in both.
+    pub lean: bool,
     /// What records show of the path. Default `strip-query`.
     pub path_privacy: PathPrivacy,
+    /// `include_headers`: names of request headers that records show, at most 32. Default none.
+    pub include_headers: Vec<String>,
+    /// `skip_paths`: calls of these paths are not recorded, only counted; a `*` at the end stands for
+    /// any rest. At most 32. Default none.
+    pub skip_paths: Vec<String>,
     /// Milliseconds between looks at the queue. Default 250, 10 to 60000.
     pub tick_ms: u64,
     /// Calls that fill a batch before its tick. Default 512, 1 to 10000.
@@ -44,6 +54,16 @@ pub struct Config {
     pub queue_bytes: usize,
     /// Seconds of silence before a heartbeat. Default 30, 1 to 3600.
     pub heartbeat_s: u64,
+}
+
+impl Config {
+    /// Whether calls of a path, which has no query, are left out.
+    pub fn skips(&self, path: &[u8]) -> bool {
+        self.skip_paths.iter().any(|rule| match rule.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix.as_bytes()),
+            None => path == rule.as_bytes(),
+        })
+    }
 }
 
 impl Default for Config {
@@ -55,7 +75,10 @@ impl Default for Config {
             collector_path: "/v1/batches".to_owned(),
             records: true,
             child_spans: true,
+            lean: false,
             path_privacy: PathPrivacy::default(),
+            include_headers: Vec::new(),
+            skip_paths: Vec::new(),
             tick_ms: 250,
             batch_spans: 512,
             queue_bytes: 4 << 20,
@@ -108,6 +131,8 @@ fn read(bytes: &[u8], notices: &mut Vec<String>) -> Result<Config, String> {
     config.records = payload.unwrap_or(config.records);
     let context = choice(&map, "context", &[("auto", true), ("never", false)])?;
     config.child_spans = context.unwrap_or(config.child_spans);
+    let detail = choice(&map, "detail", &[("full", false), ("lean", true)])?;
+    config.lean = detail.unwrap_or(config.lean);
     let privacy = [
         ("strip-query", PathPrivacy::StripQuery),
         ("keep", PathPrivacy::Keep),
@@ -115,6 +140,10 @@ fn read(bytes: &[u8], notices: &mut Vec<String>) -> Result<Config, String> {
         ("drop", PathPrivacy::Drop),
     ];
     config.path_privacy = choice(&map, "path_privacy", &privacy)?.unwrap_or_default();
+    let mut names = texts(&map, "include_headers")?;
+    names.iter_mut().for_each(|name| name.make_ascii_lowercase());
+    config.include_headers = names;
+    config.skip_paths = texts(&map, "skip_paths")?;
     config.tick_ms = number(&map, "tick_ms", 10, 60_000)?.unwrap_or(config.tick_ms);
     let spans = number(&map, "batch_spans", 1, meshchain_core::header::MAX_ENTRIES.into())?;
     config.batch_spans = spans.map_or(config.batch_spans, |n| n as u32);
@@ -130,13 +159,16 @@ fn read(bytes: &[u8], notices: &mut Vec<String>) -> Result<Config, String> {
     Ok(config)
 }
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 13] = [
     "collector_cluster",
     "collector_authority",
     "collector_path",
     "payload",
     "context",
+    "detail",
     "path_privacy",
+    "include_headers",
+    "skip_paths",
     "tick_ms",
     "batch_spans",
     "queue_bytes",
@@ -149,6 +181,19 @@ fn text(map: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
         Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
         Some(other) => Err(format!("{key} must be a text, not {other}")),
     }
+}
+
+/// Most texts in a list.
+const MAX_TEXTS: usize = meshchain_core::own::MAX_HEADERS;
+
+fn texts(map: &Map<String, Value>, key: &str) -> Result<Vec<String>, String> {
+    let Some(given) = map.get(key) else {
+        return Ok(Vec::new());
+    };
+    let text = |value: &Value| value.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
+    let list = given.as_array().and_then(|list| list.iter().map(text).collect::<Option<Vec<_>>>());
+    let list = list.filter(|list| list.len() <= MAX_TEXTS);
+    list.ok_or_else(|| format!("{key} must be a list of at most {MAX_TEXTS} texts"))
 }
 
 fn choice<T: Copy>(
@@ -213,13 +258,16 @@ mod tests {
     fn every_key_is_read() {
         let parsed = parse(
             br#"{"collector_cluster": "outbound|9000||c.ns.svc", "collector_path": "/x",
-                 "payload": "digest", "context": "never", "path_privacy": "hash", "tick_ms": 100.0,
-                 "batch_spans": 7, "queue_bytes": 65536, "heartbeat_s": 2}"#,
+                 "include_headers": ["User-Agent"], "skip_paths": ["/healthz"],
+                 "payload": "digest", "context": "never", "detail": "lean", "path_privacy": "hash",
+                 "tick_ms": 100.0, "batch_spans": 7, "queue_bytes": 65536, "heartbeat_s": 2}"#,
         );
         let config = parsed.config.unwrap();
         assert_eq!(config.collector_authority, "c.ns.svc:9000");
-        assert_eq!((config.records, config.child_spans), (false, false));
+        assert_eq!((config.records, config.child_spans, config.lean), (false, false, true));
         assert_eq!(config.path_privacy, PathPrivacy::Hash);
+        assert_eq!(config.include_headers, ["user-agent"]);
+        assert!(config.skips(b"/healthz") && !config.skips(b"/healthz/deep"));
         assert_eq!((config.tick_ms, config.batch_spans), (100, 7));
         assert_eq!((config.queue_bytes, config.heartbeat_s), (65536, 2));
         assert!(parsed.notices.is_empty());
@@ -237,8 +285,11 @@ mod tests {
             r#"{"tick_ms": 1}"#,
             r#"{"tick_ms": 10.5}"#,
             r#"{"payload": "all"}"#,
+            r#"{"detail": "most"}"#,
             r#"{"collector_cluster": 5}"#,
             r#"{"collector_path": ""}"#,
+            r#"{"skip_paths": "/healthz"}"#,
+            r#"{"include_headers": ["a", 1]}"#,
         ] {
             assert!(parse(bad.as_bytes()).config.is_err(), "{bad} was accepted");
         }

@@ -4,19 +4,9 @@
 //! outbound side writes a span of its own for each call, unless a tracer does: a tracer overwrites
 //! what stands there, which the end of the stream shows.
 
-use crate::headers::HeaderMap;
 use crate::host::Host;
 use meshchain_core::context::{Sampling, TraceHeaders};
 use meshchain_core::{SpanId, TraceContext, TraceId};
-
-/// The trace headers of a request.
-pub fn trace_headers(map: &HeaderMap) -> TraceHeaders<'_> {
-    let mut headers = TraceHeaders::default();
-    for (name, value) in map.iter() {
-        headers.take(name, value);
-    }
-    headers
-}
 
 /// Whether a tracer writes the outgoing context, as far as this VM has seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -105,6 +95,7 @@ pub fn write(host: &impl Host, received: &TraceHeaders<'_>, child: &TraceContext
 mod tests {
     use super::*;
     use crate::headers::serialize;
+    use crate::request::Request;
     use crate::test_host::TestHost;
 
     const TRACE: &[u8] = b"80f198ee56343ba864fe8b2a57d3eff7";
@@ -112,11 +103,11 @@ mod tests {
 
     fn written(headers: &[(&[u8], &[u8])]) -> (TraceContext, TestHost) {
         let map = serialize(headers);
-        let received = trace_headers(&map);
+        let received = Request::read(&map).trace;
         let child = child_of(received.context().as_ref(), &[7; 24]).unwrap();
         let host = TestHost::with_headers(headers);
         write(&host, &received, &child);
-        let sent = trace_headers(&host.request_headers()).context().unwrap();
+        let sent = Request::read(&host.request_headers()).trace.context().unwrap();
         assert_eq!((sent.trace_id, sent.span_id), (child.trace_id, child.span_id));
         (child, host)
     }

@@ -11,16 +11,20 @@ impl HeaderMap {
         Self(serialized)
     }
 
-    #[cfg(test)]
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
+    /// The bytes, to be used again.
+    pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
     /// The pairs in order. Stops early where the host's serialization is broken.
     pub fn iter(&self) -> Pairs<'_> {
-        let count = self.0.get(..4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
-        let lengths_end = (count as usize).saturating_mul(8).saturating_add(4);
+        let lengths_end = self.count().saturating_mul(8).saturating_add(4);
         Pairs { bytes: &self.0, lengths: 4, lengths_end, at: lengths_end }
+    }
+
+    /// Number of pairs, as the host states it.
+    pub fn count(&self) -> usize {
+        self.0.get(..4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes) as usize
     }
 
     /// First value of a header; `name` in lower case.
@@ -67,8 +71,8 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
-#[cfg(test)]
-pub(crate) fn serialize(pairs: &[(&[u8], &[u8])]) -> HeaderMap {
+/// Pairs as the host takes them.
+pub fn serialize(pairs: &[(&[u8], &[u8])]) -> HeaderMap {
     let mut out = (pairs.len() as u32).to_le_bytes().to_vec();
     for (name, value) in pairs {
         out.extend_from_slice(&(name.len() as u32).to_le_bytes());

@@ -40,6 +40,8 @@ pub struct Post<'a> {
 pub trait Host {
     /// Headers of the current stream's request.
     fn request_headers(&self) -> HeaderMap;
+    /// Headers of the current stream's response; none where there is no response.
+    fn response_headers(&self) -> HeaderMap;
     /// Replaces a header of the current stream's request.
     fn set_request_header(&self, name: &str, value: &[u8]);
     /// An attribute; `path` has a 0 byte between its elements.
@@ -86,6 +88,14 @@ mod abi {
             value: *const u8,
             value_size: usize,
         ) -> u32;
+        pub(super) fn proxy_get_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            length: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub(super) fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
         pub(super) fn proxy_get_property(
             path: *const u8,
             path_size: usize,
@@ -116,15 +126,36 @@ mod abi {
 #[cfg(target_arch = "wasm32")]
 mod proxy {
     use super::{HeaderMap, Host, Level, MetricKind, Post, Proxy, abi};
+    use proxy_wasm::hostcalls;
     use std::time::Duration;
 
     const OK: u32 = 0;
     const REQUEST_HEADERS: u32 = 0;
+    const RESPONSE_HEADERS: u32 = 2;
     const CALL_RESPONSE_HEADERS: u32 = 6;
+    const PLUGIN_CONFIGURATION: u32 = 7;
     /// A collector that takes longer has a problem; the batch is kept and sent again.
     const POST_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// Takes over a buffer that the host allocated in this VM.
+    impl Proxy {
+        /// The JSON of `pluginConfig`, `size` bytes.
+        pub fn configuration(&self, size: usize) -> Vec<u8> {
+            // SAFETY: both pointers are valid for writes during the call.
+            let bytes = returned(|data, returned| unsafe {
+                abi::proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, size, data, returned)
+            });
+            bytes.unwrap_or_default()
+        }
+
+        /// Asks for ticks.
+        pub fn set_tick_period(&self, milliseconds: u64) {
+            let period = u32::try_from(milliseconds).unwrap_or(u32::MAX);
+            // SAFETY: no pointers.
+            unsafe { abi::proxy_set_tick_period_milliseconds(period) };
+        }
+    }
+
+    /// Takes over the buffer that the host allocated in this VM for what it returns.
     fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
         let (mut data, mut size) = (std::ptr::null_mut(), 0);
         if call(&mut data, &mut size) != OK || data.is_null() {
@@ -161,6 +192,10 @@ mod proxy {
     impl Host for Proxy {
         fn request_headers(&self) -> HeaderMap {
             header_map(REQUEST_HEADERS)
+        }
+
+        fn response_headers(&self) -> HeaderMap {
+            header_map(RESPONSE_HEADERS)
         }
 
         fn set_request_header(&self, name: &str, value: &[u8]) {
@@ -208,12 +243,12 @@ mod proxy {
                 (":authority", post.authority),
                 ("content-type", meshchain_wire::CONTENT_TYPE),
             ];
-            let (body, trailers) = (Some(post.body), vec![]);
-            proxy_wasm::hostcalls::dispatch_http_call(
+            // proxy-wasm's own: its dispatcher must know the token, or it panics at the answer.
+            hostcalls::dispatch_http_call(
                 post.cluster,
                 headers,
-                body,
-                trailers,
+                Some(post.body),
+                Vec::new(),
                 POST_TIMEOUT,
             )
             .ok()

@@ -7,12 +7,14 @@ use meshchain_core::DropReason;
 /// Counters beside those of the queue.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Other {
-    /// Streams of the collector's own traffic.
+    /// Streams to the collector, and of paths that are left out.
     pub skipped: u64,
     /// Batches sent again.
     pub retried: u64,
     /// Configurations that turned the filter off.
     pub config_errors: u64,
+    /// Keys of configurations that were ignored.
+    pub config_ignored: u64,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +61,7 @@ impl Metrics {
             ("retried", other.retried),
             ("skipped", other.skipped),
             ("config_errors", other.config_errors),
+            ("config_ignored", other.config_ignored),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (format!("meshchain_{name}"), value));
         let dropped = DropReason::ALL.iter().zip(counts.dropped);

@@ -1,11 +1,15 @@
 //! What waits for the collector: the open batch and the sealed ones of this VM's session.
 
+use crate::config::{Config, PathPrivacy};
+use crate::pending::{AT_ONCE, Parts, Pending};
+use meshchain_core::canonical::put_bytes;
+use meshchain_core::hop::path_hash;
 use meshchain_core::leaf::CHAIN_START;
+use meshchain_core::record::ShownPath;
 use meshchain_core::{
-    BatchHeader, BatchKind, Canonical, DropReason, Dropped, ENTRY_LEN, Hash, Source,
+    BatchHeader, BatchKind, Canonical, DropReason, Dropped, ENTRY_LEN, Entry, Hash, HopPart,
+    OwnPart, Source, SpanRecord, chain_hash,
 };
-use meshchain_wire::Batch;
-use prost::Message;
 use std::collections::VecDeque;
 
 /// Who this VM is: read once, when the session opens.
@@ -25,6 +29,13 @@ pub struct Node {
     pub gateway: bool,
 }
 
+/// Fields of [`meshchain_wire::Batch`], which is written here as it grows.
+const HEADER: u32 = 1;
+const PREV: u32 = 2;
+const CHAIN: u32 = 3;
+const ENTRIES: u32 = 4;
+const RECORDS: u32 = 5;
+
 /// Sealed batch, ready to be sent as often as it takes.
 #[derive(Debug)]
 struct Sealed {
@@ -34,16 +45,35 @@ struct Sealed {
 
 #[derive(Debug, Default)]
 struct Open {
+    /// Those of the last calls still lack their digests.
     entries: Vec<u8>,
-    records: Vec<Vec<u8>>,
-    record_bytes: usize,
+    pending: Pending,
+    /// As in the batch: each record behind its tag and length.
+    records: Vec<u8>,
     first_ns: u64,
     last_ns: u64,
 }
 
+/// Where an entry's digests begin.
+const DIGESTS: usize = ENTRY_LEN - 64;
+
 impl Open {
     fn count(&self) -> u32 {
         (self.entries.len() / ENTRY_LEN) as u32
+    }
+
+    /// Fills in the digests that were put off.
+    fn hash(&mut self) {
+        let Self { entries, pending, .. } = self;
+        let start = entries.len() / ENTRY_LEN - pending.len();
+        pending.digest(|at, [hop, span]| {
+            let end = (start + at + 1) * ENTRY_LEN;
+            let room = entries.get_mut(end - ENTRY_LEN + DIGESTS..end);
+            if let Some((hop_room, span_room)) = room.and_then(|r| r.split_at_mut_checked(32)) {
+                hop_room.copy_from_slice(&hop);
+                span_room.copy_from_slice(&span);
+            }
+        });
     }
 }
 
@@ -68,6 +98,8 @@ pub struct Queue {
     seq: u64,
     chain: Hash,
     open: Open,
+    /// Room for one record.
+    record: Vec<u8>,
     sealed: VecDeque<Sealed>,
     sealed_bytes: usize,
     counts: Counts,
@@ -82,6 +114,7 @@ impl Queue {
             seq: 0,
             chain: CHAIN_START,
             open: Open::default(),
+            record: Vec::new(),
             sealed: VecDeque::new(),
             sealed_bytes: 0,
             counts: Counts::default(),
@@ -100,7 +133,7 @@ impl Queue {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.sealed_bytes + self.open.entries.len() + self.open.record_bytes
+        self.sealed_bytes + self.open.entries.len() + self.open.records.len()
     }
 
     /// Number of calls in the open batch.
@@ -108,22 +141,32 @@ impl Queue {
         self.open.count()
     }
 
-    /// Takes in a call, or counts it as dropped where `limit` bytes are held already: the oldest
-    /// calls are kept.
-    pub fn push(&mut self, entry: &[u8; ENTRY_LEN], record: Vec<u8>, start_ns: u64, limit: usize) {
-        if self.bytes() + ENTRY_LEN + record.len() > limit {
+    /// Takes in a call, or counts it as dropped where the queue is full: the oldest calls are kept.
+    pub fn push(&mut self, hop: &HopPart<'_>, own: &OwnPart<'_>, config: &Config) {
+        let held = self.bytes() + ENTRY_LEN;
+        let open = &mut self.open;
+        let before = open.records.len();
+        let parts = open.pending.add(hop, own);
+        if config.records {
+            self.record.clear();
+            put_record(&mut self.record, hop, parts, config.path_privacy);
+            put_bytes(&mut open.records, RECORDS, &self.record);
+        }
+        if held + (open.records.len() - before) > config.queue_bytes {
+            open.pending.take_back();
+            open.records.truncate(before);
             return self.drop_calls(DropReason::QueueFull, 1);
         }
-        let open = &mut self.open;
         if open.entries.is_empty() {
-            (open.first_ns, open.last_ns) = (start_ns, start_ns);
+            (open.first_ns, open.last_ns) = (own.start_ns, own.start_ns);
         }
-        open.first_ns = open.first_ns.min(start_ns);
-        open.last_ns = open.last_ns.max(start_ns);
-        open.entries.extend_from_slice(entry);
-        open.record_bytes += record.len();
-        if !record.is_empty() {
-            open.records.push(record);
+        open.first_ns = open.first_ns.min(own.start_ns);
+        open.last_ns = open.last_ns.max(own.start_ns);
+        let none = Hash::default();
+        let entry = Entry::new(own.side, hop.trace_id, hop.span_id, none, none);
+        open.entries.extend_from_slice(&entry.to_bytes());
+        if open.pending.len() == AT_ONCE {
+            open.hash();
         }
         self.counts.records += 1;
     }
@@ -138,7 +181,8 @@ impl Queue {
 
     /// Seals the open batch; without calls, a heartbeat of the time `now_ns`.
     pub fn seal(&mut self, now_ns: u64, notices: &[String]) {
-        let open = std::mem::take(&mut self.open);
+        let open = &mut self.open;
+        open.hash();
         let count = open.count();
         let dropped = DropReason::ALL.iter().zip(self.counts.dropped);
         let header = BatchHeader {
@@ -162,12 +206,18 @@ impl Queue {
             notices: if count == 0 { notices.iter().map(String::as_str).collect() } else { vec![] },
         }
         .encode();
-        let batch = Batch::seal(&self.chain, header, open.entries, open.records);
+        let chain = chain_hash(&self.chain, &header, &open.entries);
+        let mut body =
+            Vec::with_capacity(header.len() + open.entries.len() + open.records.len() + 128);
+        put_bytes(&mut body, HEADER, &header);
+        put_bytes(&mut body, PREV, &self.chain);
+        put_bytes(&mut body, CHAIN, &chain);
+        put_bytes(&mut body, ENTRIES, &open.entries);
+        body.extend_from_slice(&open.records);
+        open.entries.clear();
+        open.records.clear();
+        self.chain = chain;
         self.seq += 1;
-        if let Ok(chain) = batch.chain.as_slice().try_into() {
-            self.chain = chain;
-        }
-        let body = batch.encode_to_vec();
         self.sealed_bytes += body.len();
         self.sealed.push_back(Sealed { body, calls: count.into() });
         self.counts.batches += 1;
@@ -199,32 +249,63 @@ impl Queue {
     }
 }
 
+/// A call's record, as far as the configuration shows it.
+fn put_record(out: &mut Vec<u8>, hop: &HopPart<'_>, parts: Parts<'_>, privacy: PathPrivacy) {
+    let path = match privacy {
+        PathPrivacy::StripQuery | PathPrivacy::Keep => {
+            let path = ShownPath::Whole;
+            return SpanRecord { hop: parts.hop, own: parts.own, path }.encode_into(out);
+        }
+        PathPrivacy::Hash => ShownPath::Hashed(path_hash(hop.path)),
+        PathPrivacy::Drop => ShownPath::Dropped,
+    };
+    let hop = HopPart { path: &[], ..*hop }.encode();
+    SpanRecord { hop: &hop, own: parts.own, path }.encode_into(out);
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use meshchain_core::chain_hash;
+    use meshchain_core::Side;
+    use meshchain_core::own::span_digest;
+    use meshchain_wire::Batch;
+    use prost::Message;
 
     fn queue() -> Queue {
         Queue::new([1; 16], Node { namespace: "ns".into(), ..Node::default() })
     }
 
+    fn own(start_ns: u64) -> OwnPart<'static> {
+        OwnPart { side: Side::Server, start_ns, salt: [9; 16], ..OwnPart::default() }
+    }
+
+    fn push(queue: &mut Queue, start_ns: u64, config: &Config) {
+        queue.push(&HopPart { path: b"/a", ..HopPart::default() }, &own(start_ns), config);
+    }
+
     fn front(queue: &Queue) -> Batch {
-        Batch::decode(queue.front().unwrap()).unwrap()
+        let batch = Batch::decode(queue.front().unwrap()).unwrap();
+        assert_eq!(batch.encode_to_vec(), queue.front().unwrap(), "as protobuf libraries write it");
+        batch
     }
 
     #[test]
     fn batches_form_a_chain_and_carry_their_calls() {
         let mut queue = queue();
-        queue.push(&[1; ENTRY_LEN], vec![1], 20, 1 << 20);
-        queue.push(&[2; ENTRY_LEN], vec![2, 2], 10, 1 << 20);
+        push(&mut queue, 20, &Config::default());
+        push(&mut queue, 10, &Config::default());
         queue.seal(99, &["never shown with calls".into()]);
         queue.seal(99, &["shown".into()]);
         let first = front(&queue);
         let header = BatchHeader::decode(&first.header).unwrap();
         assert_eq!((header.seq, header.count, header.first_ns, header.last_ns), (0, 2, 10, 20));
         assert_eq!(header.source.namespace, "ns");
-        assert_eq!(first.records, [vec![1], vec![2, 2]]);
+        let starts = first.records.iter().map(|record| {
+            let record = SpanRecord::decode(record).unwrap();
+            OwnPart::decode(record.own).unwrap().start_ns
+        });
+        assert_eq!(starts.collect::<Vec<_>>(), [20, 10]);
         queue.acknowledge();
         let second = front(&queue);
         let header = BatchHeader::decode(&second.header).unwrap();
@@ -238,12 +319,35 @@ mod tests {
     }
 
     #[test]
+    fn every_entry_has_its_digests_however_many_calls_a_batch_has() {
+        for records in [true, false] {
+            let config = Config { records, ..Config::default() };
+            let mut queue = queue();
+            for calls in [1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE - 1] {
+                (0..calls).for_each(|start_ns| push(&mut queue, start_ns as u64, &config));
+                queue.seal(0, &[]);
+                let batch = front(&queue);
+                assert_eq!(batch.records.len(), if records { calls } else { 0 });
+                let entries = batch.entries.chunks_exact(ENTRY_LEN).map(Entry::parse);
+                let hop = HopPart { path: b"/a", ..HopPart::default() }.digest();
+                for (start_ns, entry) in (0..calls as u64).zip(entries) {
+                    let span_digest = span_digest(&hop, &own(start_ns).encode());
+                    let entry = entry.unwrap();
+                    assert_eq!((entry.hop_digest, entry.span_digest), (hop, span_digest));
+                }
+                queue.acknowledge();
+            }
+        }
+    }
+
+    #[test]
     fn a_full_queue_keeps_the_oldest_and_the_next_header_tells_what_was_lost() {
         let mut queue = queue();
-        for _ in 0..5 {
-            queue.push(&[1; ENTRY_LEN], vec![0; 10], 1, 2 * (ENTRY_LEN + 10));
-        }
+        push(&mut queue, 1, &Config::default());
+        let config = Config { queue_bytes: 2 * queue.bytes(), ..Config::default() };
+        (0..4).for_each(|_| push(&mut queue, 1, &config));
         queue.seal(1, &[]);
+        assert_eq!(front(&queue).records.len(), 2);
         queue.refuse();
         queue.seal(1, &[]);
         let batch = front(&queue);

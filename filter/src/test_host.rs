@@ -1,6 +1,6 @@
 //! A host for native tests: attributes and headers in memory.
 
-use crate::attributes::paths;
+use crate::attributes;
 use crate::headers::{HeaderMap, serialize};
 use crate::host::{Host, Level, MetricKind, Post};
 use std::cell::{Cell, RefCell};
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub(crate) struct TestHost {
     pub(crate) headers: RefCell<Vec<(Vec<u8>, Vec<u8>)>>,
+    pub(crate) response: RefCell<Vec<(Vec<u8>, Vec<u8>)>>,
     pub(crate) properties: RefCell<BTreeMap<String, Vec<u8>>>,
     pub(crate) now_ns: Cell<u64>,
     pub(crate) posts: RefCell<Vec<Vec<u8>>>,
@@ -49,6 +50,11 @@ impl Host for TestHost {
         serialize(&headers.iter().map(|(n, v)| (n.as_slice(), v.as_slice())).collect::<Vec<_>>())
     }
 
+    fn response_headers(&self) -> HeaderMap {
+        let headers = self.response.borrow();
+        serialize(&headers.iter().map(|(n, v)| (n.as_slice(), v.as_slice())).collect::<Vec<_>>())
+    }
+
     fn set_request_header(&self, name: &str, value: &[u8]) {
         let mut headers = self.headers.borrow_mut();
         headers.retain(|(n, _)| n != name.as_bytes());
@@ -67,14 +73,8 @@ impl Host for TestHost {
 
     fn evaluate(&self, token: u32) -> Option<Vec<u8>> {
         let expressions = self.expressions.borrow();
-        let server = expressions.get(token as usize)?.contains("connection.mtls");
-        let properties = self.properties.borrow();
-        let values: Vec<_> = paths(server)
-            .into_iter()
-            .map(|path| properties.get(path).cloned().unwrap_or_default())
-            .collect();
-        let pairs: Vec<_> = values.iter().map(|v| (v.as_slice(), &[][..])).collect();
-        Some(serialize(&pairs).into_bytes())
+        let text = expressions.get(token as usize)?;
+        attributes::evaluate(text, |path| self.property(path))
     }
 
     fn now_ns(&self) -> u64 {

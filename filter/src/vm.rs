@@ -1,7 +1,7 @@
 //! The filter's state in one wasm VM, shared by its root contexts and streams.
 
 use crate::attributes::Expressions;
-use crate::capture::{Outcome, RequestPhase, log};
+use crate::capture::{Ending, Outcome, RequestPhase};
 use crate::config::{Config, parse};
 use crate::context::Tracer;
 use crate::host::{Host, Level, Post};
@@ -53,8 +53,9 @@ fn node(host: &impl Host) -> Node {
         let mut text =
             String::from_utf8_lossy(&host.property(path).unwrap_or_default()).into_owned();
         text.retain(|c| !c.is_control());
-        let end = (0..=text.len().min(meshchain_core::header::MAX_NAME)).rev();
-        text.truncate(end.into_iter().find(|&at| text.is_char_boundary(at)).unwrap_or(0));
+        while text.len() > meshchain_core::header::MAX_NAME {
+            text.pop();
+        }
         text
     };
     Node {
@@ -74,6 +75,7 @@ impl Vm {
         for notice in &parsed.notices {
             host.log(Level::Warn, &format!("meshchain: configuration: {notice}"));
         }
+        self.other.config_ignored += parsed.notices.len() as u64;
         self.notices = parsed.notices;
         self.config = match parsed.config {
             Ok(config) => Some(config),
@@ -89,21 +91,22 @@ impl Vm {
         self.config.as_ref().map_or(Config::default().tick_ms, |config| config.tick_ms)
     }
 
-    /// The request phase of a stream.
+    /// The request phase of a stream; what it leaves is handed back to [`Self::on_log`].
     pub fn on_request(&mut self, host: &impl Host) -> Option<RequestPhase> {
         let config = self.config.as_ref()?;
         let session = self.session.get_or_insert_with(|| Session::open(host));
         let gateway = session.queue.node().gateway;
         let write_span = config.child_spans && self.tracer.leaves_it_to_us();
-        Some(RequestPhase::run(host, gateway, write_span, || bytes(&mut session.random)))
+        let random = || bytes(&mut session.random);
+        Some(RequestPhase::run(host, config, gateway, write_span, random))
     }
 
     /// The end of a stream.
     pub fn on_log(
         &mut self,
         host: &impl Host,
-        expressions: &Expressions,
-        phase: Option<RequestPhase>,
+        expressions: Expressions,
+        phase: Option<&RequestPhase>,
     ) {
         let Some(config) = self.config.as_ref() else {
             return;
@@ -111,16 +114,24 @@ impl Vm {
         let session = self.session.get_or_insert_with(|| Session::open(host));
         let salt = bytes(&mut session.random);
         let queue = &mut session.queue;
-        match log(host, expressions, config, phase, queue.node().gateway, &mut self.tracer, salt) {
-            Outcome::Call(call) => {
-                queue.push(&call.entry, call.record, call.start_ns, config.queue_bytes);
+        let ending = Ending {
+            config,
+            gateway: queue.node().gateway,
+            expressions,
+            tracer: &mut self.tracer,
+            queue,
+            salt,
+        };
+        match ending.log(host, phase) {
+            Outcome::Call(start_ns) => {
+                let queue = &mut session.queue;
                 if queue.open_calls() >= config.batch_spans {
-                    queue.seal(call.start_ns, &[]);
-                    self.last_seal_ns = Some(call.start_ns);
+                    queue.seal(start_ns, &[]);
+                    self.last_seal_ns = Some(start_ns);
                 }
             }
             Outcome::Skipped => self.other.skipped += 1,
-            Outcome::Unreadable => queue.drop_calls(DropReason::Unreadable, 1),
+            Outcome::Unreadable => session.queue.drop_calls(DropReason::Unreadable, 1),
         }
     }
 
@@ -222,7 +233,7 @@ mod tests {
 
     fn call(vm: &mut Vm, host: &TestHost) {
         let phase = vm.on_request(host);
-        vm.on_log(host, &Expressions::default(), phase);
+        vm.on_log(host, Expressions::create(host), phase.as_ref());
     }
 
     fn posted(vm: &mut Vm, host: &TestHost) -> Batch {
@@ -249,6 +260,79 @@ mod tests {
             let own = OwnPart::decode(record.own).unwrap();
             assert_eq!(own.query, b"", "the query stays out unless configured");
             assert_eq!(HopPart::decode(record.hop).unwrap().path, b"/reviews/0");
+        }
+    }
+
+    #[test]
+    fn a_client_certificate_in_the_headers_is_a_sign_of_the_server_side_and_no_proof() {
+        for (direction, side) in [(1, Side::Server), (2, Side::Client), (0, Side::Gateway)] {
+            for expressions in [true, false] {
+                let (mut vm, host) = proxy(direction, 1);
+                host.has_expressions.set(expressions);
+                vm.configure(&host, b"");
+                let certificate = (b"x-forwarded-client-cert".to_vec(), b"URI=spiffe://a".to_vec());
+                host.headers.borrow_mut().push(certificate);
+                call(&mut vm, &host);
+                let batch = posted(&mut vm, &host);
+                let entry = Entry::parse(&batch.entries).unwrap();
+                assert_eq!((entry.side, entry.span_id), (side, [0; 8]), "no span of ours");
+                let record = SpanRecord::decode(&batch.records[0]).unwrap();
+                assert_eq!(record.check(&entry), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn lean_makes_the_same_hop_digest_and_a_smaller_record() {
+        let batch = |config: &[u8], flags| {
+            let (mut vm, host) = proxy(1, 1);
+            host.has_expressions.set(true);
+            host.response.borrow_mut().push((b":status".to_vec(), b"200".to_vec()));
+            host.set_number("response\0flags", flags);
+            host.set_text("xds\0cluster_name", b"inbound|9080||");
+            vm.configure(&host, config);
+            call(&mut vm, &host);
+            posted(&mut vm, &host)
+        };
+        let own = |batch: &Batch| {
+            let record = SpanRecord::decode(&batch.records[0]).unwrap();
+            assert_eq!(record.check(&Entry::parse(&batch.entries).unwrap()), Ok(()));
+            let own = OwnPart::decode(record.own).unwrap();
+            (own.cluster.to_vec(), own.start_ns, own.response_flags)
+        };
+        for flags in [0, 4] {
+            let (full, lean) = (batch(b"", flags), batch(br#"{"detail": "lean"}"#, flags));
+            let digest = |batch: &Batch| Entry::parse(&batch.entries).unwrap().hop_digest;
+            assert_eq!(digest(&full), digest(&lean));
+            assert_eq!(own(&full), (b"inbound|9080||".to_vec(), 1_001, flags));
+            if flags == 0 {
+                assert_eq!(own(&lean), (vec![], 1_000_000_000_000, 0));
+            } else {
+                assert_eq!(own(&lean), own(&full), "an unusual call keeps all");
+            }
+        }
+    }
+
+    #[test]
+    fn headers_are_included_on_both_sides_and_skipped_paths_are_only_counted() {
+        let config =
+            br#"{"include_headers": ["X-Tenant"], "skip_paths": ["/healthz", "/static/*"]}"#;
+        for direction in [1, 2] {
+            let (mut vm, host) = proxy(direction, 1);
+            vm.configure(&host, config);
+            host.headers.borrow_mut().push((b"x-tenant".to_vec(), b"blue".to_vec()));
+            call(&mut vm, &host);
+            for path in ["/healthz?x", "/static/a"] {
+                host.set_request_header(":path", path.as_bytes());
+                call(&mut vm, &host);
+            }
+            let batch = posted(&mut vm, &host);
+            assert_eq!(batch.records.len(), 1);
+            let record = SpanRecord::decode(&batch.records[0]).unwrap();
+            let own = OwnPart::decode(record.own).unwrap();
+            let shown: Vec<_> = own.headers.iter().map(|h| (h.name, h.value)).collect();
+            assert_eq!(shown, [(&b"x-tenant"[..], &b"blue"[..])]);
+            assert_eq!(host.metric("meshchain_skipped"), 2);
         }
     }
 

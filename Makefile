@@ -5,7 +5,7 @@ VENV := .tools/venv
 PYTHON := $(VENV)/bin/python
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build wasm demo demo-stop test crash check bench fmt clean
+.PHONY: help setup build wasm demo demo-stop test crash fuzz check bench fmt clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,14 +37,19 @@ demo-stop: ## End a scene that was kept
 test: setup build ## Set up what is needed and run every test
 	cargo test --locked --workspace
 	npm test --prefix contracts
+	node --test --test-reporter=spec filter/v8/
 	$(PYTHON) -m pytest -q
 
 crash: setup build ## Faults at every and at random places of the log, life after life; SEEDS=N (default 2000)
 	SEEDS=$(or $(SEEDS),2000) cargo test --locked -p meshchain-collector --lib random_faults -- --nocapture
 	FAULTS=all $(PYTHON) -m pytest -q e2e/test_faults.py e2e/test_s3.py -k "faults or any_request"
 
+fuzz: ## Fuzz the filter's view of headers and of the proxy; SECONDS=N for each (default 60)
+	filter/fuzz/run.sh $(or $(SECONDS),60)
+
 check: setup ## Formatting, lints, licences and sources, committed bytecode
 	cargo fmt --all --check
+	cargo fmt --manifest-path filter/fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked -p meshchain-filter --target wasm32-wasip1 -- -D warnings
 	.tools/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources

@@ -74,7 +74,8 @@ impl Sender {
     pub fn failed(&mut self, now_ns: u64, jitter: u8) {
         let pause = (MIN_PAUSE_NS << self.failures.min(6)).min(MAX_PAUSE_NS);
         self.failures = self.failures.saturating_add(1);
-        self.not_before_ns = now_ns + pause / 2 + pause / 2 * u64::from(jitter) / 255;
+        let waited = pause / 2 + pause / 2 * u64::from(jitter) / 255;
+        self.not_before_ns = now_ns.saturating_add(waited);
     }
 
     /// Number of times that a batch was sent again.

@@ -1,0 +1,124 @@
+//! A proxy that answers any bytes to anything, and a collector that answers any status: the filter never
+//! panics, and what it posts is a batch that a collector takes.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use meshchain_core::{BatchHeader, Canonical, Entry, SpanRecord};
+use meshchain_filter::attributes::Expressions;
+use meshchain_filter::headers::HeaderMap;
+use meshchain_filter::host::{Host, Level, MetricKind, Post};
+use meshchain_filter::vm::Vm;
+use meshchain_wire::Batch;
+use prost::Message;
+use std::cell::{Cell, RefCell};
+
+/// What the fuzzer gives, taken from the front.
+struct Noise<'a> {
+    rest: Cell<&'a [u8]>,
+    posts: Cell<u32>,
+    posted: RefCell<Option<Batch>>,
+}
+
+impl Noise<'_> {
+    fn byte(&self) -> Option<u8> {
+        let (byte, rest) = self.rest.get().split_first()?;
+        self.rest.set(rest);
+        Some(*byte)
+    }
+
+    fn bytes(&self) -> Option<Vec<u8>> {
+        let length = usize::from(self.byte()?.checked_sub(1)?);
+        let (bytes, rest) = self.rest.get().split_at_checked(length)?;
+        self.rest.set(rest);
+        Some(bytes.to_vec())
+    }
+}
+
+impl Host for Noise<'_> {
+    fn request_headers(&self) -> HeaderMap {
+        HeaderMap::new(self.bytes().unwrap_or_default())
+    }
+
+    fn response_headers(&self) -> HeaderMap {
+        HeaderMap::new(self.bytes().unwrap_or_default())
+    }
+
+    fn set_request_header(&self, _: &str, _: &[u8]) {}
+
+    fn property(&self, _: &str) -> Option<Vec<u8>> {
+        self.bytes()
+    }
+
+    fn create_expression(&self, _: &str) -> Option<u32> {
+        self.byte().map(u32::from)
+    }
+
+    fn evaluate(&self, _: u32) -> Option<Vec<u8>> {
+        self.bytes()
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.byte().map_or(u64::MAX, |byte| u64::from(byte) << 56)
+    }
+
+    fn random(&self, out: &mut [u8]) {
+        out.fill(1);
+    }
+
+    fn post(&self, post: &Post<'_>) -> Option<u32> {
+        *self.posted.borrow_mut() = Some(Batch::decode(post.body).expect("a batch"));
+        self.posts.set(self.posts.get() + 1);
+        self.byte().map(|_| self.posts.get())
+    }
+
+    fn response_status(&self) -> Option<u16> {
+        None
+    }
+
+    fn log(&self, _: Level, _: &str) {}
+
+    fn define_metric(&self, _: MetricKind, _: &str) -> Option<u32> {
+        self.byte().map(u32::from)
+    }
+
+    fn add_to_metric(&self, _: u32, _: u64) {}
+
+    fn set_metric(&self, _: u32, _: u64) {}
+}
+
+fn check(batch: &Batch) {
+    let header = BatchHeader::decode(&batch.header).expect("a header");
+    assert_eq!(header.count as usize * meshchain_core::ENTRY_LEN, batch.entries.len());
+    let entries = batch.entries.chunks(meshchain_core::ENTRY_LEN);
+    for (entry, record) in entries.zip(&batch.records) {
+        let entry = Entry::parse(entry).expect("an entry");
+        let record = SpanRecord::decode(record).expect("a record");
+        assert_eq!(record.check(&entry), Ok(()));
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let host = Noise { rest: Cell::new(bytes), posts: Cell::new(0), posted: RefCell::new(None) };
+    let mut vm = Vm::default();
+    let configuration = host.bytes().unwrap_or_default();
+    vm.configure(&host, &configuration);
+    let expressions = Expressions::create(&host);
+    while let Some(what) = host.byte() {
+        match what % 4 {
+            0 => vm.on_tick(&host),
+            1 => {
+                let status = host.byte().map(|byte| u16::from(byte) * 3);
+                vm.on_response(&host, host.posts.get(), status);
+            }
+            2 => vm.on_log(&host, expressions, None),
+            _ => {
+                let phase = vm.on_request(&host);
+                vm.on_log(&host, expressions, phase.as_ref());
+            }
+        }
+        if let Some(batch) = host.posted.borrow_mut().take() {
+            check(&batch);
+        }
+    }
+});

@@ -1,123 +1,138 @@
-"""CPU that a request costs Envoy: bare, with an empty wasm filter, with ours, with its own tracer.
+"""What a request costs Envoy: bare, with an empty wasm filter, with ours, with its own tracers and access log;
+with more workers and with bodies; and what that does to its times."""
 
-All variants run side by side. Each round gives every variant the same number of requests, one
-variant after another, in an order that rotates; a variant is compared with bare Envoy *of the same
-round*, and the median over the rounds counts. So a slow minute of the machine shifts both alike.
-"""
-
-import itertools
-import json
-import subprocess
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
-from cost import cpu_ns, peak_mb
+from cost import peak_mb
 from empty_module import write_empty
-from envoys import Running, Variant
-from lab.procs import Processes, free_port, wait_port
+from envoys import Variant
 from report import number, show, table, write_json
+from rounds import CONNECTIONS, Plan, running
 
-ROUNDS = 20
-REQUESTS = 12_000  # per round and variant
-CONNECTIONS = 16
-SETTLE_S = 0.6  # two ticks of the filter: what it still has to send belongs to its requests
-BARE, TRACER = "bare", "zipkin"
-
-
-def variants(module: Path, directory: Path) -> list[Variant]:
-    empty = write_empty(directory / "empty.wasm")
-    digest, record = {"payload": "digest"}, {"payload": "record"}
-    return [
-        Variant(BARE, "bare Envoy"),
-        Variant("empty", "empty wasm filter, on_log only", module=empty),
-        Variant("digest", "MeshChain, digests", module=module, config=digest),
-        Variant("record", "MeshChain, records (default)", module=module, config=record),
-        Variant("client", "MeshChain, records, client side", "OUTBOUND", module=module, config=record),
-        Variant(TRACER, "Envoy's Zipkin tracer at 100 %", tracer=True),
-    ]
+COST = Plan(rounds=15, requests=12_000)
+SHAPE = Plan(rounds=7, requests=6_000)
+PER_S, TIMED, TIMED_ROUNDS = 1000, 4_000, 9
+DIGEST, RECORD, LEAN = {"payload": "digest"}, {"payload": "record"}, {"payload": "record", "detail": "lean"}
+KIB = 1 << 10
 
 
 def run(binaries: Path, module: Path) -> None:
-    with tempfile.TemporaryDirectory() as name, Processes(Path(name)) as processes:
+    cost(binaries, module)
+    shapes(binaries, module)
+    times(binaries, module)
+
+
+# --- CPU
+
+def cost(binaries: Path, module: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        sink_port = free_port()
-        sink = processes.start("sink", [binaries / "bench-sink", f"127.0.0.1:{sink_port}"])
-        wait_port(("127.0.0.1", sink_port), 5.0, sink)
-        envoys = [Running(v, sink_port, processes, directory) for v in variants(module, directory)]
-        for envoy in envoys:
-            envoy.wait_ready()
-        seeds = itertools.count(1)
-        for envoy in envoys:
-            _load(binaries, envoy, next(seeds))  # V8 compiles, Envoy's buffers grow
-        time.sleep(1.0)
-        rounds = []
-        for turn in range(ROUNDS):
-            at = turn % len(envoys)
-            rounds.append({e.variant.key: _cost_us(binaries, e, next(seeds)) for e in envoys[at:] + envoys[:at]})
-        rows = [_row(envoy, rounds) for envoy in envoys]
-    _report(rows, rounds)
-
-
-def _load(binaries: Path, envoy: Running, seed: int) -> dict:
-    argv = [binaries / "bench-load", f"127.0.0.1:{envoy.port}", "--connections", str(CONNECTIONS),
-            "--requests", str(REQUESTS), "--within", "60", "--seed", str(seed)]
-    return json.loads(subprocess.run(argv, check=True, capture_output=True, text=True, timeout=70).stdout)
-
-
-def _cost_us(binaries: Path, envoy: Running, seed: int) -> float:
-    """CPU time per request, microseconds."""
-    before = cpu_ns(envoy.process.pid)
-    answers = _load(binaries, envoy, seed)["answers"]
-    time.sleep(SETTLE_S)
-    return (cpu_ns(envoy.process.pid) - before) / answers / 1e3
-
-
-def _row(envoy: Running, rounds: list[dict[str, float]]) -> dict:
-    key = envoy.variant.key
-    added = sorted(r[key] - r[BARE] for r in rounds)
-    counters = envoy.counters()
-    return {
-        "variant": key, "title": envoy.variant.title,
-        "cpu_us": median(r[key] for r in rounds), "added_us": median(added),
-        "added_least_us": added[0], "added_most_us": added[-1],
-        "peak_mb": peak_mb(envoy.process.pid),
-        "counters": counters, "reported": _reported(counters),
-    }
-
-
-def _reported(counters: dict[str, int]) -> float | None:
-    """Share of all requests that reached the sink, by the variant's own counters; None for what has none."""
-    sent = (ROUNDS + 1) * REQUESTS
-    if "meshchain_records" in counters:
-        lost = sum(count for name, count in counters.items() if name.startswith("meshchain_dropped"))
-        acknowledged = counters["meshchain_acked"] / max(1, counters["meshchain_batches"])
-        return (counters["meshchain_records"] - lost) * acknowledged / sent
-    if "spans_sent" in counters:
-        return counters["spans_sent"] / sent
-    return None
-
-
-def _ratio(value: float) -> str:
-    return number(value, 1 if value < 10 else 0)
-
-
-def _report(rows: list[dict], rounds: list[dict[str, float]]) -> None:
-    tracer = next(row["added_us"] for row in rows if row["variant"] == TRACER)
-    lines = []
-    for row in rows:
-        bare = row["variant"] == BARE
-        added = row["added_us"]
-        lines.append([
-            row["title"], number(row["cpu_us"], 1), "" if bare else number(added, 1),
-            "" if bare else f"{row['added_least_us']:.1f} to {row['added_most_us']:.1f}",
-            "" if bare or added <= 0 else _ratio(tracer / added),
-            number(row["peak_mb"]),
-            "" if row["reported"] is None else f"{row['reported']:.1%}"])
+        variants = [
+            Variant("bare", "bare Envoy", base=None),
+            Variant("empty", "empty wasm filter, on_log only", module=write_empty(directory / "empty.wasm")),
+            Variant("digest", "MeshChain, digests", module=module, config=DIGEST),
+            Variant("record", "MeshChain, records (default)", module=module, config=RECORD),
+            Variant("lean", "MeshChain, lean", module=module, config=LEAN),
+            Variant("client", "MeshChain, records, client side", "OUTBOUND", module=module, config=RECORD),
+            Variant("client_lean", "MeshChain, lean, client side", "OUTBOUND", module=module, config=LEAN),
+            Variant("zipkin", "Envoy's Zipkin tracer at 100 %", observer="zipkin"),
+            Variant("otel", "Envoy's OpenTelemetry tracer at 100 %", observer="otel"),
+            Variant("als", "Envoy's gRPC access log", observer="als"),
+        ]
+        with running(binaries, directory, variants, COST.requests) as bench:
+            rows = bench.rows(COST)
+    tracer = next(row["added_us"] for row in rows if row["variant"] == "zipkin")
     head = ["variant", "CPU us/request", "added us", "least to most", "tracer / it", "peak RSS MB", "reported"]
-    note = (f"{ROUNDS} rounds of {REQUESTS:,} requests per variant, {CONNECTIONS} keep-alive connections, 20 headers, "
-            "direct response, one worker; CPU of the whole Envoy process; medians of differences within a round.")
-    show("filter", "Filter: CPU per request", table(head, lines), note)
-    write_json("filter", {"requests_per_round": REQUESTS, "connections": CONNECTIONS,
-                          "variants": rows, "rounds_cpu_us": rounds})
+    note = (f"{COST.rounds} rounds of {COST.requests:,} requests per variant, {CONNECTIONS} keep-alive connections, "
+            "21 headers, a short answer from an application in another process, one worker; CPU of the whole Envoy process; medians of differences "
+            "within a round.")
+    show("filter", "Filter: CPU per request", table(head, [_line(row, tracer) for row in rows]), note)
+    write_json("filter", {"requests_per_round": COST.requests, "connections": CONNECTIONS, "variants": rows})
+
+
+def _line(row: dict, tracer: float) -> list[str]:
+    added, base = row["added_us"], row["base"] is None
+    ratio = tracer / added if added > 0 else 0
+    return [
+        row["title"], number(row["cpu_us"], 1), "" if base else number(added, 1),
+        "" if base else f"{row['added_least_us']:.1f} to {row['added_most_us']:.1f}",
+        "" if base or not ratio else number(ratio, 1 if ratio < 10 else 0), number(row["peak_mb"]),
+        "" if row["reported"] is None else f"{row['reported']:.1%}"]
+
+
+# --- workers and bodies
+
+def shapes(binaries: Path, module: Path) -> None:
+    rows, peaks = [], {}
+    for title, workers, body in (("2 workers", 2, 0), ("bodies of 1 KB", 1, KIB), ("bodies of 64 KB", 1, 64 * KIB)):
+        shape = {"workers": workers, "body": body}
+        variants = [
+            Variant("bare", "bare Envoy", base=None, **shape),
+            Variant("record", "MeshChain, records", module=module, config=RECORD, **shape),
+            Variant("lean", "MeshChain, lean", module=module, config=LEAN, **shape),
+            Variant("zipkin", "Zipkin tracer", observer="zipkin", **shape),
+        ]
+        with tempfile.TemporaryDirectory() as name, running(binaries, Path(name), variants, SHAPE.requests) as bench:
+            rows += [{"shape": title, **row} for row in bench.rows(SHAPE)]
+    peaks = memory(binaries, module)
+    lines = []
+    for title in dict.fromkeys(row["shape"] for row in rows):
+        bare, record, lean, zipkin = (row for row in rows if row["shape"] == title)
+        lines.append([title, number(bare["cpu_us"], 1), number(record["added_us"], 1), number(lean["added_us"], 1),
+                      number(zipkin["added_us"], 1), number(zipkin["added_us"] / record["added_us"], 1),
+                      number(zipkin["added_us"] / lean["added_us"], 1)])
+    head = ["shape", "bare us/request", "records add us", "lean adds us", "tracer adds us", "tracer / records",
+            "tracer / lean"]
+    workers = sorted(peaks["record"])
+    further = [(peaks["record"][n] - peaks["record"][1] - peaks["bare"][n] + peaks["bare"][1]) / (n - 1)
+               for n in workers[1:]]
+    note = (f"{SHAPE.rounds} rounds of {SHAPE.requests:,} requests. Bodies: of the request and of the response. Peak "
+            f"RSS of an Envoy with the filter and {', '.join(map(str, workers))} workers: "
+            f"{', '.join(number(peaks['record'][n]) for n in workers)} MB, without it "
+            f"{', '.join(number(peaks['bare'][n]) for n in workers)} MB: the filter takes "
+            f"{median(further):.1f} MB per further worker.")
+    show("filter-shapes", "Filter: workers and bodies", table(head, lines), note)
+    write_json("filter-shapes", {"variants": rows, "peak_mb_by_workers": peaks})
+
+
+def memory(binaries: Path, module: Path) -> dict[str, dict[int, float]]:
+    """Peak RSS after the same load, by number of workers."""
+    peaks: dict[str, dict[int, float]] = {"bare": {}, "record": {}}
+    for workers in (1, 2, 4):
+        variants = [Variant("bare", "bare Envoy", base=None, workers=workers),
+                    Variant("record", "MeshChain, records", module=module, config=RECORD, workers=workers)]
+        with tempfile.TemporaryDirectory() as name:
+            with running(binaries, Path(name), variants, 3 * SHAPE.requests) as bench:
+                for envoy in bench.envoys:
+                    peaks[envoy.variant.key][workers] = peak_mb(envoy.process.pid)
+    return peaks
+
+
+# --- times
+
+def times(binaries: Path, module: Path) -> None:
+    variants = [
+        Variant("bare", "bare Envoy", base=None),
+        Variant("record", "MeshChain, records", module=module, config=RECORD),
+        Variant("lean", "MeshChain, lean", module=module, config=LEAN),
+        Variant("zipkin", "Envoy's Zipkin tracer at 100 %", observer="zipkin"),
+    ]
+    rounds: list[dict[str, dict]] = []
+    with tempfile.TemporaryDirectory() as name, running(binaries, Path(name), variants, SHAPE.requests) as bench:
+        for turn in range(TIMED_ROUNDS):
+            at = turn % len(bench.envoys)
+            order = bench.envoys[at:] + bench.envoys[:at]
+            rounds.append({envoy.variant.key: bench.load(envoy, TIMED, "--per-s", str(PER_S))["times"]
+                           for envoy in order})
+    rows = [{"variant": v.key, "title": v.title,
+             **{part: median(r[v.key][part] for r in rounds) for part in ("p50_us", "p99_us")},
+             "p99_added_us": median(r[v.key]["p99_us"] - r["bare"]["p99_us"] for r in rounds)} for v in variants]
+    lines = [[row["title"], number(row["p50_us"]), number(row["p99_us"]),
+              "" if row["variant"] == "bare" else number(row["p99_added_us"])] for row in rows]
+    note = (f"{PER_S:,} requests/s in even steps over {CONNECTIONS} connections, {TIMED_ROUNDS} rounds of "
+            f"{TIMED / PER_S:.0f} s each; from when a request was due to the end of its answer; medians over the rounds.")
+    show("filter-times", "Filter: response times", table(["variant", "p50 us", "p99 us", "added at p99, us"], lines),
+         note)
+    write_json("filter-times", {"per_s": PER_S, "variants": rows, "rounds": rounds})

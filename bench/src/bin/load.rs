@@ -1,18 +1,19 @@
-//! Closed-loop HTTP/1.1 load: each connection sends its next request when its answer is there.
+//! HTTP/1.1 load: in a closed loop, or at a fixed rate.
 
 use anyhow::{Result, bail};
 use clap::Parser;
 use meshchain_bench::Ids;
 use meshchain_bench::http::Connection;
+use meshchain_bench::times::Spread;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
-/// Sends a fixed number of requests; prints how many were answered, and how long that took.
+/// Sends a fixed number of requests; prints how many were answered, and how long they took.
 #[derive(Parser)]
 struct Args {
     /// Where to send them
@@ -23,6 +24,13 @@ struct Args {
     /// Requests in all
     #[arg(long)]
     requests: u64,
+    /// Requests per second, in even steps; without it each connection sends its next request when its
+    /// answer is there
+    #[arg(long)]
+    per_s: Option<f64>,
+    /// Bytes of each request's body; with any, they are POSTs
+    #[arg(long, default_value_t = 0)]
+    body: usize,
     /// Seconds after which it fails
     #[arg(long, default_value_t = 60)]
     within: u64,
@@ -38,43 +46,70 @@ async fn main() -> Result<()> {
     for _ in 0..args.connections {
         connections.push(Connection::open(args.address).await?);
     }
-    let left = Arc::new(AtomicU64::new(args.requests));
-    let start = Instant::now();
+    let plan = Arc::new(Plan {
+        next: AtomicU64::new(0),
+        start: Instant::now(),
+        every: args.per_s.map(|rate| Duration::from_secs_f64(1.0 / rate)),
+        args,
+    });
     let mut running = JoinSet::new();
     for (connection, number) in connections.into_iter().zip(0u64..) {
-        running.spawn(send(connection, left.clone(), Ids::new(args.seed << 16 | number)));
+        let ids = Ids::new(plan.args.seed << 16 | number);
+        running.spawn(send(connection, plan.clone(), ids));
     }
-    let mut answers = 0;
+    let mut times = Vec::new();
     let all = async {
         while let Some(done) = running.join_next().await {
-            answers += done??;
+            times.extend(done??);
         }
         anyhow::Ok(())
     };
-    timeout(Duration::from_secs(args.within), all).await??;
-    println!("{}", json!({ "answers": answers, "seconds": start.elapsed().as_secs_f64() }));
+    timeout(Duration::from_secs(plan.args.within), all).await??;
+    let (answers, seconds) = (times.len(), plan.start.elapsed().as_secs_f64());
+    println!("{}", json!({ "answers": answers, "seconds": seconds, "times": Spread::of(times) }));
     Ok(())
 }
 
-async fn send(mut connection: Connection, left: Arc<AtomicU64>, mut ids: Ids) -> Result<u64> {
-    let take_one = |left: u64| left.checked_sub(1);
-    let mut answers = 0;
-    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok() {
-        let answer = connection.exchange(request(&mut ids).as_bytes()).await?;
+/// What all connections share.
+struct Plan {
+    args: Args,
+    next: AtomicU64,
+    start: Instant,
+    every: Option<Duration>,
+}
+
+/// The time of each request, from when it was due to the end of its answer.
+async fn send(mut connection: Connection, plan: Arc<Plan>, mut ids: Ids) -> Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    loop {
+        let number = plan.next.fetch_add(1, Ordering::Relaxed);
+        if number >= plan.args.requests {
+            return Ok(times);
+        }
+        let due = plan.every.map(|every| plan.start + every.mul_f64(number as f64));
+        if let Some(due) = due {
+            sleep_until(due).await;
+        }
+        let due = due.unwrap_or_else(Instant::now);
+        let answer = connection.exchange(&request(&mut ids, plan.args.body)).await?;
         if answer.status() != Some(200) {
             bail!("answered {}", answer.start);
         }
-        answers += 1;
+        times.push(due.elapsed());
     }
-    Ok(answers)
 }
 
-/// A request as it reaches a sidecar inside a mesh: 20 headers, pseudo headers included.
-fn request(ids: &mut Ids) -> String {
+/// A request as it reaches a sidecar inside a mesh: 21 headers, pseudo headers included. The last is
+/// what the sidecar adds itself where mTLS is on; Envoy takes it out again where it is to.
+fn request(ids: &mut Ids, body: usize) -> Vec<u8> {
     let (trace, span, parent) = (ids.number(), ids.number(), ids.number());
     let request = ids.number();
-    format!(
-        "GET /reviews/0?user=jason HTTP/1.1\r\n\
+    let (method, length) = match body {
+        0 => ("GET", String::new()),
+        _ => ("POST", format!("content-length: {body}\r\n")),
+    };
+    let head = format!(
+        "{method} /reviews/0?user=jason HTTP/1.1\r\n\
          host: reviews.bookinfo.svc.cluster.local:9080\r\n\
          user-agent: python-requests/2.32.3\r\n\
          accept: */*\r\n\
@@ -92,7 +127,12 @@ fn request(ids: &mut Ids) -> String {
          x-b3-parentspanid: {parent:016x}\r\n\
          x-b3-sampled: 1\r\n\
          x-envoy-peer-metadata-id: sidecar~10.244.1.17~productpage-v1-0.bookinfo~bookinfo.svc.cluster.local\r\n\
-         \r\n",
+         x-forwarded-client-cert: By=spiffe://cluster.local/ns/bookinfo/sa/reviews;Hash={trace:064x};\
+         URI=spiffe://cluster.local/ns/bookinfo/sa/productpage\r\n\
+         {length}\r\n",
         request = request >> 16,
-    )
+    );
+    let mut bytes = head.into_bytes();
+    bytes.resize(bytes.len() + body, b'.');
+    bytes
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measures MeshChain: `run.py [filter] [collector] [scale] [profile] [rivals] [verify] [gas]`, all by default.
+"""Measures MeshChain: `run.py [filter] [designs] [collector] [scale] [profile] [rivals] [verify] [gas]`, all by default.
 
 Builds what it needs, prints one table per measurement, and writes target/bench/NAME.json.
 With --docs the tables of docs/performance.md are replaced.
@@ -13,7 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 
-import filter as envoy_filter  # noqa: E402  (the lab must be on the path first)
+import designs  # noqa: E402  (the lab must be on the path first)
+import filter as envoy_filter  # noqa: E402
 import native  # noqa: E402
 import profile_collector  # noqa: E402
 import rivals  # noqa: E402
@@ -21,9 +22,9 @@ import scale  # noqa: E402
 from lab.tools import REPOSITORY  # noqa: E402
 from report import machine_line, update_docs  # noqa: E402
 
-BENCHES = ("filter", "collector", "scale", "profile", "rivals", "verify", "gas")
+BENCHES = ("filter", "designs", "collector", "scale", "profile", "rivals", "verify", "gas")
 # Those that need only the folder of the programs.
-SIMPLE = {"collector": native.collector, "profile": profile_collector.run, "rivals": rivals.run,
+SIMPLE = {"designs": designs.run, "collector": native.collector, "profile": profile_collector.run, "rivals": rivals.run,
           "verify": native.verify, "gas": native.gas}
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 MODULE = TARGET / "wasm32-wasip1" / "release-wasm" / "meshchain_filter.wasm"

@@ -185,10 +185,26 @@ impl<'a> TraceHeaders<'a> {
     ///
     /// Both sides of a call apply the same order to the same headers, so they agree on the ids.
     pub fn context(&self) -> Option<TraceContext> {
-        self.b3_multi().or_else(|| b3_single(self.b3?)).or_else(|| traceparent(self.traceparent?))
+        self.b3().or_else(|| self.w3c())
     }
 
-    fn b3_multi(&self) -> Option<TraceContext> {
+    /// The context in B3: multi if valid, else single.
+    pub fn b3(&self) -> Option<TraceContext> {
+        self.b3_multi().or_else(|| self.b3_single())
+    }
+
+    /// The context in `b3`.
+    pub fn b3_single(&self) -> Option<TraceContext> {
+        b3_single(self.b3?)
+    }
+
+    /// The context in `traceparent`.
+    pub fn w3c(&self) -> Option<TraceContext> {
+        traceparent(self.traceparent?)
+    }
+
+    /// The context in `x-b3-traceid`, `x-b3-spanid` and those that go with them.
+    pub fn b3_multi(&self) -> Option<TraceContext> {
         let trace_id = TraceId::from_hex(self.b3_trace_id?)?;
         let span_id = SpanId::from_hex(self.b3_span_id?)?;
         let sampling = match (self.b3_flags, self.b3_sampled) {

@@ -10,7 +10,14 @@ No Kubernetes and no control plane: every sidecar gets its whole configuration a
     mesh      the declaration, running
     client    HTTP requests that show everything they got
     tools     where Envoy, anvil and the repository are
+    plain     an Envoy outside any mesh, with the filter and a listener for each of its configurations
+    standin   a stand-in for the collector that answers as it is told
+    posts     what a filter posted, read
+    load      calls one after another, each in a trace of its own
     bookinfo  the Bookinfo application of the demo, as a topology
+    chain     three services in a row, and what crosses the wire between them
+    receipts  what filters and tracers send, taken down
+    context   the matrix of trace contexts that goes through a chain
 
 To use it from outside this folder, put `e2e/` on `sys.path`.
 """

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.certs import WorkloadCertificate
-from lab.topology import Organisation, Pod, Service, WasmFilter, Zipkin
+from lab.topology import OpenTelemetry, Organisation, Pod, Service, WasmFilter, Zipkin
 
 ZIPKIN_HOST = "zipkin.istio-system.svc.cluster.local"
 ZIPKIN_CLUSTER = f"outbound|9411||{ZIPKIN_HOST}"
+OTLP_HOST = "opentelemetry-collector.observability.svc.cluster.local"
+OTLP_CLUSTER = f"outbound|4318||{OTLP_HOST}"
 INBOUND_SOURCE = "127.0.0.6"  # Istio's: an application can tell its sidecar's connections by it
 FILTER_NAMESPACE = "istio-system"
 HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -67,14 +69,14 @@ def bootstrap(proxy: Proxy) -> dict:
     pod, organisation = proxy.pod, proxy.organisation
     clusters = [_outbound_cluster(proxy, upstream) for upstream in proxy.upstreams]
     if organisation.tracing:
-        clusters.append(_zipkin_cluster(organisation.tracing))
+        clusters.append(_tracing_cluster(organisation.tracing))
     listeners = []
     if proxy.inbound_port:
         clusters.append(_inbound_cluster(proxy))
         listeners.append(_inbound_listener(proxy))
     if proxy.outbound_port:
         listeners.append(_outbound_listener(proxy))
-    return {
+    config = {
         "node": {
             "id": proxy.node_id,
             "cluster": f"{pod.workload}.{pod.namespace}",
@@ -86,6 +88,10 @@ def bootstrap(proxy: Proxy) -> dict:
         "admin": {"address": _address("127.0.0.1", proxy.admin_port)},
         "static_resources": {"listeners": listeners, "clusters": clusters},
     }
+    if organisation.tracing and organisation.tracing.report_at_once:
+        layer = {f"tracing.{tracer}.min_flush_spans": 1 for tracer in ("zipkin", "opentelemetry")}
+        config["layered_runtime"] = {"layers": [{"name": "lab", "static_layer": layer}]}
+    return config
 
 
 def filter_discovery(wasm: WasmFilter) -> dict:
@@ -93,9 +99,10 @@ def filter_discovery(wasm: WasmFilter) -> dict:
     code = {"local": {"filename": str(wasm.module)}}
     vm_config = {"vm_id": wasm.vm_id, "runtime": "envoy.wasm.runtime.v8", "code": code,
                  "environment_variables": {"key_values": wasm.env}}
-    configuration = _typed("google.protobuf.StringValue", value=json.dumps(wasm.plugin_config))
     plugin = {"name": wasm.name, "root_id": wasm.root_id, "vm_config": vm_config,
-              "configuration": configuration, "failure_policy": wasm.failure_policy}
+              "failure_policy": wasm.failure_policy}
+    if wasm.plugin_config is not None:
+        plugin["configuration"] = _typed("google.protobuf.StringValue", value=json.dumps(wasm.plugin_config))
     resource = _typed("envoy.config.core.v3.TypedExtensionConfig", name=_filter_name(wasm),
                       typed_config=_typed("envoy.extensions.filters.http.wasm.v3.Wasm", config=plugin))
     return {"resources": [resource]}
@@ -161,8 +168,10 @@ def _connection_manager(proxy: Proxy, stat_prefix: str, route_config: dict, own:
             "type_urls": ["type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"]}})
     filters.append({"name": "envoy.filters.http.router",
                     "typed_config": _typed("envoy.extensions.filters.http.router.v3.Router")})
+    logged = "".join(f" {name}=%REQ({name.upper()})%" for name in proxy.organisation.logged_headers)
+    log_format = ACCESS_LOG_FORMAT.replace("\n", f"{logged}\n")
     log = _typed("envoy.extensions.access_loggers.file.v3.FileAccessLog", path="/dev/stdout",
-                 log_format={"text_format_source": {"inline_string": ACCESS_LOG_FORMAT}})
+                 log_format={"text_format_source": {"inline_string": log_format}})
     settings = {
         "stat_prefix": stat_prefix,
         "server_name": "istio-envoy",
@@ -223,8 +232,9 @@ def _inbound_cluster(proxy: Proxy) -> dict:
     return _cluster(f"inbound|{proxy.pod.port}||", [("127.0.0.1", proxy.app_port)], bind=INBOUND_SOURCE)
 
 
-def _zipkin_cluster(zipkin: Zipkin) -> dict:
-    return _cluster(ZIPKIN_CLUSTER, [(zipkin.address, zipkin.port)])
+def _tracing_cluster(tracing: Zipkin | OpenTelemetry) -> dict:
+    name = ZIPKIN_CLUSTER if isinstance(tracing, Zipkin) else OTLP_CLUSTER
+    return _cluster(name, [(tracing.address, tracing.port)])
 
 
 def _cluster(name: str, endpoints, bind: str | None = None) -> dict:
@@ -244,13 +254,24 @@ def _tls(proxy: Proxy, peers: list[dict], alpn: list[str]) -> dict:
             "tls_certificates": [pair], "validation_context": trust, "alpn_protocols": alpn}
 
 
-def _tracing(zipkin: Zipkin) -> dict:
-    provider = _typed("envoy.config.trace.v3.ZipkinConfig", collector_cluster=ZIPKIN_CLUSTER,
-                      collector_endpoint="/api/v2/spans", collector_endpoint_version="HTTP_JSON",
-                      collector_hostname=ZIPKIN_HOST, trace_id_128bit=True, shared_span_context=False)
+def _tracing(tracing: Zipkin | OpenTelemetry) -> dict:
+    provider = _zipkin_provider(tracing) if isinstance(tracing, Zipkin) else _opentelemetry_provider()
     return {"client_sampling": {"value": 100.0}, "overall_sampling": {"value": 100.0},
-            "random_sampling": {"value": zipkin.sampling_percent},
-            "provider": {"name": "envoy.tracers.zipkin", "typed_config": provider}}
+            "random_sampling": {"value": tracing.sampling_percent}, "provider": provider}
+
+
+def _zipkin_provider(zipkin: Zipkin) -> dict:
+    config = _typed("envoy.config.trace.v3.ZipkinConfig", collector_cluster=ZIPKIN_CLUSTER,
+                    collector_endpoint="/api/v2/spans", collector_endpoint_version="HTTP_JSON",
+                    collector_hostname=ZIPKIN_HOST, trace_id_128bit=True, shared_span_context=False,
+                    **({"trace_context_option": "USE_B3_WITH_W3C_PROPAGATION"} if zipkin.w3c else {}))
+    return {"name": "envoy.tracers.zipkin", "typed_config": config}
+
+
+def _opentelemetry_provider() -> dict:
+    uri = {"uri": f"http://{OTLP_HOST}:4318/v1/traces", "cluster": OTLP_CLUSTER, "timeout": "10s"}
+    config = _typed("envoy.config.trace.v3.OpenTelemetryConfig", http_service={"http_uri": uri})
+    return {"name": "envoy.tracers.opentelemetry", "typed_config": config}
 
 
 def _filter_name(wasm: WasmFilter) -> str:

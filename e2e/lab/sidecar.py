@@ -1,4 +1,4 @@
-"""One running Envoy and its admin interface."""
+"""One running Envoy and its admin interface; a sidecar or a gateway of a mesh is one."""
 
 import json
 import os
@@ -15,18 +15,18 @@ FLUSH_MS = 100  # how soon the access log reaches the log file; Envoy's default 
 DRAIN_S = 1
 
 
-class Sidecar:
-    """A sidecar or a gateway. Starts at once; `wait_ready` before using it."""
+class Envoy:
+    """An Envoy of a given bootstrap, with `workers` threads, of another `binary` than the newest. Starts at once; `wait_ready` before using it."""
 
-    def __init__(self, proxy: envoy.Proxy, processes: Processes, directory: Path):
-        self.proxy = proxy
-        self.name = f"{proxy.pod.name}.envoy"
+    def __init__(self, name: str, bootstrap: dict, admin_port: int, processes: Processes, directory: Path,
+                 workers: int = 1, binary: Path | None = None):
+        self.name = name
+        self._workers = workers
+        self._binary = binary or envoy_binary()
         self._processes = processes
-        self._admin = f"http://127.0.0.1:{proxy.admin_port}"
+        self._admin = f"http://127.0.0.1:{admin_port}"
         self._config = directory / "bootstrap.json"
-        self._config.write_text(json.dumps(envoy.bootstrap(proxy), indent=1))
-        if proxy.organisation.wasm:
-            self.deliver_filter(proxy.organisation.wasm)
+        self._config.write_text(json.dumps(bootstrap, indent=1))
         self.process = self._start()
 
     def wait_ready(self, deadline_s: float) -> None:
@@ -45,22 +45,20 @@ class Sidecar:
         pairs = (line.rsplit(": ", 1) for line in answer.text.splitlines())
         return {name: int(value) for name, value in pairs if value.isdigit()}
 
+    def prometheus(self) -> str:
+        """All metrics as Prometheus scrapes them."""
+        return self._get("/stats/prometheus").text
+
     def config_dump(self) -> dict:
         return self._get("/config_dump").json()
 
-    def deliver_filter(self, wasm: WasmFilter) -> None:
-        """Writes the filter's discovery response; a running Envoy takes it over, keeping connections.
-
-        Possible only where the organisation has a filter from the start, and under the same name.
-        """
-        target = self.proxy.filter_file
-        fresh = target.with_suffix(".new")
-        fresh.write_text(json.dumps(envoy.filter_discovery(wasm), indent=1))
-        os.replace(fresh, target)  # Envoy watches for the move
+    def drain(self) -> None:
+        """Stops accepting and lets connections end, as Istio's agent does first when a pod ends."""
+        self._post("/drain_listeners?graceful")
 
     def quit(self, grace_s: float = 5.0) -> int:
         """Ends it as a pod ends: stop accepting, drain, exit; killed after `grace_s`. Returns the exit status."""
-        self._post("/drain_listeners?graceful")
+        self.drain()
         self._post("/quitquitquit")
         try:
             wait_until(lambda: not self.process.alive(), grace_s, f"{self.name} quits")
@@ -81,7 +79,7 @@ class Sidecar:
 
     def _start(self) -> Process:
         return self._processes.start(self.name, [
-            envoy_binary(), "-c", self._config, "--concurrency", "1", "--disable-hot-restart",
+            self._binary, "-c", self._config, "--concurrency", str(self._workers), "--disable-hot-restart",
             "--log-level", "warning", "--component-log-level", "wasm:info",
             "--drain-time-s", str(DRAIN_S), "--file-flush-interval-msec", str(FLUSH_MS)])
 
@@ -90,3 +88,27 @@ class Sidecar:
 
     def _post(self, path: str) -> client.Response:
         return client.request("POST", self._admin + path)
+
+
+class Sidecar(Envoy):
+    """A sidecar or a gateway."""
+
+    def __init__(self, proxy: envoy.Proxy, processes: Processes, directory: Path):
+        self.proxy = proxy
+        if proxy.organisation.wasm:
+            self.deliver_filter(proxy.organisation.wasm)
+        bootstrap = envoy.bootstrap(proxy)
+        if proxy.pod.patch:
+            proxy.pod.patch(bootstrap)
+        super().__init__(f"{proxy.pod.name}.envoy", bootstrap, proxy.admin_port, processes, directory,
+                         proxy.pod.workers, proxy.pod.envoy)
+
+    def deliver_filter(self, wasm: WasmFilter) -> None:
+        """Writes the filter's discovery response; a running Envoy takes it over, keeping connections.
+
+        Possible only where the organisation has a filter from the start, and under the same name.
+        """
+        target = self.proxy.filter_file
+        fresh = target.with_suffix(".new")
+        fresh.write_text(json.dumps(envoy.filter_discovery(wasm), indent=1))
+        os.replace(fresh, target)  # Envoy watches for the move

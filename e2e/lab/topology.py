@@ -10,7 +10,7 @@ class WasmFilter:
     """A proxy-wasm module for both directions of every sidecar, as a WasmPlugin delivers it."""
 
     module: Path
-    plugin_config: dict = field(default_factory=dict)  # reaches the plugin as a JSON string
+    plugin_config: dict | None = field(default_factory=dict)  # reaches the plugin as a JSON string; None: none at all
     name: str = "meshchain"
     root_id: str = "meshchain"
     vm_id: str = "meshchain"
@@ -20,23 +20,43 @@ class WasmFilter:
 
 @dataclass(frozen=True)
 class Zipkin:
-    """Istio's Zipkin tracing provider, reached in plain text."""
+    """Istio's Zipkin tracing provider, reached in plain text.
+
+    `w3c`: it reads and writes traceparent besides B3 (trace_context_option). `report_at_once`: a report for each
+    span; else as Envoy does it, for 5 spans or after 5 s.
+    """
 
     port: int
     address: str = "127.0.0.1"
     sampling_percent: float = 100.0
+    w3c: bool = False
+    report_at_once: bool = False
+
+
+@dataclass(frozen=True)
+class OpenTelemetry:
+    """Istio's OpenTelemetry tracing provider with its HTTP exporter, reached in plain text."""
+
+    port: int
+    address: str = "127.0.0.1"
+    sampling_percent: float = 100.0
+    report_at_once: bool = False  # as Zipkin's
 
 
 @dataclass(frozen=True)
 class Organisation:
-    """One mesh of its own: its trust domain (root CA), filter and tracing."""
+    """One mesh of its own: its trust domain (root CA), filter and tracing.
+
+    `logged_headers`: request headers that the access logs show besides, as they stand at the request's end.
+    """
 
     name: str
     trust_domain: str
     mesh_id: str
     cluster_id: str
     wasm: WasmFilter | None = None
-    tracing: Zipkin | None = None
+    tracing: Zipkin | OpenTelemetry | None = None
+    logged_headers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,7 @@ class Pod:
     `app_port` instead, something that already listens there is the application. A pod with neither
     must be a gateway: `gateway_to` names the service that all its requests go to.
     `inbound_only`: the sidecar has no outbound listener (a collector's pod).
+    `patch` changes the sidecar's bootstrap in place, as an EnvoyFilter changes what Istio made.
     """
 
     name: str
@@ -96,6 +117,9 @@ class Pod:
     gateway_to: str | None = None
     gateway_direction: str = "UNSPECIFIED"  # traffic_direction of a gateway's listener
     inbound_only: bool = False
+    patch: Callable[[dict], None] | None = None
+    envoy: Path | None = None  # its binary; None: the one of `envoy_binary`
+    workers: int = 1  # threads of its Envoy
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 use crate::attributes::{Answer, As, Attributes, Expressions, integer};
 use crate::config::{Config, PathPrivacy};
-use crate::context::{Tracer, child_of, write};
+use crate::context::{Forms, Tracer, child_of, write};
 use crate::headers::HeaderMap;
 use crate::host::Host;
 use crate::queue::Queue;
@@ -11,8 +11,13 @@ use meshchain_core::hop::{cut, split_target};
 use meshchain_core::own::HeaderField;
 use meshchain_core::{ContextSource, HopPart, OwnPart, Sampling, Side, TraceContext};
 
-/// Envoy's response flag "downstream connection terminated".
-const DOWNSTREAM_GONE: u64 = 1 << 15;
+/// Envoy's response flags "downstream connection terminated" (DC) and "downstream remote reset" (DR).
+const DOWNSTREAM_GONE: u64 = 1 << 14 | 1 << 28;
+/// "Upstream request timeout" (UT), "stream idle timeout" (SI), "upstream max stream duration reached" (UMSDR)
+/// and "duration timeout" (DT).
+const OUT_OF_TIME: u64 = 1 << 2 | 1 << 16 | 1 << 19 | 1 << 22;
+/// What Envoy answers where the time was up before a response began.
+const TIMEOUTS: [u32; 2] = [408, 504];
 
 /// What the request phase saw and did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,8 +25,8 @@ pub struct RequestPhase {
     /// `None` where the end tells: it seems to be the server side.
     side: Option<Side>,
     received: Option<TraceContext>,
-    /// Context that the filter left on the request.
-    left: Option<TraceContext>,
+    /// Contexts that the filter left on the request.
+    left: Forms,
     /// Headers as received; kept unless this is known not to be the server side, whose hop they are.
     request: Option<KeptRequest>,
     /// When it was; only with `detail: lean`.
@@ -38,7 +43,7 @@ impl RequestPhase {
         host: &impl Host,
         config: &Config,
         gateway: bool,
-        write_span: bool,
+        tracer: Tracer,
         random: impl FnOnce() -> [u8; 24],
     ) -> Self {
         let headers = host.request_headers();
@@ -47,17 +52,18 @@ impl RequestPhase {
         let ask = gateway || !request.client_cert;
         let side = ask.then(|| side_of(gateway, || direction(host)));
         let start_ns = if config.lean { host.now_ns() } else { 0 };
-        let mut phase = Self { side, received, left: received, request: None, start_ns };
+        let left = Forms::of(&request.trace);
+        let mut phase = Self { side, received, left, request: None, start_ns };
         match side {
             None | Some(Side::Server) => {
                 let included = included(&headers, &config.include_headers);
                 phase.request = Some(KeptRequest::new(&request, &included));
             }
-            Some(_) if !write_span => {}
             Some(_) => {
-                if let Some(child) = child_of(received.as_ref(), &random()) {
-                    write(host, &request.trace, &child);
-                    phase.left = Some(child);
+                let ours = config.child_spans && tracer.leaves_it_to_us(&request.trace);
+                let child = || child_of(received.as_ref(), &random());
+                if let Some(child) = ours.then(child).flatten() {
+                    phase.left = write(host, &request.trace, &child);
                 }
             }
         }
@@ -181,16 +187,17 @@ impl Ending<'_> {
             call.duration_ns = now.saturating_sub(call.start_ns);
         }
         // Where an earlier filter answered, the request phase never ran and nothing was sent on.
-        let (received, left) = phase.map_or((seen, seen), |phase| (phase.received, phase.left));
+        let received = phase.map_or(seen, |phase| phase.received);
         let via_upstream = call.code_details == b"via_upstream";
-        if !server && via_upstream {
-            self.tracer.learn(left.as_ref(), seen.as_ref());
+        if let Some(phase) = phase.filter(|_| !server && via_upstream) {
+            self.tracer.learn(&phase.left, &Forms::of(&request.trace));
         }
-        let crossed = response_crossed(server, via_upstream, call.code_details, call.flags);
+        let crossed = response_crossed(server, via_upstream, &call);
+        let mut room = [0; UUID];
         let hop = HopPart::capture(
             seen.map(|c| c.trace_id),
             seen.map(|c| c.span_id),
-            request.id,
+            stable_id(request.id, &mut room),
             request.method,
             request.authority,
             request.target,
@@ -201,10 +208,7 @@ impl Ending<'_> {
             parent_span_id: seen.and_then(|c| c.parent_span_id),
             sampling: received.map_or(Sampling::Deferred, |c| c.sampling),
             context: context_source(received.as_ref(), seen.as_ref()),
-            grpc_status: request.grpc.then(|| {
-                let status = host.property("response\0grpc_status");
-                status.map_or(0, |bytes| integer(&bytes)) as u32
-            }),
+            grpc_status: request.grpc.then(|| grpc_status(host)).flatten(),
             peer_workload: if server { cut(request.peer) } else { &[] },
             attempts: if server { 0 } else { call.attempts },
             query: match self.config.path_privacy {
@@ -248,19 +252,45 @@ fn is_skipped(request: &Request<'_>, config: &Config) -> bool {
 /// Whether a complete response went over the wire between the sidecars.
 ///
 /// The client side received one unless it answered itself or the upstream broke off; the server
-/// side sent one, its own answers included, unless the downstream left or the upstream broke off.
-fn response_crossed(server: bool, via_upstream: bool, details: &[u8], flags: u64) -> bool {
-    if flags & DOWNSTREAM_GONE != 0 || details.starts_with(b"upstream_reset_after_response_started")
-    {
-        return false;
+/// side sent one, its own answers included, unless the downstream left, the upstream broke off, or the
+/// time was up while it ran. A response of the upstream's that has the status of a timeout and runs out of
+/// time passes for Envoy's own.
+fn response_crossed(server: bool, via_upstream: bool, call: &Attributes<'_>) -> bool {
+    let broken = call.code_details.starts_with(b"upstream_reset_after_response_started");
+    let cut = call.flags & OUT_OF_TIME != 0 && !TIMEOUTS.contains(&call.code);
+    (server || via_upstream) && call.flags & DOWNSTREAM_GONE == 0 && !broken && !cut
+}
+
+/// The status of a gRPC call; none where nobody answered.
+fn grpc_status(host: &impl Host) -> Option<u32> {
+    let bytes = host.property("response\0grpc_status")?;
+    u32::try_from(integer(&bytes)).ok()
+}
+
+/// Characters of a UUID.
+const UUID: usize = 36;
+/// The one that tells a UUID's version. Envoy keeps in it why a request is traced, and a server side that
+/// samples otherwise than its client overwrites it before any filter sees it.
+const TRACE_REASON: usize = 14;
+
+/// A request id as both sides know it, whatever each decides about tracing.
+fn stable_id<'a>(id: &'a [u8], room: &'a mut [u8; UUID]) -> &'a [u8] {
+    let Ok(uuid) = <&[u8; UUID]>::try_from(id) else {
+        return id;
+    };
+    *room = *uuid;
+    if let Some(character) = room.get_mut(TRACE_REASON) {
+        *character = b'4';
     }
-    server || via_upstream
+    room
 }
 
 fn context_source(received: Option<&TraceContext>, used: Option<&TraceContext>) -> ContextSource {
     match (received, used) {
         (_, None) => ContextSource::None,
-        (Some(_), Some(_)) => ContextSource::Received,
-        (None, Some(_)) => ContextSource::Generated,
+        (Some(received), Some(used)) if received.trace_id == used.trace_id => {
+            ContextSource::Received
+        }
+        (_, Some(_)) => ContextSource::Generated,
     }
 }

@@ -62,10 +62,8 @@ pub trait Host {
     fn log(&self, level: Level, message: &str);
     /// Defines a metric; its id, or `None`.
     fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32>;
-    /// Adds to a counter.
-    fn add_to_metric(&self, id: u32, by: u64);
-    /// Sets a gauge.
-    fn set_metric(&self, id: u32, value: u64);
+    /// Adds to a counter or, with either sign, to a gauge.
+    fn add_to_metric(&self, id: u32, by: i64);
 }
 
 /// The proxy that runs this module.
@@ -118,7 +116,6 @@ mod abi {
             id: *mut u32,
         ) -> u32;
         pub(super) fn proxy_increment_metric(id: u32, by: i64) -> u32;
-        pub(super) fn proxy_record_metric(id: u32, value: u64) -> u32;
         pub(super) fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
     }
 }
@@ -278,15 +275,11 @@ mod proxy {
             (status == OK).then_some(id)
         }
 
-        fn add_to_metric(&self, id: u32, by: u64) {
+        fn add_to_metric(&self, id: u32, by: i64) {
             // The host refuses an increment by 0.
-            if let Some(by) = i64::try_from(by).ok().filter(|&by| by > 0) {
+            if by != 0 {
                 unsafe { abi::proxy_increment_metric(id, by) };
             }
-        }
-
-        fn set_metric(&self, id: u32, value: u64) {
-            unsafe { abi::proxy_record_metric(id, value) };
         }
     }
 }

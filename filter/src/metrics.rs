@@ -27,7 +27,7 @@ struct Counter {
 #[derive(Debug, Default)]
 pub struct Metrics {
     counters: Vec<Counter>,
-    queue_bytes: Option<u32>,
+    queue_bytes: Counter,
 }
 
 impl Metrics {
@@ -35,7 +35,7 @@ impl Metrics {
     pub fn push(&mut self, host: &impl Host, counts: &Counts, other: &Other, queue_bytes: usize) {
         let values = Self::values(counts, other);
         if self.counters.is_empty() {
-            self.queue_bytes = host.define_metric(MetricKind::Gauge, "meshchain_queue_bytes");
+            self.queue_bytes.id = host.define_metric(MetricKind::Gauge, "meshchain_queue_bytes");
             let define = |(name, _): &(String, u64)| Counter {
                 id: host.define_metric(MetricKind::Counter, name),
                 pushed: 0,
@@ -44,12 +44,14 @@ impl Metrics {
         }
         for (counter, (_, value)) in self.counters.iter_mut().zip(&values) {
             if let Some(id) = counter.id {
-                host.add_to_metric(id, value.saturating_sub(counter.pushed));
+                host.add_to_metric(id, value.saturating_sub(counter.pushed) as i64);
                 counter.pushed = *value;
             }
         }
-        if let Some(id) = self.queue_bytes {
-            host.set_metric(id, queue_bytes as u64);
+        // All VMs share the gauge: each adds what changed in its own queue.
+        if let Some(id) = self.queue_bytes.id {
+            host.add_to_metric(id, queue_bytes as i64 - self.queue_bytes.pushed as i64);
+            self.queue_bytes.pushed = queue_bytes as u64;
         }
     }
 

@@ -37,11 +37,19 @@ impl Context for Root {
         let status = (headers > 0).then(|| Proxy.response_status()).flatten();
         with_vm(|vm| vm.on_response(&Proxy, token, status));
     }
+
+    fn on_done(&mut self) -> bool {
+        with_vm(|vm| vm.closed(&Proxy));
+        true
+    }
 }
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
-        self.expressions.get_or_insert_with(|| Expressions::create(&Proxy));
+        if self.expressions.is_none() {
+            self.expressions = Some(Expressions::create(&Proxy));
+            with_vm(Vm::opened);
+        }
         let json = Proxy.configuration(size);
         if let Some(tick_ms) = with_vm(|vm| vm.configure(&Proxy, &json)) {
             Proxy.set_tick_period(tick_ms);

@@ -103,12 +103,19 @@ pub struct Queue {
     sealed: VecDeque<Sealed>,
     sealed_bytes: usize,
     counts: Counts,
+    /// Most bytes of a batch besides its entries and records.
+    overhead: usize,
 }
+
+/// Those that are of the same length in each: session, counters, times, chain values, tags.
+const FIXED_OVERHEAD: usize = 512;
 
 impl Queue {
     /// An empty session; `session` are 16 random bytes.
     pub fn new(session: [u8; 16], node: Node) -> Self {
+        let names = [&node.mesh, &node.cluster, &node.namespace, &node.workload, &node.pod];
         Self {
+            overhead: FIXED_OVERHEAD + names.iter().map(|name| name.len()).sum::<usize>(),
             session,
             node,
             seq: 0,
@@ -143,7 +150,7 @@ impl Queue {
 
     /// Takes in a call, or counts it as dropped where the queue is full: the oldest calls are kept.
     pub fn push(&mut self, hop: &HopPart<'_>, own: &OwnPart<'_>, config: &Config) {
-        let held = self.bytes() + ENTRY_LEN;
+        let held = self.bytes() + self.overhead + ENTRY_LEN;
         let open = &mut self.open;
         let before = open.records.len();
         let parts = open.pending.add(hop, own);
@@ -181,12 +188,23 @@ impl Queue {
 
     /// Seals the open batch; without calls, a heartbeat of the time `now_ns`.
     pub fn seal(&mut self, now_ns: u64, notices: &[String]) {
+        let kind =
+            if self.open.entries.is_empty() { BatchKind::Heartbeat } else { BatchKind::Data };
+        self.seal_as(kind, now_ns, notices);
+    }
+
+    /// Seals the open batch as the session's last.
+    pub fn close(&mut self, now_ns: u64) {
+        self.seal_as(BatchKind::Close, now_ns, &[]);
+    }
+
+    fn seal_as(&mut self, kind: BatchKind, now_ns: u64, notices: &[String]) {
         let open = &mut self.open;
         open.hash();
         let count = open.count();
         let dropped = DropReason::ALL.iter().zip(self.counts.dropped);
         let header = BatchHeader {
-            kind: if count == 0 { BatchKind::Heartbeat } else { BatchKind::Data },
+            kind,
             source: Source {
                 mesh: &self.node.mesh,
                 cluster: &self.node.cluster,
@@ -226,6 +244,11 @@ impl Queue {
     /// Body of the oldest sealed batch.
     pub fn front(&self) -> Option<&[u8]> {
         self.sealed.front().map(|sealed| sealed.body.as_slice())
+    }
+
+    /// Bodies of all sealed batches, the oldest first.
+    pub fn sealed(&self) -> impl Iterator<Item = &[u8]> {
+        self.sealed.iter().map(|sealed| sealed.body.as_slice())
     }
 
     /// The oldest sealed batch is durable at the collector.
@@ -344,10 +367,12 @@ mod tests {
     fn a_full_queue_keeps_the_oldest_and_the_next_header_tells_what_was_lost() {
         let mut queue = queue();
         push(&mut queue, 1, &Config::default());
-        let config = Config { queue_bytes: 2 * queue.bytes(), ..Config::default() };
+        let queue_bytes = 2 * queue.bytes() + queue.overhead;
+        let config = Config { queue_bytes, ..Config::default() };
         (0..4).for_each(|_| push(&mut queue, 1, &config));
         queue.seal(1, &[]);
         assert_eq!(front(&queue).records.len(), 2);
+        assert!(queue.bytes() <= queue_bytes);
         queue.refuse();
         queue.seal(1, &[]);
         let batch = front(&queue);

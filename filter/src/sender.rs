@@ -5,7 +5,7 @@ const MIN_PAUSE_NS: u64 = 500_000_000;
 /// Longest pause, nanoseconds.
 const MAX_PAUSE_NS: u64 = 30_000_000_000;
 /// After this long a call that never answered is given up; Envoy ends each after 5 s.
-const LOST_NS: u64 = 60_000_000_000;
+const LOST_NS: u64 = 10_000_000_000;
 
 /// What an answer means for the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,17 @@ impl Sender {
     pub fn ready(&self, now_ns: u64) -> bool {
         let idle = self.in_flight.is_none_or(|(_, since)| now_ns.saturating_sub(since) > LOST_NS);
         idle && now_ns >= self.not_before_ns
+    }
+
+    /// Whether a call is in flight.
+    pub fn is_waiting(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// The answer to a call in flight will never come, or is not wanted: a root context that goes takes its
+    /// calls along. That a batch comes twice does no harm.
+    pub fn forget(&mut self) {
+        self.in_flight = None;
     }
 
     /// A call was started.

@@ -106,15 +106,9 @@ impl Host for TestHost {
         Some(self.metrics.borrow().len() as u32)
     }
 
-    fn add_to_metric(&self, id: u32, by: u64) {
+    fn add_to_metric(&self, id: u32, by: i64) {
         if let Some((_, value)) = self.metrics.borrow_mut().get_mut(id as usize - 1) {
-            *value += by;
-        }
-    }
-
-    fn set_metric(&self, id: u32, value: u64) {
-        if let Some((_, slot)) = self.metrics.borrow_mut().get_mut(id as usize - 1) {
-            *slot = value;
+            *value = value.checked_add_signed(by).unwrap();
         }
     }
 }

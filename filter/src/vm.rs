@@ -15,6 +15,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 /// Everything that one VM keeps.
 #[derive(Default)]
 pub struct Vm {
+    /// Places of the configuration that the filter is in.
+    roots: u32,
     /// `None` while the configuration is missing or bad: the filter is off.
     config: Option<Config>,
     notices: Vec<String>,
@@ -48,6 +50,15 @@ fn bytes<const N: usize>(random: &mut ChaCha8Rng) -> [u8; N] {
     out
 }
 
+fn post<'a>(config: &'a Config, body: &'a [u8]) -> Post<'a> {
+    Post {
+        cluster: &config.collector_cluster,
+        authority: &config.collector_authority,
+        path: &config.collector_path,
+        body,
+    }
+}
+
 fn node(host: &impl Host) -> Node {
     let text = |path: &str| {
         let mut text =
@@ -69,8 +80,33 @@ fn node(host: &impl Host) -> Node {
 }
 
 impl Vm {
+    /// The filter is in one more place of the configuration.
+    pub fn opened(&mut self) {
+        self.roots += 1;
+    }
+
+    /// The filter is no longer in one of its places. With the last one the session ends: all that waits is
+    /// sent at once, and nobody waits for an answer. Envoy may end before that has left it.
+    pub fn closed(&mut self, host: &impl Host) {
+        self.roots = self.roots.saturating_sub(1);
+        let on_its_way = usize::from(self.sender.is_waiting());
+        self.sender.forget();
+        if self.roots > 0 {
+            return;
+        }
+        if let (Some(config), Some(mut session)) = (&self.config, self.session.take()) {
+            session.queue.close(host.now_ns());
+            for body in session.queue.sealed().skip(on_its_way) {
+                host.post(&post(config, body));
+            }
+        }
+        self.push_metrics(host);
+        self.metrics = Metrics::default();
+    }
+
     /// Takes a configuration; the tick period that it asks for, in milliseconds. Never fails.
     pub fn configure(&mut self, host: &impl Host, json: &[u8]) -> u64 {
+        self.sender.forget();
         let parsed = parse(json);
         for notice in &parsed.notices {
             host.log(Level::Warn, &format!("meshchain: configuration: {notice}"));
@@ -96,9 +132,8 @@ impl Vm {
         let config = self.config.as_ref()?;
         let session = self.session.get_or_insert_with(|| Session::open(host));
         let gateway = session.queue.node().gateway;
-        let write_span = config.child_spans && self.tracer.leaves_it_to_us();
         let random = || bytes(&mut session.random);
-        Some(RequestPhase::run(host, config, gateway, write_span, random))
+        Some(RequestPhase::run(host, config, gateway, self.tracer, random))
     }
 
     /// The end of a stream.
@@ -141,9 +176,10 @@ impl Vm {
             let now = host.now_ns();
             let session = self.session.get_or_insert_with(|| Session::open(host));
             let silent_ns = now.saturating_sub(*self.last_seal_ns.get_or_insert(0));
-            let heartbeat = silent_ns >= config.heartbeat_s.saturating_mul(1_000_000_000)
-                && session.queue.front().is_none();
-            if session.queue.open_calls() > 0 || heartbeat {
+            // While a batch waits, the open one grows: a slow collector gets larger batches, not more.
+            let idle = session.queue.front().is_none();
+            let heartbeat = silent_ns >= config.heartbeat_s.saturating_mul(1_000_000_000);
+            if idle && (session.queue.open_calls() > 0 || heartbeat) {
                 session.queue.seal(now, &self.notices);
                 self.last_seal_ns = Some(now);
             }
@@ -180,13 +216,7 @@ impl Vm {
         let Some(body) = session.queue.front().filter(|_| self.sender.ready(now)) else {
             return;
         };
-        let post = Post {
-            cluster: &config.collector_cluster,
-            authority: &config.collector_authority,
-            path: &config.collector_path,
-            body,
-        };
-        match host.post(&post) {
+        match host.post(&post(config, body)) {
             Some(token) => self.sender.sent(token, now),
             None => {
                 let [jitter] = bytes(&mut session.random);
@@ -208,7 +238,9 @@ impl Vm {
 mod tests {
     use super::*;
     use crate::test_host::TestHost;
-    use meshchain_core::{BatchHeader, Canonical, Entry, HopPart, OwnPart, Side, SpanRecord};
+    use meshchain_core::{
+        BatchHeader, BatchKind, Canonical, Entry, HopPart, OwnPart, Side, SpanRecord,
+    };
     use meshchain_wire::Batch;
     use prost::Message;
 
@@ -261,6 +293,49 @@ mod tests {
             assert_eq!(own.query, b"", "the query stays out unless configured");
             assert_eq!(HopPart::decode(record.hop).unwrap().path, b"/reviews/0");
         }
+    }
+
+    #[test]
+    fn with_its_last_place_the_session_ends_and_another_begins_after_it() {
+        let (mut vm, host) = proxy(1, 1);
+        (0..2).for_each(|_| vm.opened());
+        call(&mut vm, &host);
+        let first = posted(&mut vm, &host);
+        call(&mut vm, &host);
+        vm.closed(&host);
+        assert_eq!(host.posts.borrow().len(), 1, "there is another place");
+        vm.closed(&host);
+        let last = Batch::decode(host.posts.borrow().last().unwrap().as_slice()).unwrap();
+        let header = BatchHeader::decode(&last.header).unwrap();
+        assert_eq!((header.kind, header.count, header.seq), (BatchKind::Close, 1, 1));
+        assert_eq!(
+            (&last.prev, host.posts.borrow().len()),
+            (&first.chain, 2),
+            "one was on its way"
+        );
+        assert_eq!(host.metric("meshchain_queue_bytes"), 0);
+        vm.closed(&host);
+        assert_eq!(host.posts.borrow().len(), 2, "closed once");
+
+        vm.opened();
+        call(&mut vm, &host);
+        let next = posted(&mut vm, &host);
+        let again = BatchHeader::decode(&next.header).unwrap();
+        assert_eq!(again.seq, 0);
+    }
+
+    #[test]
+    fn sides_that_decide_otherwise_about_tracing_still_agree() {
+        let digest = |direction, id: &[u8]| {
+            let (mut vm, host) = proxy(direction, 1);
+            vm.configure(&host, br#"{"context": "never"}"#);
+            host.set_request_header("x-request-id", id);
+            call(&mut vm, &host);
+            Entry::parse(&posted(&mut vm, &host).entries).unwrap().hop_digest
+        };
+        let untraced = digest(2, b"7ee45b0a-c0d8-47e0-9a1b-3c5d7e9f0a1b");
+        assert_eq!(untraced, digest(1, b"7ee45b0a-c0d8-97e0-9a1b-3c5d7e9f0a1b"));
+        assert_ne!(untraced, digest(1, b"7ee45b0a-c0d8-47e1-9a1b-3c5d7e9f0a1b"));
     }
 
     #[test]

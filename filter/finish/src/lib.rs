@@ -11,7 +11,7 @@ use walrus::{Export, FunctionId, Module, passes};
 
 /// What Envoy needs, and the callbacks that the filter has a use for. Without the last two, proxy-wasm
 /// would not learn of a stream's beginning and end.
-pub const KEPT: [&str; 12] = [
+pub const KEPT: [&str; 13] = [
     "memory",
     "_initialize",
     "proxy_abi_version_0_2_1",
@@ -22,6 +22,7 @@ pub const KEPT: [&str; 12] = [
     "proxy_on_request_headers",
     "proxy_on_log",
     "proxy_on_http_call_response",
+    "proxy_on_done",
     "proxy_on_context_create",
     "proxy_on_delete",
 ];

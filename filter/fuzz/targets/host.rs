@@ -82,9 +82,7 @@ impl Host for Noise<'_> {
         self.byte().map(u32::from)
     }
 
-    fn add_to_metric(&self, _: u32, _: u64) {}
-
-    fn set_metric(&self, _: u32, _: u64) {}
+    fn add_to_metric(&self, _: u32, _: i64) {}
 }
 
 fn check(batch: &Batch) {

@@ -1,0 +1,160 @@
+//! A filter that makes the host calls that its configuration names, and nothing else: what each costs is
+//! the difference between two of its configurations.
+//!
+//! `{"request": [CALL, ...], "log": [CALL, ...]}`, with a CALL of `map` (all request headers), `response map`,
+//! `clock`, `property PATH` (elements separated by dots), `cel EXPRESSION` or `replace NAME`.
+
+#![cfg(target_arch = "wasm32")]
+
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, ContextType};
+use std::hint::black_box;
+use std::rc::Rc;
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        length: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_call_foreign_function(
+        name: *const u8,
+        name_length: usize,
+        argument: *const u8,
+        length: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_length: usize,
+        value: *const u8,
+        length: usize,
+    ) -> u32;
+}
+
+proxy_wasm::main! {{
+    proxy_wasm::set_root_context(|_| Box::new(Root::default()));
+}}
+
+enum Call {
+    Map(u32),
+    Clock,
+    Property(String),
+    Cel([u8; 4]),
+    Replace(String),
+}
+
+fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    if call(&mut data, &mut size) != 0 || data.is_null() {
+        return None;
+    }
+    // SAFETY: the host filled a buffer of `size` bytes that this VM allocated, and gave it away.
+    Some(unsafe { Vec::from_raw_parts(data, size, size) })
+}
+
+// SAFETY, for every block below: the pointers stand for live slices or locals of the lengths given.
+fn foreign(name: &str, argument: &[u8]) -> Option<Vec<u8>> {
+    returned(|data, size| unsafe {
+        let (at, length) = (argument.as_ptr(), argument.len());
+        proxy_call_foreign_function(name.as_ptr(), name.len(), at, length, data, size)
+    })
+}
+
+impl Call {
+    /// Panics, which leaves the variant without a filter, where the call cannot be made.
+    fn parse(text: &str) -> Self {
+        match text.split_once(' ').unwrap_or((text, "")) {
+            ("map", _) => Self::Map(0),
+            ("response", _) => Self::Map(2),
+            ("clock", _) => Self::Clock,
+            ("property", path) => Self::Property(path.replace('.', "\0")),
+            ("replace", name) => Self::Replace(name.to_owned()),
+            ("cel", expression) => {
+                let token = foreign("expr_create", expression.as_bytes()).expect("an expression");
+                Self::Cel(token.try_into().expect("a token"))
+            }
+            _ => panic!("{text} is no call"),
+        }
+    }
+
+    fn make(&self) {
+        let bytes = match self {
+            Self::Map(map) => {
+                returned(|data, size| unsafe { proxy_get_header_map_pairs(*map, data, size) })
+            }
+            Self::Property(path) => returned(|data, size| unsafe {
+                proxy_get_property(path.as_ptr(), path.len(), data, size)
+            }),
+            Self::Cel(token) => Some(foreign("expr_evaluate", token).expect("a value")),
+            Self::Clock => {
+                let mut time = 0;
+                unsafe { proxy_get_current_time_nanoseconds(&mut time) };
+                black_box(time);
+                None
+            }
+            Self::Replace(name) => {
+                let value = "e457b5a2e4d86bd1";
+                unsafe {
+                    let (at, length) = (value.as_ptr(), value.len());
+                    proxy_replace_header_map_value(0, name.as_ptr(), name.len(), at, length)
+                };
+                None
+            }
+        };
+        black_box(bytes);
+    }
+}
+
+#[derive(Default)]
+struct Calls {
+    request: Vec<Call>,
+    log: Vec<Call>,
+}
+
+#[derive(Default)]
+struct Root(Rc<Calls>);
+
+impl Context for Root {}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _: usize) -> bool {
+        let bytes = self.get_plugin_configuration().unwrap_or_default();
+        let config: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        let calls = |key: &str| {
+            let texts = config[key].as_array().into_iter().flatten();
+            texts.filter_map(|text| text.as_str()).map(Call::parse).collect()
+        };
+        self.0 = Rc::new(Calls { request: calls("request"), log: calls("log") });
+        true
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream(self.0.clone())))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+struct Stream(Rc<Calls>);
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        self.0.request.iter().for_each(Call::make);
+        Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        self.0.log.iter().for_each(Call::make);
+    }
+}

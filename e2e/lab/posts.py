@@ -1,0 +1,110 @@
+"""What a filter posted, as docs/format.md says how to read it."""
+
+import struct
+from dataclasses import dataclass, field
+
+from lab.batches import DATA, MESSAGES, sha256
+
+ENTRY_BYTES = 90
+QUEUE_FULL, REFUSED_CALLS = 1, 2  # why calls were dropped
+
+
+@dataclass(frozen=True)
+class Post:
+    """One POST of a batch. `attempt`: 0 the first time that this batch comes."""
+
+    at_s: float  # time.monotonic() when all of it was here
+    path: str
+    body: bytes
+    attempt: int
+    batch: dict = field(repr=False)
+    header: dict = field(repr=False)
+
+    @property
+    def session(self) -> bytes:
+        return self.header["session"]
+
+    @property
+    def seq(self) -> int:
+        return self.header.get("seq", 0)
+
+    @property
+    def has_calls(self) -> bool:
+        return self.header["kind"] == DATA
+
+    @property
+    def entries(self) -> list[bytes]:
+        joined = self.batch.get("entries", b"")
+        return [joined[at:at + ENTRY_BYTES] for at in range(0, len(joined), ENTRY_BYTES)]
+
+    @property
+    def trace_ids(self) -> list[bytes]:
+        """Of its calls, in order."""
+        return [entry[2:18] for entry in self.entries]
+
+    @property
+    def dropped(self) -> dict[int, int]:
+        """Calls lost so far, by reason."""
+        return {d["reason"]: d["count"] for d in self.header["dropped"]}
+
+    @property
+    def chain_holds(self) -> bool:
+        """Whether its chain value is that of its header and entries after `prev`."""
+        header, joined = self.batch["header"], self.batch.get("entries", b"")
+        return self.batch["chain"] == sha256(b"meshchain/chain/v1\0", self.batch["prev"],
+                                             struct.pack(">I", len(header)), header, joined)
+
+
+def of_workers(posts: list[Post]) -> list[Post]:
+    """POSTs of the sessions that have calls: the main thread's VM only beats."""
+    sessions = {post.session for post in posts if post.has_calls}
+    return [post for post in posts if post.session in sessions]
+
+
+def first_attempts(posts: list[Post]) -> list[Post]:
+    return [post for post in posts if post.attempt == 0]
+
+
+def check_chain(posts: list[Post]) -> None:
+    """One session's batches came in order, none is missing, and each is chained to the one before."""
+    batches = first_attempts(posts)
+    assert [post.seq for post in batches] == list(range(len(batches))), "out of order, or one is missing"
+    prev = bytes(32)
+    for post in batches:
+        assert post.chain_holds and post.batch["prev"] == prev, post
+        prev = post.batch["chain"]
+    bodies = {post.seq: post.body for post in batches}
+    assert all(post.body == bodies[post.seq] for post in posts), "what is sent again is the same"
+
+
+def arrived(posts: list[Post]) -> list[bytes]:
+    """Trace ids of the calls in these batches, in order."""
+    return [trace_id for post in first_attempts(posts) for trace_id in post.trace_ids]
+
+
+def decode(message: str, data: bytes) -> dict:
+    """Fields of a protobuf message by name; absent ones are left out, repeated ones are always a list."""
+    fields = {tag: (name, kind, repeated) for tag, name, kind, repeated in MESSAGES[message]}
+    found = {name: [] for name, _, repeated in fields.values() if repeated}
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        value, at = _varint(data, at)
+        name, kind, repeated = fields[key >> 3]
+        if key & 7 == 2:
+            value, at = data[at:at + value], at + value
+            value = decode(kind, value) if kind in MESSAGES else value
+        if repeated:
+            found[name].append(value)
+        else:
+            found[name] = value
+    return found
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte, at = data[at], at + 1
+        value, shift = value | (byte & 0x7F) << shift, shift + 7
+        if byte < 0x80:
+            return value, at

@@ -306,7 +306,7 @@ def test_process_that_ignores_sigterm_is_killed(tmp_path):
         wait_until(lambda: "ready" in stubborn.log_text(), 5, "the trap is set", stubborn)
         for _ in range(2):
             assert processes.stop(stubborn, grace_s=0.1) == -signal.SIGKILL
-        assert not living(stubborn.pid)
+        wait_until(lambda: not living(stubborn.pid), 5, "its children are gone too")
 
 
 def test_waiting_for_a_process_that_ended_shows_its_log(tmp_path):

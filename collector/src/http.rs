@@ -193,6 +193,7 @@ async fn sessions(State(doors): State<Arc<Doors>>) -> Json<Value> {
                 "notices": s.notices,
                 "last_received_ns": s.last_received_ns,
                 "closed": s.closed,
+                "silent": sessions.is_silent(id),
             });
             (s.first_leaf, value)
         })

@@ -4,7 +4,7 @@ use crate::batch::{Checked, Refusal};
 use meshchain_core::{BatchHeader, BatchLeaf};
 use meshchain_segment::Session;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What a batch is to its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,13 +38,17 @@ pub enum Follows {
 
 /// All sessions of a log.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Sessions(HashMap<[u8; 16], Session>);
+pub struct Sessions {
+    all: HashMap<[u8; 16], Session>,
+    /// Those that ended without a close batch, as far as it was told.
+    silent: HashSet<[u8; 16]>,
+}
 
 impl Sessions {
     /// Judges a batch by what its session has in the log.
     pub fn judge(&self, batch: &Checked) -> Result<Judged, Refusal> {
         let seq = batch.seq;
-        let Some(session) = self.0.get(&batch.session) else {
+        let Some(session) = self.all.get(&batch.session) else {
             let follows = if seq == 0 { Follows::InOrder } else { Follows::AfterGap { from: 0 } };
             return Ok(Judged::Follows(follows));
         };
@@ -63,52 +67,55 @@ impl Sessions {
 
     /// Takes in a batch that is in the log.
     pub fn record(&mut self, leaf: &BatchLeaf<'_>, header: &BatchHeader<'_>, index: u64) {
-        self.0.entry(header.session).or_default().record(leaf, header, index);
+        self.silent.remove(&header.session);
+        self.all.entry(header.session).or_default().record(leaf, header, index);
     }
 
-    /// Closes the sessions that had been silent for `after_ns` when the newest batch was received:
-    /// that was told then.
-    pub fn close_long_silent(&mut self, after_ns: u64) {
-        let newest = self.0.values().map(|s| s.last_received_ns).max().unwrap_or(0);
-        self.close_silent(newest.saturating_sub(after_ns));
+    /// Takes for told which sessions had been silent for `after_ns` when the newest batch was received.
+    pub fn forget_silent(&mut self, after_ns: u64) {
+        let newest = self.all.values().map(|s| s.last_received_ns).max().unwrap_or(0);
+        self.fall_silent(newest.saturating_sub(after_ns));
     }
 
-    /// Closes and returns the sessions that were last heard of before `before_ns`.
-    pub fn close_silent(&mut self, before_ns: u64) -> Vec<[u8; 16]> {
-        let silent = |s: &Session| !s.closed && s.last_received_ns < before_ns;
-        let mut closed = Vec::new();
-        for (id, session) in self.0.iter_mut().filter(|(_, s)| silent(s)) {
-            session.closed = true;
-            closed.push(*id);
-        }
-        closed
+    /// The sessions without a close batch that were last heard of before `before_ns`; each is told once.
+    pub fn fall_silent(&mut self, before_ns: u64) -> Vec<([u8; 16], Session)> {
+        let quiet = self.all.iter().filter(|(_, s)| !s.closed && s.last_received_ns < before_ns);
+        let new = quiet.filter(|(id, _)| !self.silent.contains(*id));
+        let fallen: Vec<_> = new.map(|(id, session)| (*id, session.clone())).collect();
+        self.silent.extend(fallen.iter().map(|(id, _)| *id));
+        fallen
+    }
+
+    /// Whether a session ended without a close batch.
+    pub fn is_silent(&self, id: &[u8; 16]) -> bool {
+        self.silent.contains(id)
     }
 
     /// A session.
     pub fn get(&self, id: &[u8; 16]) -> Option<&Session> {
-        self.0.get(id)
+        self.all.get(id)
     }
 
     /// All sessions, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8; 16], &Session)> {
-        self.0.iter()
+        self.all.iter()
     }
 
     /// Number of sessions.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 }
 
 impl Serialize for Sessions {
     /// A list of [id, session], by id.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list: Vec<_> = self.0.iter().map(|(id, s)| (hex::encode(id), s)).collect();
+        let mut list: Vec<_> = self.all.iter().map(|(id, s)| (hex::encode(id), s)).collect();
         list.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         serializer.collect_seq(list)
     }
@@ -122,6 +129,38 @@ impl<'de> Deserialize<'de> for Sessions {
             hex::decode_to_slice(&id, &mut bytes).map_err(serde::de::Error::custom)?;
             Ok((bytes, session))
         });
-        sessions.collect::<Result<_, _>>().map(Self)
+        let all = sessions.collect::<Result<_, _>>()?;
+        Ok(Self { all, silent: HashSet::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshchain_core::BatchKind;
+
+    #[test]
+    fn a_session_falls_silent_once_until_it_is_heard_of_again() {
+        let mut sessions = Sessions::default();
+        let hear = |sessions: &mut Sessions, id: u8, kind: BatchKind, received_ns: u64| {
+            let header = BatchHeader { session: [id; 16], kind, ..BatchHeader::default() };
+            let leaf = BatchLeaf { received_ns, ..BatchLeaf::default() };
+            sessions.record(&leaf, &header, 0);
+        };
+        hear(&mut sessions, 1, BatchKind::Data, 10);
+        hear(&mut sessions, 2, BatchKind::Data, 20);
+        hear(&mut sessions, 3, BatchKind::Close, 5);
+        let told = |sessions: &mut Sessions| -> Vec<_> {
+            sessions.fall_silent(11).into_iter().map(|(id, s)| (id, s.last_received_ns)).collect()
+        };
+        let expected = [([1; 16], 10)];
+        assert_eq!(told(&mut sessions), expected, "one has been heard of since, one was closed");
+        assert!(sessions.is_silent(&[1; 16]) && !sessions.is_silent(&[3; 16]));
+        assert_eq!(told(&mut sessions), [], "told once");
+        assert!(!sessions.get(&[1; 16]).unwrap().closed, "it never said so");
+        hear(&mut sessions, 1, BatchKind::Heartbeat, 30);
+        assert!(!sessions.is_silent(&[1; 16]));
+        sessions.forget_silent(5);
+        assert!(sessions.is_silent(&[2; 16]) && sessions.fall_silent(25).is_empty());
     }
 }

@@ -47,7 +47,11 @@ const COMMON: [Attribute; 10] = [
         "request\0protocol",
     ),
     attribute("xds.route_name", "has(xds.route_name) ? xds.route_name : ''", "xds\0route_name"),
-    present("has(xds.cluster_name) ? xds.cluster_name : ''", "xds\0cluster_name"),
+    attribute(
+        "xds.cluster_name",
+        "has(xds.cluster_name) ? xds.cluster_name : ''",
+        "xds\0cluster_name",
+    ),
 ];
 const SERVER: [Attribute; 2] = [
     present(
@@ -283,6 +287,7 @@ mod tests {
         host.set_number("response\0flags", 0);
         host.set_text("response\0code_details", b"via_upstream");
         host.set_text("xds\0route_name", b"default");
+        host.set_text("xds\0cluster_name", b"inbound|9080||");
         host.set_text("connection\0uri_san_peer_certificate", b"spiffe://server-side");
         host.set_text("upstream\0uri_san_peer_certificate", b"spiffe://client-side");
         host

@@ -30,7 +30,7 @@ pub struct Session {
     pub source: [String; 5],
     /// SPIFFE id that delivered the last batch.
     pub principal: String,
-    /// A close batch came, or it was reported as silent.
+    /// Its last batch was a close.
     pub closed: bool,
 }
 

@@ -128,7 +128,7 @@ pub async fn open(
         store.delete_all(leftovers).await;
     }
     let Replay { tree, catalog, mut sessions, .. } = replay;
-    sessions.close_long_silent(SILENT_AFTER_NS);
+    sessions.forget_silent(SILENT_AFTER_NS);
     let checkpoint = owned.publish_taken(&head, published, &key).await?;
     let log = Arc::new(Log {
         files: Arc::new(Files::new(store.clone())),

@@ -268,10 +268,13 @@ impl Writer {
 
     fn report_silence(&self, audit: &Audit) {
         let before = unix_ns().saturating_sub(SILENT_AFTER_NS);
-        let silent = self.log.sessions_mut().close_silent(before);
-        for session in silent {
-            let session = hex::encode(session);
-            audit.line("session_closed", json!({ "session": session, "why": "silent" }));
+        let silent = self.log.sessions_mut().fall_silent(before);
+        for (id, session) in silent {
+            let line = json!({
+                "session": hex::encode(id), "why": "silent", "last_seq": session.last_seq,
+                "last_received_ns": session.last_received_ns,
+            });
+            audit.line("session_closed", line);
         }
     }
 }

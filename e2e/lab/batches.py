@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lab.tools import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "tests"))
-from check_vectors import ENTRY, MESSAGES, encode, leaf_hash, sha256, tree_root  # noqa: E402, F401
+from check_vectors import ENTRY, encode, leaf_hash, sha256, tree_root  # noqa: E402, F401
 
 START_NS = 1_795_000_000_000_000_000
 SECOND_NS = 1_000_000_000

@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass, field
 
-from lab.batches import DATA, MESSAGES, sha256
+from lab.batches import DATA, sha256
 
 ENTRY_BYTES = 90
 QUEUE_FULL, REFUSED_CALLS = 1, 2  # why calls were dropped
@@ -80,31 +80,3 @@ def check_chain(posts: list[Post]) -> None:
 def arrived(posts: list[Post]) -> list[bytes]:
     """Trace ids of the calls in these batches, in order."""
     return [trace_id for post in first_attempts(posts) for trace_id in post.trace_ids]
-
-
-def decode(message: str, data: bytes) -> dict:
-    """Fields of a protobuf message by name; absent ones are left out, repeated ones are always a list."""
-    fields = {tag: (name, kind, repeated) for tag, name, kind, repeated in MESSAGES[message]}
-    found = {name: [] for name, _, repeated in fields.values() if repeated}
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        value, at = _varint(data, at)
-        name, kind, repeated = fields[key >> 3]
-        if key & 7 == 2:
-            value, at = data[at:at + value], at + value
-            value = decode(kind, value) if kind in MESSAGES else value
-        if repeated:
-            found[name].append(value)
-        else:
-            found[name] = value
-    return found
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte, at = data[at], at + 1
-        value, shift = value | (byte & 0x7F) << shift, shift + 7
-        if byte < 0x80:
-            return value, at

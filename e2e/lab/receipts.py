@@ -7,57 +7,18 @@ import json
 import struct
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from lab.messages import decode, fields
 from lab.tools import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "tests"))
-from check_vectors import ACCEPTED, DENIED, ENTRY, MESSAGES, context_of, sha256  # noqa: E402, F401
+from check_vectors import ACCEPTED, DENIED, ENTRY, context_of, sha256  # noqa: E402, F401
 
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 CLIENT, SERVER = 1, 2  # the sides of an entry
 OTLP_CLIENT = 3  # a span's kind
 BATCHES_PATH, ZIPKIN_PATH, OTLP_PATH = "/v1/batches", "/api/v2/spans", "/v1/traces"
-
-
-# --- protobuf
-
-def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(tag, value) of a message's fields in order; fixed-width values as their bytes."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte, at = data[at], at + 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-    while at < len(data):
-        key = varint()
-        if key & 7 == VARINT:
-            yield key >> 3, varint()
-            continue
-        size = {FIXED64: 8, FIXED32: 4}.get(key & 7) or varint()
-        yield key >> 3, data[at:at + size]
-        at += size
-
-
-def decode(message: str, data: bytes) -> dict:
-    """A message of ours by its field names; repeated fields are lists, what is not there is absent."""
-    names = {tag: (name, repeated) for tag, name, _, repeated in MESSAGES[message]}
-    out: dict = {}
-    for tag, value in fields(data):
-        name, repeated = names[tag]
-        if repeated:
-            out.setdefault(name, []).append(value)
-        else:
-            out[name] = value
-    return out
 
 
 # --- receipts and spans
@@ -91,9 +52,9 @@ class Span:
 def receipts_of(body: bytes) -> list[Receipt]:
     """The calls of a batch, each record checked against its entry."""
     batch = decode("Batch", body)
-    pod = decode("Source", decode("BatchHeader", batch["header"])["source"])["pod"].decode()
+    pod = decode("BatchHeader", batch["header"])["source"]["pod"]
     found = []
-    for entry, record in zip(ENTRY.iter_unpack(batch.get("entries", b"")), batch.get("records", ()), strict=True):
+    for entry, record in zip(ENTRY.iter_unpack(batch.get("entries", b"")), batch["records"], strict=True):
         _, side, trace_id, span_id, hop_digest, span_digest = entry
         parts = decode("SpanRecord", record)
         assert sha256(b"meshchain/hop/v1\0", parts["hop"]) == hop_digest, "the record is not the entry's"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lab.client import request
-from lab.posts import Post, decode
+from lab.messages import decode
+from lab.posts import Post
 from lab.procs import free_port
 
 FORWARD_S = 10.0

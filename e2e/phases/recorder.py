@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler
 
 from lab.batches import ENTRY, sha256
 from lab.client import Response, request
-from check_vectors import MESSAGES
+from lab.messages import decode_whole as decode
 from phases.app import Server
 
 SIDES = {1: "client", 2: "server", 3: "gateway"}
@@ -107,39 +107,6 @@ def span(header: dict, entry: tuple, record: bytes) -> Span:
     if not parts["path_hash"] and not parts["path_dropped"]:
         assert sha256(b"meshchain/hop/v1\0", parts["hop"]) == hop_digest
     return Span(header["source"]["pod"], header["session"], hop_digest, hop, own)
-
-
-def decode(message: str, data: bytes) -> dict:
-    """A protobuf message as {name: value}, every field there; strings as text, enums as integers."""
-    fields = {tag: (name, kind, repeated) for tag, name, kind, repeated in MESSAGES[message]}
-    out = {name: [] if repeated else _default(kind) for name, kind, repeated in fields.values()}
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        name, kind, repeated = fields[key >> 3]
-        value, at = _varint(data, at)
-        if key & 7 == 2:
-            value, at = data[at:at + value], at + value
-            value = decode(kind, value) if kind in MESSAGES else value.decode() if kind == "string" else value
-        if repeated:
-            out[name].append(value)
-        else:
-            out[name] = value
-    return out
-
-
-def _default(kind: str):
-    return None if kind in MESSAGES else {"bytes": b"", "string": ""}.get(kind, 0)
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte, at = data[at], at + 1
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return number, at
 
 
 class _Handler(BaseHTTPRequestHandler):

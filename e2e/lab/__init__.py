@@ -9,6 +9,8 @@ No Kubernetes and no control plane: every sidecar gets its whole configuration a
     topology  organisations, services and pods, as a declaration
     mesh      the declaration, running
     client    HTTP requests that show everything they got
+    batches   batches as a proxy sends them
+    messages  protobuf messages, read
     tools     where Envoy, anvil and the repository are
     plain     an Envoy outside any mesh, with the filter and a listener for each of its configurations
     standin   a stand-in for the collector that answers as it is told

@@ -79,10 +79,10 @@ class Bench:
 
 def reported(counters: dict[str, int], sent: int) -> float | None:
     """Share of all requests that reached the sink, by the variant's own counters; None for what has none."""
-    if "meshchain_records" in counters:
+    if "meshchain_digests" in counters:
         lost = sum(count for name, count in counters.items() if name.startswith("meshchain_dropped"))
         acknowledged = counters["meshchain_acked"] / max(1, counters["meshchain_batches"])
-        return (counters["meshchain_records"] - lost) * acknowledged / sent
+        return (counters["meshchain_digests"] - lost) * acknowledged / sent
     for name in ("spans_sent", "logs_written"):
         if name in counters:
             return counters[name] / sent

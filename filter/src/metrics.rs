@@ -57,6 +57,7 @@ impl Metrics {
 
     fn values(counts: &Counts, other: &Other) -> Vec<(String, u64)> {
         let fixed = [
+            ("digests", counts.digests),
             ("records", counts.records),
             ("batches", counts.batches),
             ("acked", counts.acked),

@@ -81,6 +81,8 @@ impl Open {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Calls put in the queue.
+    pub digests: u64,
+    /// Those of them whose record goes along.
     pub records: u64,
     /// Batches sealed.
     pub batches: u64,
@@ -175,7 +177,8 @@ impl Queue {
         if open.pending.len() == AT_ONCE {
             open.hash();
         }
-        self.counts.records += 1;
+        self.counts.digests += 1;
+        self.counts.records += u64::from(config.records);
     }
 
     /// Counts calls that no batch will carry.
@@ -358,6 +361,8 @@ mod tests {
                     let entry = entry.unwrap();
                     assert_eq!((entry.hop_digest, entry.span_digest), (hop, span_digest));
                 }
+                let counts = queue.counts();
+                assert_eq!(counts.records, if records { counts.digests } else { 0 });
                 queue.acknowledge();
             }
         }

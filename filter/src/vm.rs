@@ -487,7 +487,7 @@ mod tests {
         vm.configure(&host, b"[]");
         call(&mut vm, &host);
         vm.on_tick(&host);
-        assert_eq!(host.metric("meshchain_records"), 0);
+        assert_eq!(host.metric("meshchain_digests"), 0);
         assert_eq!(
             (host.metric("meshchain_skipped"), host.metric("meshchain_config_errors")),
             (1, 1)

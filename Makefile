@@ -5,7 +5,7 @@ VENV := .tools/venv
 PYTHON := $(VENV)/bin/python
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build wasm demo demo-stop test crash fuzz check bench fmt clean
+.PHONY: help setup build wasm demo demo-stop test crash fuzz check bench istio fmt clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -62,6 +62,10 @@ check: .tools/bin/cargo-deny
 
 bench: setup build ## Measure; tables on the terminal, JSON under target/bench
 	$(PYTHON) bench/run.py
+
+istio: setup build ## The filter under a real istiod; builds the API server and Istio first, once (15 minutes)
+	cd e2e && $(CURDIR)/$(PYTHON) -m istio.programs
+	$(PYTHON) -m pytest -q -rs --capture=no e2e/istio
 
 fmt: ## Format the Rust sources
 	cargo fmt --all

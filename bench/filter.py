@@ -132,7 +132,7 @@ def times(binaries: Path, module: Path) -> None:
     lines = [[row["title"], number(row["p50_us"]), number(row["p99_us"]),
               "" if row["variant"] == "bare" else number(row["p99_added_us"])] for row in rows]
     note = (f"{PER_S:,} requests/s in even steps over {CONNECTIONS} connections, {TIMED_ROUNDS} rounds of "
-            f"{TIMED / PER_S:.0f} s each; from when a request was due to the end of its answer; medians over the rounds.")
+            f"{TIMED / PER_S:.0f} s each; to the end of the answer, for a request that had to wait from when it was due; medians over the rounds.")
     show("filter-times", "Filter: response times", table(["variant", "p50 us", "p99 us", "added at p99, us"], lines),
          note)
     write_json("filter-times", {"per_s": PER_S, "variants": rows, "rounds": rounds})

@@ -65,7 +65,7 @@ def _line(row: dict, tracer: float) -> list[str]:
 # --- workers and bodies
 
 def shapes(binaries: Path, module: Path) -> None:
-    rows, peaks = [], {}
+    rows = []
     for title, workers, body in (("2 workers", 2, 0), ("bodies of 1 KB", 1, KIB), ("bodies of 64 KB", 1, 64 * KIB)):
         shape = {"workers": workers, "body": body}
         variants = [

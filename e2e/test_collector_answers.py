@@ -120,15 +120,17 @@ def test_an_answer_that_is_no_judgement_makes_the_filter_send_the_same_batch_aga
     first, second = course.attempts
     pause_s = second.at_s - first.at_s - ROWS[name].after_s
     assert PAUSE_S[0] - EARLY_S <= pause_s <= PAUSE_S[1] + SLACK_S
-    check_chain(course.posts)
-    assert arrived(course.posts) == [call.trace_id for call in course.calls]
-    assert not any(post.dropped for post in course.posts)
+    assert_nothing_lost(course)
 
 
 @pytest.mark.parametrize("name", rows_of(TAKEN_AT_ONCE))
 def test_any_success_is_an_acknowledgement_whatever_comes_with_it(courses, name):
     course = courses[name]
     assert len(course.attempts) == 1
+    assert_nothing_lost(course)
+
+
+def assert_nothing_lost(course):
     check_chain(course.posts)
     assert arrived(course.posts) == [call.trace_id for call in course.calls]
     assert not any(post.dropped for post in course.posts)

@@ -10,22 +10,11 @@ import functools
 import pytest
 
 from lab.chain import BACK, CALLER, KINDS, MIDDLE
-from lab.collector import check_built
 from lab.context import FORMS, MIXED, ONE_TRACE, OUTSIDE_B3, UNIFORM, WITH_W3C, Setting, run
 from lab.receipts import ACCEPTED, CLIENT, DENIED, SERVER, context_of
-from lab.tools import ToolMissing, envoy_binary
 
 NONE, RECEIVED, GENERATED = 0, 1, 2  # where a record's context came from
 NO_TRACE, NO_SPAN = "0" * 32, "0" * 16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def parts():
-    try:
-        check_built()
-        envoy_binary()
-    except ToolMissing as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="module")

@@ -6,23 +6,12 @@ import socket
 import pytest
 
 from lab.chain import BACK, CALLER, KINDS, MIDDLE, Chain
-from lab.collector import check_built
 from lab.envoy import ZIPKIN_CLUSTER
 from lab.procs import free_port, wait_until
 from lab.receipts import Inbox
-from lab.tools import ToolMissing, envoy_binary
 from lab.topology import Zipkin
 
 DEADLINE_S = 15.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def parts():
-    try:
-        check_built()
-        envoy_binary()
-    except ToolMissing as missing:
-        pytest.skip(str(missing))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from lab.client import request
-from lab.collector import FILTER
+from lab.collector import FILTER, check_built
 from lab.mesh import Mesh
 from lab.procs import wait_until
 from lab.receipts import Inbox, Receipt
@@ -57,6 +57,7 @@ class Chain:
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __enter__(self) -> "Chain":
+        check_built()
         with contextlib.ExitStack() as stack:
             middle, back = (stack.enter_context(Application()) for _ in range(2))
             self.mesh = stack.enter_context(Mesh(self._topology(middle.port, back.port), self.directory))

@@ -25,8 +25,8 @@ pub struct RequestPhase {
     /// `None` where the end tells: it seems to be the server side.
     side: Option<Side>,
     received: Option<TraceContext>,
-    /// Contexts that the filter left on the request.
-    left: Forms,
+    /// Contexts that the filter left on the request; not on the server side, which learns nothing of tracers.
+    left: Option<Forms>,
     /// Headers as received; kept unless this is known not to be the server side, whose hop they are.
     request: Option<KeptRequest>,
     /// When it was; only with `detail: lean`.
@@ -52,8 +52,7 @@ impl RequestPhase {
         let ask = gateway || !request.client_cert;
         let side = ask.then(|| side_of(gateway, || direction(host)));
         let start_ns = if config.lean { host.now_ns() } else { 0 };
-        let left = Forms::of(&request.trace);
-        let mut phase = Self { side, received, left, request: None, start_ns };
+        let mut phase = Self { side, received, left: None, request: None, start_ns };
         match side {
             None | Some(Side::Server) => {
                 let included = included(&headers, &config.include_headers);
@@ -62,9 +61,10 @@ impl RequestPhase {
             Some(_) => {
                 let ours = config.child_spans && tracer.leaves_it_to_us(&request.trace);
                 let child = || child_of(received.as_ref(), &random());
-                if let Some(child) = ours.then(child).flatten() {
-                    phase.left = write(host, &request.trace, &child);
-                }
+                phase.left = Some(match ours.then(child).flatten() {
+                    Some(child) => write(host, &request.trace, &child),
+                    None => Forms::of(&request.trace),
+                });
             }
         }
         phase
@@ -189,8 +189,8 @@ impl Ending<'_> {
         // Where an earlier filter answered, the request phase never ran and nothing was sent on.
         let received = phase.map_or(seen, |phase| phase.received);
         let via_upstream = call.code_details == b"via_upstream";
-        if let Some(phase) = phase.filter(|_| !server && via_upstream) {
-            self.tracer.learn(&phase.left, &Forms::of(&request.trace));
+        if let Some(left) = phase.and_then(|phase| phase.left.as_ref()).filter(|_| via_upstream) {
+            self.tracer.learn(left, &Forms::of(&request.trace));
         }
         let crossed = response_crossed(server, via_upstream, &call);
         let mut room = [0; UUID];

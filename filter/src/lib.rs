@@ -12,6 +12,7 @@ pub mod headers;
 pub mod host;
 mod lanes;
 pub mod metrics;
+pub mod node;
 pub mod pending;
 #[cfg(target_arch = "wasm32")]
 mod plugin;

@@ -1,6 +1,7 @@
 //! What waits for the collector: the open batch and the sealed ones of this VM's session.
 
 use crate::config::{Config, PathPrivacy};
+use crate::node::Node;
 use crate::pending::{AT_ONCE, Parts, Pending};
 use meshchain_core::canonical::put_bytes;
 use meshchain_core::hop::path_hash;
@@ -11,23 +12,6 @@ use meshchain_core::{
     OwnPart, Source, SpanRecord, chain_hash,
 };
 use std::collections::VecDeque;
-
-/// Who this VM is: read once, when the session opens.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Node {
-    /// Mesh id.
-    pub mesh: String,
-    /// Cluster id.
-    pub cluster: String,
-    /// Namespace.
-    pub namespace: String,
-    /// Workload name.
-    pub workload: String,
-    /// Pod name.
-    pub pod: String,
-    /// Whether this proxy is a gateway.
-    pub gateway: bool,
-}
 
 /// Fields of [`meshchain_wire::Batch`], which is written here as it grows.
 const HEADER: u32 = 1;

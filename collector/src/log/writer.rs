@@ -269,10 +269,15 @@ impl Writer {
     fn report_silence(&self, audit: &Audit) {
         let before = unix_ns().saturating_sub(SILENT_AFTER_NS);
         let silent = self.log.sessions_mut().fall_silent(before);
-        for (id, session) in silent {
+        for id in silent {
+            let Some((last_seq, last_received_ns)) =
+                self.log.sessions().get(&id).map(|s| (s.last_seq, s.last_received_ns))
+            else {
+                continue;
+            };
             let line = json!({
-                "session": hex::encode(id), "why": "silent", "last_seq": session.last_seq,
-                "last_received_ns": session.last_received_ns,
+                "session": hex::encode(id), "why": "silent", "last_seq": last_seq,
+                "last_received_ns": last_received_ns,
             });
             audit.line("session_closed", line);
         }

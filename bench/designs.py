@@ -1,7 +1,7 @@
-"""What a filter's calls into Envoy cost: the parts that designs of a filter are made of.
+"""What a filter's calls into Envoy cost: the parts that designs of a filter are made of, and how far that
+leaves the tracer.
 
-The probe (bench/probe) makes the calls that its configuration names. Each row is a set of calls, compared
-with the same filter without any.
+The probe (bench/probe) has the filter's callbacks and makes the calls that its configuration names.
 """
 
 import os
@@ -14,10 +14,11 @@ from lab.tools import REPOSITORY
 from report import number, show, table, write_json
 from rounds import Plan, running
 
-PLAN = Plan(rounds=11, requests=8_000)
+PLAN = Plan(rounds=21, requests=5_000)
 SERVER = ["request.time", "request.duration", "response.code", "response.flags", "response.code_details",
-          "request.total_size", "response.total_size", "request.protocol", "xds.route_name"]
-GUARDED = ["has(xds.cluster_name) ? xds.cluster_name : ''",
+          "request.total_size", "response.total_size", "request.protocol", "xds.route_name", "xds.cluster_name",
+          "connection.mtls"]
+GUARDED = [*SERVER[:9], "has(xds.cluster_name) ? xds.cluster_name : ''",
            "connection.mtls ? connection.uri_san_peer_certificate : ''"]
 STATUS = "property response.flags"
 
@@ -27,7 +28,7 @@ def cel(*items: str) -> str:
 
 
 # Title, calls in the request phase, calls at the end.
-DESIGNS = [
+CALLS = [
     ("request headers", ["map"], []),
     ("request headers, twice", ["map"], ["map"]),
     ("response headers", [], ["response map"]),
@@ -38,17 +39,18 @@ DESIGNS = [
     ("CEL: two numbers in one", [], ["cel response.code + response.flags * 1024"]),
     ("CEL: three texts in one", [], ["cel xds.route_name + '|' + request.protocol + '|' + response.code_details"]),
     ("CEL: list of 4", [], [cel(*SERVER[3:7])]),
-    ("CEL: list of 9", [], [cel(*SERVER)]),
-    ("CEL: list of 9 and 2 guarded", [], [cel(*SERVER, *GUARDED)]),
+    ("CEL: list of 11", [], [cel(*SERVER)]),
+    ("CEL: list of 11, 2 of them guarded", [], [cel(*GUARDED)]),
     ("clock, twice", ["clock"], ["clock"]),
     ("replace 3 headers", ["replace x-b3-spanid", "replace x-b3-parentspanid", "replace x-b3-sampled"], []),
-    ("lean: request headers, response headers, flags, clock twice", ["map", "clock"], ["response map", STATUS, "clock"]),
-    ("full: request headers, CEL list of 9 and 2 guarded", ["map"], [cel(*SERVER, *GUARDED)]),
 ]
+FULL = {"request": ["map"], "log": [cel(*SERVER)]}
+LEAN = {"request": ["map", "clock"], "log": ["response map", STATUS, "clock"]}
+LEAN_LOGGER = {"log": ["map", "response map", STATUS, "property request.duration", "clock"]}
 
 
 def build() -> Path:
-    """The probe's module, with the exports that the filter has."""
+    """The probe's module, finished as the filter is."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
     build = ["cargo", "build", "--locked", "--quiet", "-p", "meshchain-bench-probe", "--profile", "release-wasm",
              "--target", "wasm32-wasip1"]
@@ -63,14 +65,46 @@ def build() -> Path:
 
 def run(binaries: Path) -> None:
     module = build()
-    variants = [Variant("none", "a filter of proxy-wasm without calls", base=None, module=module, config={})]
-    variants += [Variant(f"design-{at}", title, base="none", module=module, config={"request": request, "log": log})
-                 for at, (title, request, log) in enumerate(DESIGNS)]
-    with tempfile.TemporaryDirectory() as name, running(binaries, Path(name), variants, PLAN.requests) as bench:
-        rows = bench.rows(PLAN)
-    lines = [[row["title"], number(row["added_us"], 1), f"{row['added_least_us']:.1f} to {row['added_most_us']:.1f}"]
-             for row in rows[1:]]
+    calls(binaries, module)
+    floors(binaries, module)
+
+
+def calls(binaries: Path, module: Path) -> None:
+    variants = [Variant("none", "a filter without calls", base=None, module=module, config={})]
+    variants += [Variant(f"calls-{at}", title, base="none", module=module, config={"request": request, "log": log})
+                 for at, (title, request, log) in enumerate(CALLS)]
+    rows = _measured(binaries, variants)
+    lines = [[row["title"], number(row["added_us"], 1), _half(row)] for row in rows[1:]]
     note = (f"{PLAN.rounds} rounds of {PLAN.requests:,} requests, 21 headers; CPU of the whole Envoy process beside the "
-            "same filter without calls; medians of differences within a round.")
-    show("designs", "Filter: what calls into Envoy cost", table(["calls", "us/request", "least to most"], lines), note)
+            "same filter without calls; medians of differences within a round, and their middle half.")
+    show("designs", "Filter: what calls into Envoy cost", table(["calls", "us/request", "middle half"], lines), note)
     write_json("designs", {"requests_per_round": PLAN.requests, "variants": rows})
+
+
+def floors(binaries: Path, module: Path) -> None:
+    """Designs that do nothing with what Envoy tells them: what they are made into costs more."""
+    variants = [
+        Variant("bare", "bare Envoy", base=None),
+        Variant("none", "the callbacks: request headers, end, done", module=module, config={}),
+        Variant("full", "and the calls of a full record", module=module, config=FULL),
+        Variant("lean", "and the calls of a lean one", module=module, config=LEAN),
+        Variant("logger", "the calls of a lean one, by an access logger", module=module, config=LEAN_LOGGER, logger=True),
+        Variant("zipkin", "Envoy's Zipkin tracer at 100 %", observer="zipkin"),
+    ]
+    rows = _measured(binaries, variants)
+    tracer = rows[-1]["added_us"]
+    lines = [[row["title"], number(row["added_us"], 1), _half(row), number(tracer / row["added_us"], 1)] for row in rows[1:]]
+    note = f"{PLAN.rounds} rounds of {PLAN.requests:,} requests; beside bare Envoy."
+    show("floors", "Filter: what designs cost at least", table(["what", "us/request", "middle half", "tracer / it"], lines),
+         note)
+    write_json("floors", {"requests_per_round": PLAN.requests, "variants": rows})
+
+
+def _measured(binaries: Path, variants: list[Variant]) -> list[dict]:
+    with tempfile.TemporaryDirectory() as name:
+        with running(binaries, Path(name), variants, PLAN.requests, one_core=True) as bench:
+            return bench.rows(PLAN)
+
+
+def _half(row: dict) -> str:
+    return f"{row['added_low_us']:.1f} to {row['added_high_us']:.1f}"

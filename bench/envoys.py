@@ -30,6 +30,7 @@ class Variant:
     direction: str = "INBOUND"
     module: Path | None = None
     config: dict | None = None
+    logger: bool = False  # the module is an access logger, not a filter
     observer: str = ""  # zipkin, otel or als
     base: str | None = "bare"  # the variant that it is compared with
     workers: int = 1
@@ -84,7 +85,8 @@ def _bootstrap(variant: Variant, port: int, admin_port: int, sinks: Sinks) -> di
 
 
 def _listener(variant: Variant, port: int) -> dict:
-    filters = [_wasm_filter(variant)] if variant.module else []
+    module = [_wasm(variant)] if variant.module else []
+    filters = [] if variant.logger else module
     filters.append({"name": "envoy.filters.http.router",
                     "typed_config": _typed("envoy.extensions.filters.http.router.v3.Router")})
     route = {"name": "default", "match": {"prefix": "/"}, "route": {"cluster": APPLICATION},
@@ -100,7 +102,9 @@ def _listener(variant: Variant, port: int) -> dict:
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "stream_idle_timeout": "0s",
     }
-    if variant.observer == "als":
+    if variant.logger:
+        manager["access_log"] = module
+    elif variant.observer == "als":
         manager["access_log"] = [_access_log()]
     elif variant.observer:
         manager["tracing"] = _tracing(_zipkin() if variant.observer == "zipkin" else _otel())
@@ -111,18 +115,29 @@ def _listener(variant: Variant, port: int) -> dict:
                                             "typed_config": typed}]}]}
 
 
-def _wasm_filter(variant: Variant) -> dict:
+def _wasm(variant: Variant) -> dict:
     code = {"local": {"filename": str(variant.module)}}
     vm = {"vm_id": "meshchain", "runtime": "envoy.wasm.runtime.v8", "code": code}
     plugin = {"name": "meshchain", "root_id": "meshchain", "vm_config": vm, "failure_policy": "FAIL_OPEN",
               "configuration": _typed("google.protobuf.StringValue", value=json.dumps(variant.config or {}))}
-    return {"name": "meshchain", "typed_config": _typed("envoy.extensions.filters.http.wasm.v3.Wasm", config=plugin)}
+    message = "access_loggers.wasm.v3.WasmAccessLog" if variant.logger else "filters.http.wasm.v3.Wasm"
+    return {"name": "meshchain", "typed_config": _typed(f"envoy.extensions.{message}", config=plugin)}
 
 
 def _tracing(provider: dict) -> dict:
+    """Istio's settings around a provider, with the tags that it gives each span unless told otherwise."""
     everything = {"value": 100.0}
+    literals = {"canonical_revision": "v1", "canonical_service": "reviews", "cluster_id": "cloud", "mesh_id": "mesh1",
+                "namespace": "bookinfo"}
+    dry_run = [("allow_policy.name", "allow_shadow_effective_policy_id"), ("allow_policy.result", "allow_shadow_engine_result"),
+               ("deny_policy.name", "deny_shadow_effective_policy_id"), ("deny_policy.result", "deny_shadow_engine_result")]
+    tags = [{"tag": f"istio.authorization.dry_run.{tag}", "metadata": {
+        "kind": {"request": {}},
+        "metadata_key": {"key": "envoy.filters.http.rbac", "path": [{"key": f"istio_dry_run_{key}"}]}}}
+        for tag, key in dry_run]
+    tags += [{"tag": f"istio.{tag}", "literal": {"value": value}} for tag, value in literals.items()]
     return {"client_sampling": everything, "random_sampling": everything, "overall_sampling": everything,
-            "provider": provider}
+            "custom_tags": tags, "provider": provider}
 
 
 def _otel() -> dict:

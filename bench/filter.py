@@ -11,8 +11,8 @@ from envoys import Variant
 from report import number, show, table, write_json
 from rounds import CONNECTIONS, Plan, running
 
-COST = Plan(rounds=15, requests=12_000)
-SHAPE = Plan(rounds=7, requests=6_000)
+COST = Plan(rounds=25, requests=5_000)
+SHAPE = Plan(rounds=15, requests=5_000)
 PER_S, TIMED, TIMED_ROUNDS = 1000, 4_000, 9
 DIGEST, RECORD, LEAN = {"payload": "digest"}, {"payload": "record"}, {"payload": "record", "detail": "lean"}
 KIB = 1 << 10
@@ -41,13 +41,13 @@ def cost(binaries: Path, module: Path) -> None:
             Variant("otel", "Envoy's OpenTelemetry tracer at 100 %", observer="otel"),
             Variant("als", "Envoy's gRPC access log", observer="als"),
         ]
-        with running(binaries, directory, variants, COST.requests) as bench:
+        with running(binaries, directory, variants, COST.requests, one_core=True) as bench:
             rows = bench.rows(COST)
     tracer = next(row["added_us"] for row in rows if row["variant"] == "zipkin")
-    head = ["variant", "CPU us/request", "added us", "least to most", "tracer / it", "peak RSS MB", "reported"]
+    head = ["variant", "CPU us/request", "added us", "middle half", "tracer / it", "peak RSS MB", "reported"]
     note = (f"{COST.rounds} rounds of {COST.requests:,} requests per variant, {CONNECTIONS} keep-alive connections, "
-            "21 headers, a short answer from an application in another process, one worker; CPU of the whole Envoy process; medians of differences "
-            "within a round.")
+            "21 headers, a short answer from an application in another process, one worker; CPU of the whole Envoy "
+            "process; medians of differences within a round, and their middle half.")
     show("filter", "Filter: CPU per request", table(head, [_line(row, tracer) for row in rows]), note)
     write_json("filter", {"requests_per_round": COST.requests, "connections": CONNECTIONS, "variants": rows})
 
@@ -57,7 +57,7 @@ def _line(row: dict, tracer: float) -> list[str]:
     ratio = tracer / added if added > 0 else 0
     return [
         row["title"], number(row["cpu_us"], 1), "" if base else number(added, 1),
-        "" if base else f"{row['added_least_us']:.1f} to {row['added_most_us']:.1f}",
+        "" if base else f"{row['added_low_us']:.1f} to {row['added_high_us']:.1f}",
         "" if base or not ratio else number(ratio, 1 if ratio < 10 else 0), number(row["peak_mb"]),
         "" if row["reported"] is None else f"{row['reported']:.1%}"]
 
@@ -74,8 +74,9 @@ def shapes(binaries: Path, module: Path) -> None:
             Variant("lean", "MeshChain, lean", module=module, config=LEAN, **shape),
             Variant("zipkin", "Zipkin tracer", observer="zipkin", **shape),
         ]
-        with tempfile.TemporaryDirectory() as name, running(binaries, Path(name), variants, SHAPE.requests) as bench:
-            rows += [{"shape": title, **row} for row in bench.rows(SHAPE)]
+        with tempfile.TemporaryDirectory() as name:
+            with running(binaries, Path(name), variants, SHAPE.requests, one_core=workers == 1) as bench:
+                rows += [{"shape": title, **row} for row in bench.rows(SHAPE)]
     peaks = memory(binaries, module)
     lines = []
     for title in dict.fromkeys(row["shape"] for row in rows):

@@ -3,10 +3,14 @@
 All variants run at the same time, idle but for their turn. Each round gives every one the same number
 of requests, one after another, in an order that rotates; a variant is compared with its base *of the
 same round*, and the median over the rounds counts. So a slow minute of the machine shifts both alike.
+
+Where CPU is measured, one core runs Envoy, load and sinks: the other one's work would change how long
+an instruction takes, and differences of microseconds would drown in that.
 """
 
 import itertools
 import json
+import os
 import subprocess
 import time
 from contextlib import contextmanager
@@ -19,7 +23,6 @@ from envoys import Running, Sinks, Variant
 from lab.procs import Processes, free_port, wait_port
 
 CONNECTIONS = 16
-SETTLE_S = 0.6  # two ticks of the filter: what it still has to send belongs to its requests
 
 
 @dataclass(frozen=True)
@@ -48,21 +51,21 @@ class Bench:
         self.sent[variant.key] += requests
         return json.loads(subprocess.run(argv, check=True, capture_output=True, text=True, timeout=110).stdout)
 
-    def cpu_us(self, envoy: Running, requests: int) -> float:
-        """CPU time per request, microseconds."""
-        before = cpu_ns(envoy.process.pid)
-        self.load(envoy, requests)
-        time.sleep(SETTLE_S)
-        return (cpu_ns(envoy.process.pid) - before) / requests / 1e3
-
     def rows(self, plan: Plan) -> list[dict]:
-        """What each variant costs, and adds to its base."""
+        """What each variant costs, and adds to its base, in microseconds of CPU per request."""
+        # From turn to turn: what is sent after the last answer belongs to the requests before it.
+        used = {envoy.variant.key: cpu_ns(envoy.process.pid) for envoy in self.envoys}
         rounds = []
-        for turn in range(plan.rounds):
+        for turn in range(plan.rounds + 1):
             at = turn % len(self.envoys)
-            order = self.envoys[at:] + self.envoys[:at]
-            rounds.append({envoy.variant.key: self.cpu_us(envoy, plan.requests) for envoy in order})
-        return [self._row(envoy, rounds) for envoy in self.envoys]
+            costs = {}
+            for envoy in self.envoys[at:] + self.envoys[:at]:
+                key = envoy.variant.key
+                self.load(envoy, plan.requests)
+                before, used[key] = used[key], cpu_ns(envoy.process.pid)
+                costs[key] = (used[key] - before) / plan.requests / 1e3
+            rounds.append(costs)
+        return [self._row(envoy, rounds[1:]) for envoy in self.envoys]
 
     def _row(self, envoy: Running, rounds: list[dict[str, float]]) -> dict:
         variant = envoy.variant
@@ -71,7 +74,7 @@ class Bench:
         return {
             "variant": variant.key, "title": variant.title, "base": variant.base,
             "cpu_us": median(r[variant.key] for r in rounds), "added_us": median(added),
-            "added_least_us": added[0], "added_most_us": added[-1], "peak_mb": peak_mb(envoy.process.pid),
+            "added_low_us": added[len(added) // 4], "added_high_us": added[-1 - len(added) // 4], "peak_mb": peak_mb(envoy.process.pid),
             "counters": counters, "reported": reported(counters, self.sent[variant.key]),
             "rounds_cpu_us": [r[variant.key] for r in rounds],
         }
@@ -90,9 +93,9 @@ def reported(counters: dict[str, int], sent: int) -> float | None:
 
 
 @contextmanager
-def running(binaries: Path, directory: Path, variants: list[Variant], warm: int):
+def running(binaries: Path, directory: Path, variants: list[Variant], warm: int, *, one_core: bool = False):
     """All variants, ready, each after `warm` requests: V8 has compiled, Envoy's buffers have grown."""
-    with Processes(directory) as processes:
+    with Processes(directory) as processes, _on(max(os.sched_getaffinity(0)) if one_core else None):
         sinks = Sinks(free_port(), free_port(), free_port())
         addresses = [f"127.0.0.1:{port}" for port in (sinks.http, sinks.grpc, sinks.application)]
         sink = processes.start("sink", [binaries / "bench-sink", *addresses])
@@ -105,3 +108,14 @@ def running(binaries: Path, directory: Path, variants: list[Variant], warm: int)
             bench.load(envoy, warm)
         time.sleep(1.0)
         yield bench
+
+
+@contextmanager
+def _on(core: int | None):
+    """Inside, this process and all that it starts run on that core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before if core is None else {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

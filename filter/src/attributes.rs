@@ -1,9 +1,8 @@
 //! What Envoy knows of a call at its end, read in one crossing.
 //!
 //! Each single attribute costs a host call; a CEL list costs little more than two of them
-//! (docs/performance.md). A missing attribute fails the whole list: then a second list is asked for,
-//! in which each that may be missing has a default. Where a host has no expressions, single attributes
-//! serve.
+//! (docs/performance.md). A missing attribute fails the whole list: then a list is asked for in which each
+//! that may be missing has a default. Where a host has no expressions, single attributes serve.
 
 use crate::headers::HeaderMap;
 use crate::host::Host;
@@ -11,21 +10,29 @@ use crate::host::Host;
 /// Most attributes.
 const MOST: usize = 12;
 
-/// One attribute, as CEL and as the path of a property.
+/// One attribute, as CEL in each [`Kind`] of list, and as the path of a property.
 struct Attribute {
-    /// What nearly every call has: an unguarded attribute takes half of the time of a guarded one.
-    quick: &'static str,
-    /// What cannot fail.
-    sure: &'static str,
+    cel: [&'static str; 3],
     path: &'static str,
 }
 
-const fn attribute(quick: &'static str, sure: &'static str, path: &'static str) -> Attribute {
-    Attribute { quick, sure, path }
+/// Which list. A guarded attribute takes twice the time of a bare one, so usual calls go without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// All bare: what nearly every call by mTLS has.
+    Quick,
+    /// All bare but the peer, for calls without mTLS.
+    Plain,
+    /// What cannot fail.
+    Sure,
 }
 
 const fn present(cel: &'static str, path: &'static str) -> Attribute {
-    attribute(cel, cel, path)
+    Attribute { cel: [cel; 3], path }
+}
+
+const fn attribute(quick: &'static str, sure: &'static str, path: &'static str) -> Attribute {
+    Attribute { cel: [quick, quick, sure], path }
 }
 
 /// Of either side.
@@ -54,24 +61,32 @@ const COMMON: [Attribute; 10] = [
     ),
 ];
 const SERVER: [Attribute; 2] = [
-    present(
-        "connection.mtls ? connection.uri_san_peer_certificate : ''",
-        "connection\0uri_san_peer_certificate",
-    ),
+    Attribute {
+        cel: [
+            "connection.uri_san_peer_certificate",
+            "connection.mtls", // in place of the peer, to know when there is one
+            "has(connection.uri_san_peer_certificate) ? connection.uri_san_peer_certificate : ''",
+        ],
+        path: "connection\0uri_san_peer_certificate",
+    },
     // Asked for where it is not known; the last, so that it can be left out.
     present("xds.listener_direction", "xds\0listener_direction"),
 ];
+const IF_ANY: &str =
+    "has(upstream.uri_san_peer_certificate) ? upstream.uri_san_peer_certificate : ''";
 const CLIENT: [Attribute; 2] = [
-    present(
-        "has(upstream.uri_san_peer_certificate) ? upstream.uri_san_peer_certificate : ''",
-        "upstream\0uri_san_peer_certificate",
-    ),
+    Attribute {
+        cel: ["upstream.uri_san_peer_certificate", IF_ANY, IF_ANY],
+        path: "upstream\0uri_san_peer_certificate",
+    },
     attribute(
         "upstream.request_attempt_count",
         "has(upstream.request_attempt_count) ? upstream.request_attempt_count : 0",
         "upstream\0request_attempt_count",
     ),
 ];
+/// Where the peer stands in a list.
+const PEER: usize = COMMON.len();
 
 /// As which side the attributes are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,44 +100,71 @@ pub enum As {
 }
 
 fn attributes(side: As) -> impl Iterator<Item = &'static Attribute> {
-    let (own, known) = match side {
-        As::Client => (&CLIENT, 0),
-        As::Server => (&SERVER, 1),
-        As::Unknown => (&SERVER, 0),
+    let own = match side {
+        As::Client => &CLIENT[..],
+        As::Server => &SERVER[..1],
+        As::Unknown => &SERVER[..],
     };
-    COMMON.iter().chain(own.iter().take(own.len() - known))
+    COMMON.iter().chain(own)
 }
 
-fn list(side: As, cel: impl Fn(&Attribute) -> &'static str) -> String {
-    let items: Vec<_> = attributes(side).map(cel).collect();
+fn list(side: As, kind: Kind) -> String {
+    let items: Vec<_> =
+        attributes(side).filter_map(|a| a.cel.get(kind as usize).copied()).collect();
     format!("[{}]", items.join(", "))
 }
 
-/// The expressions, in the order in which they are made.
-const QUICK: u32 = 0;
-const SURE: u32 = 3;
+const SIDES: [As; 3] = [As::Client, As::Server, As::Unknown];
+const KINDS: [Kind; 3] = [Kind::Quick, Kind::Plain, Kind::Sure];
 
-/// The expressions of one root context, by the number of the first; none where the host has none.
+/// The expressions of all root contexts, by the number of the first; none where the host has none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Expressions {
     first: Option<u32>,
+    /// Whether the last call of a kind of side had no peer: then the next is asked about as if it had none either.
+    plain: [bool; SIDES.len()],
 }
 
 impl Expressions {
     /// Makes the expressions of the current root context; the host numbers them one after the other.
     pub fn create(host: &impl Host) -> Self {
-        let sides = [As::Client, As::Server, As::Unknown];
-        let quick = sides.map(|side| list(side, |a| a.quick));
-        let sure = sides.map(|side| list(side, |a| a.sure));
-        let mut tokens = quick.iter().chain(&sure).map(|text| host.create_expression(text));
+        let texts = SIDES.iter().flat_map(|&side| KINDS.map(|kind| list(side, kind)));
+        let mut tokens = texts.map(|text| host.create_expression(&text));
         let first = tokens.next().flatten();
         let follow =
             |first: &u32| tokens.zip(*first + 1..).all(|(token, next)| token == Some(next));
-        Self { first: first.filter(follow) }
+        Self { first: first.filter(follow), ..Self::default() }
     }
 
-    fn evaluate(self, host: &impl Host, which: u32, side: As) -> Option<Vec<u8>> {
-        host.evaluate(self.first? + which + side as u32)
+    /// These and another root context's: a host numbers each one's alike. Should one not, there are none.
+    pub fn also(self, other: Self) -> Self {
+        Self { first: self.first.filter(|first| other.first == Some(*first)), ..self }
+    }
+
+    fn evaluate(self, host: &impl Host, kind: Kind, side: As) -> Option<HeaderMap> {
+        let token = self.first? + KINDS.len() as u32 * side as u32 + kind as u32;
+        let list = HeaderMap::new(host.evaluate(token)?);
+        (list.count() == attributes(side).count()).then_some(list)
+    }
+
+    /// The list of the current stream; `None` where the host evaluates none.
+    fn list(&mut self, host: &impl Host, side: As) -> Option<HeaderMap> {
+        let peer =
+            |list: &HeaderMap| list.iter().nth(PEER).map(|(p, _)| p.to_vec()).unwrap_or_default();
+        let plain = self.plain.get(side as usize).is_some_and(|plain| *plain);
+        let usual = self.evaluate(host, if plain { Kind::Plain } else { Kind::Quick }, side);
+        let list = match usual {
+            // Without mTLS a second time. (Server sides say whether there is mTLS.)
+            Some(list) if !plain || matches!(peer(&list).as_slice(), [] | [0]) => {
+                return Some(list);
+            }
+            Some(list) if side == As::Client => list,
+            _ => self.evaluate(host, Kind::Sure, side)?,
+        };
+        if let Some(plain) = self.plain.get_mut(side as usize) {
+            *plain = peer(&list).is_empty();
+        }
+        Some(list)
     }
 }
 
@@ -147,12 +189,8 @@ const UPSTREAM_TIME: &[u8] = b"x-envoy-upstream-service-time";
 
 impl Answer {
     /// Asks for the attributes of the current stream.
-    pub fn read(host: &impl Host, expressions: Expressions, side: As) -> Self {
-        let list = expressions.evaluate(host, QUICK, side);
-        let list = list.or_else(|| expressions.evaluate(host, SURE, side));
-        let count = attributes(side).count();
-        let list = list.map(HeaderMap::new).filter(|list| list.count() == count);
-        list.map_or_else(
+    pub fn read(host: &impl Host, expressions: &mut Expressions, side: As) -> Self {
+        expressions.list(host, side).map_or_else(
             || {
                 let single = |a: &Attribute| host.property(a.path).unwrap_or_default();
                 Self::Singles(attributes(side).map(single).collect())
@@ -163,7 +201,7 @@ impl Answer {
 
     /// Asks for status and flags only; for all attributes where that is not enough: no response, one
     /// with flags, or one to a client side that did not come from its upstream.
-    pub fn read_brief(host: &impl Host, expressions: Expressions, side: As) -> Self {
+    pub fn read_brief(host: &impl Host, expressions: &mut Expressions, side: As) -> Self {
         let headers = host.response_headers();
         let status = headers.get(b":status").and_then(|text| std::str::from_utf8(text).ok());
         let code = status.and_then(|text| text.parse().ok());
@@ -215,7 +253,7 @@ impl Answer {
             cluster,
             route,
             attempts: integer(attempts) as u32,
-            peer,
+            peer: if peer == [0] { &[] } else { peer }, // "no mTLS"
         }
     }
 }
@@ -259,16 +297,21 @@ pub fn integer(bytes: &[u8]) -> u64 {
 /// What a host answers to an expression of this module.
 #[cfg(test)]
 pub(crate) fn evaluate(text: &str, property: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
-    let side = match (text.contains("connection.mtls"), text.contains("direction")) {
-        (false, _) => As::Client,
-        (true, false) => As::Server,
-        (true, true) => As::Unknown,
-    };
-    let quick = text == list(side, |a| a.quick);
-    let values: Option<Vec<_>> = attributes(side)
-        .map(|a| property(a.path).or((!quick || a.quick == a.sure).then(Vec::new)))
-        .collect();
-    let values = values?;
+    let kinds = SIDES.iter().flat_map(|&side| KINDS.map(|kind| (side, kind)));
+    let (side, kind) = kinds.into_iter().find(|&(side, kind)| text == list(side, kind))?;
+    let values = attributes(side).map(|a| {
+        let [quick, plain, sure] = a.cel;
+        let missing =
+            (quick == sure || kind == Kind::Sure || plain == IF_ANY && kind == Kind::Plain)
+                .then(Vec::new);
+        match kind {
+            Kind::Plain if plain == "connection.mtls" => {
+                Some(vec![u8::from(property(a.path).is_some())])
+            }
+            _ => property(a.path).or(missing),
+        }
+    });
+    let values: Vec<_> = values.collect::<Option<_>>()?;
     let pairs: Vec<_> = values.iter().map(|v| (v.as_slice(), &[][..])).collect();
     Some(crate::headers::serialize(&pairs).into_bytes())
 }
@@ -277,6 +320,12 @@ pub(crate) fn evaluate(text: &str, property: impl Fn(&str) -> Option<Vec<u8>>) -
 mod tests {
     use super::*;
     use crate::test_host::TestHost;
+
+    const PEERS: [(As, &str, &[u8]); 3] = [
+        (As::Unknown, "connection\0uri_san_peer_certificate", b"spiffe://server-side"),
+        (As::Server, "connection\0uri_san_peer_certificate", b"spiffe://server-side"),
+        (As::Client, "upstream\0uri_san_peer_certificate", b"spiffe://client-side"),
+    ];
 
     fn host() -> TestHost {
         let host = TestHost::default();
@@ -288,64 +337,74 @@ mod tests {
         host.set_text("response\0code_details", b"via_upstream");
         host.set_text("xds\0route_name", b"default");
         host.set_text("xds\0cluster_name", b"inbound|9080||");
-        host.set_text("connection\0uri_san_peer_certificate", b"spiffe://server-side");
-        host.set_text("upstream\0uri_san_peer_certificate", b"spiffe://client-side");
+        host.set_text("request\0protocol", b"HTTP/2");
+        host.set_number("upstream\0request_attempt_count", 1);
+        PEERS.iter().for_each(|(_, path, peer)| host.set_text(path, peer));
         host
     }
 
     #[test]
     fn a_list_and_single_attributes_tell_the_same() {
-        let host = host();
-        let expressions = Expressions::create(&host);
-        let peers: [(As, &[u8]); 3] = [
-            (As::Server, b"spiffe://server-side"),
-            (As::Unknown, b"spiffe://server-side"),
-            (As::Client, b"spiffe://client-side"),
-        ];
-        for (side, peer) in peers {
-            let singles = Answer::read(&host, Expressions::default(), side);
-            assert!(matches!(singles, Answer::Singles(_)));
-            // The sure list, then the quick one.
-            for protocol in [None, Some(b"HTTP/2")] {
-                if let Some(protocol) = protocol {
-                    host.set_text("request\0protocol", protocol);
-                    host.set_number("upstream\0request_attempt_count", 1);
+        for (side, path, peer) in PEERS {
+            let host = host();
+            let mut expressions = Expressions::create(&host);
+            // Which lists were asked for, and whether the next call is taken for one without a peer.
+            let mut asked = |missing: Option<&str>, lists: &[Kind], plain: bool| {
+                let left = missing.and_then(|path| {
+                    host.properties.borrow_mut().remove(path).map(|value| (path, value))
+                });
+                host.evaluated.borrow_mut().clear();
+                let answer = Answer::read(&host, &mut expressions, side);
+                assert!(matches!(answer, Answer::List(_)));
+                let singles = Answer::read(&host, &mut Expressions::default(), side);
+                assert!(matches!(singles, Answer::Singles(_)));
+                let call = answer.attributes(side);
+                assert_eq!(call, singles.attributes(side));
+                assert_eq!(call.direction, if side == As::Unknown { 2 } else { 0 });
+                assert_eq!((call.start_ns, call.code, call.route), (5, 503, &b"default"[..]));
+                assert_eq!(call.peer, if missing == Some(path) { b"" } else { peer });
+                assert_eq!(call.protocol.is_empty(), missing == Some("request\0protocol"));
+                assert_eq!(call.attempts, u32::from(side == As::Client));
+                let tokens = lists.iter().map(|&kind| 3 * side as u32 + kind as u32);
+                assert_eq!(*host.evaluated.borrow(), tokens.collect::<Vec<_>>());
+                assert_eq!(expressions.plain.get(side as usize), Some(&plain));
+                if let Some((path, value)) = left {
+                    host.set_text(path, &value);
                 }
-                let list = Answer::read(&host, expressions, side);
-                assert!(matches!(list, Answer::List(_)));
-                let quick = expressions.evaluate(&host, QUICK, side);
-                assert_eq!(quick.is_some(), protocol.is_some(), "which list served");
-                let (list, singles) = (list.attributes(side), singles.attributes(side));
-                assert_eq!((list.start_ns, list.code, list.flags), (5, 503, 0));
-                assert_eq!((list.route, list.peer), (&b"default"[..], peer));
-                let protocol = protocol.map_or(&[][..], |p| &p[..]);
-                let attempts = u32::from(side == As::Client && !protocol.is_empty());
-                assert_eq!(list, Attributes { protocol, attempts, ..singles });
-            }
-            host.properties.borrow_mut().remove("request\0protocol");
-            host.properties.borrow_mut().remove("upstream\0request_attempt_count");
+            };
+            asked(None, &[Kind::Quick], false);
+            asked(Some("request\0protocol"), &[Kind::Quick, Kind::Sure], false);
+            asked(Some(path), &[Kind::Quick, Kind::Sure], true);
+            asked(Some(path), &[Kind::Plain], true);
+            let again = [Kind::Plain, Kind::Sure];
+            asked(None, if side == As::Client { &again[..1] } else { &again }, false);
+            asked(None, &[Kind::Quick], false);
         }
     }
 
     #[test]
     fn expressions_are_those_that_follow_each_other() {
         let host = host();
-        assert_eq!(Expressions::create(&host), Expressions { first: Some(0) });
-        assert_eq!(Expressions::create(&host), Expressions { first: Some(6) });
+        let from = |first| Expressions { first, ..Expressions::default() };
+        let (first, second) = (Expressions::create(&host), Expressions::create(&host));
+        assert_eq!((first, second), (from(Some(0)), from(Some(9))));
+        assert_eq!(first.also(first), first);
+        assert_eq!(first.also(second), from(None), "another root context's have other numbers");
         host.has_expressions.set(false);
-        assert_eq!(Expressions::create(&host), Expressions::default());
+        assert_eq!(Expressions::create(&host), from(None));
+        assert_eq!(first.also(from(None)), from(None));
     }
 
     #[test]
     fn a_brief_answer_has_the_status_and_all_is_asked_for_where_that_is_not_enough() {
         let host = host();
-        let expressions = Expressions::create(&host);
+        let mut expressions = Expressions::create(&host);
         let respond = |pairs: &[(&[u8], &[u8])]| {
             *host.response.borrow_mut() =
                 pairs.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
         };
-        let start = |side| {
-            let answer = Answer::read_brief(&host, expressions, side);
+        let mut start = |side| {
+            let answer = Answer::read_brief(&host, &mut expressions, side);
             let call = answer.attributes(side);
             (call.start_ns, call.code, call.code_details.to_vec())
         };

@@ -115,8 +115,8 @@ pub struct Ending<'a> {
     pub config: &'a Config,
     /// Whether this proxy is a gateway.
     pub gateway: bool,
-    /// Whether there are expressions.
-    pub expressions: Expressions,
+    /// How the attributes are asked for.
+    pub expressions: &'a mut Expressions,
     /// Whether there is a tracer.
     pub tracer: &'a mut Tracer,
     /// Where the call goes.
@@ -127,7 +127,7 @@ pub struct Ending<'a> {
 
 impl Ending<'_> {
     /// Puts the stream's record into the queue, and learns whether there is a tracer.
-    pub fn log(self, host: &impl Host, phase: Option<&RequestPhase>) -> Outcome {
+    pub fn log(mut self, host: &impl Host, phase: Option<&RequestPhase>) -> Outcome {
         let known = phase.and_then(|phase| phase.side);
         // A brief answer does not tell the direction.
         let ask = phase.is_none() || self.config.lean;
@@ -140,29 +140,29 @@ impl Ending<'_> {
             answer = self.ask(host, asked);
         }
         // What the server side saw is what it received; only the client side must look again.
-        let kept = phase.and_then(|phase| phase.request.as_ref()).filter(|_| side == Side::Server);
+        let kept = phase.and_then(|phase| Some((phase.request.as_ref()?, phase.received)));
+        let kept = kept.filter(|_| side == Side::Server);
         let headers = if kept.is_none() { host.request_headers() } else { HeaderMap::default() };
-        let seen = match (kept, phase) {
-            (Some(kept), Some(phase)) => {
-                Seen { request: kept.request(), context: phase.received, included: kept.included() }
+        let seen = match kept {
+            Some((kept, context)) => {
+                Seen { request: kept.request(), context, included: kept.included() }
             }
-            _ => {
+            None => {
                 let request = Request::read(&headers);
                 let included = included(&headers, &self.config.include_headers);
                 Seen { request, context: request.trace.context(), included }
             }
         };
-        let request = &seen.request;
-        if !request.readable {
+        if !seen.request.readable {
             Outcome::Unreadable
-        } else if is_skipped(request, self.config) {
+        } else if is_skipped(&seen.request, self.config) {
             Outcome::Skipped
         } else {
-            self.call(host, side, phase, seen, &answer.attributes(asked))
+            self.call(host, side, phase, seen, answer.attributes(asked))
         }
     }
 
-    fn ask(&self, host: &impl Host, side: As) -> Answer {
+    fn ask(&mut self, host: &impl Host, side: As) -> Answer {
         if self.config.lean {
             Answer::read_brief(host, self.expressions, side)
         } else {
@@ -176,11 +176,10 @@ impl Ending<'_> {
         side: Side,
         phase: Option<&RequestPhase>,
         seen: Seen<'_>,
-        call: &Attributes<'_>,
+        mut call: Attributes<'_>,
     ) -> Outcome {
         let Seen { request, context: seen, included } = seen;
         let server = side == Side::Server;
-        let mut call = call.clone();
         if call.start_ns == 0 {
             let now = host.now_ns();
             call.start_ns = phase.map_or(now, |phase| phase.start_ns);

@@ -108,6 +108,18 @@ mod abi {
             data: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        pub(super) fn proxy_http_call(
+            cluster: *const u8,
+            cluster_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            body: *const u8,
+            body_size: usize,
+            trailers: *const u8,
+            trailers_size: usize,
+            timeout_ms: u32,
+            token: *mut u32,
+        ) -> u32;
         pub(super) fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
         pub(super) fn proxy_define_metric(
             kind: u32,
@@ -123,23 +135,25 @@ mod abi {
 #[cfg(target_arch = "wasm32")]
 mod proxy {
     use super::{HeaderMap, Host, Level, MetricKind, Post, Proxy, abi};
-    use proxy_wasm::hostcalls;
-    use std::time::Duration;
+    use crate::headers::serialize;
+    use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status};
 
-    const OK: u32 = 0;
-    const REQUEST_HEADERS: u32 = 0;
-    const RESPONSE_HEADERS: u32 = 2;
-    const CALL_RESPONSE_HEADERS: u32 = 6;
-    const PLUGIN_CONFIGURATION: u32 = 7;
+    const OK: u32 = Status::Ok as u32;
     /// A collector that takes longer has a problem; the batch is kept and sent again.
-    const POST_TIMEOUT: Duration = Duration::from_secs(5);
+    const POST_TIMEOUT_MS: u32 = 5_000;
 
     impl Proxy {
         /// The JSON of `pluginConfig`, `size` bytes.
         pub fn configuration(&self, size: usize) -> Vec<u8> {
             // SAFETY: both pointers are valid for writes during the call.
             let bytes = returned(|data, returned| unsafe {
-                abi::proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, size, data, returned)
+                abi::proxy_get_buffer_bytes(
+                    BufferType::PluginConfiguration as u32,
+                    0,
+                    size,
+                    data,
+                    returned,
+                )
             });
             bytes.unwrap_or_default()
         }
@@ -177,10 +191,11 @@ mod proxy {
         })
     }
 
-    fn header_map(map: u32) -> HeaderMap {
+    fn header_map(map: MapType) -> HeaderMap {
         // SAFETY: both pointers are valid for writes during the call.
-        let pairs =
-            returned(|data, size| unsafe { abi::proxy_get_header_map_pairs(map, data, size) });
+        let pairs = returned(|data, size| unsafe {
+            abi::proxy_get_header_map_pairs(map as u32, data, size)
+        });
         HeaderMap::new(pairs.unwrap_or_default())
     }
 
@@ -188,17 +203,17 @@ mod proxy {
     // given, and the host keeps none of them past the call.
     impl Host for Proxy {
         fn request_headers(&self) -> HeaderMap {
-            header_map(REQUEST_HEADERS)
+            header_map(MapType::HttpRequestHeaders)
         }
 
         fn response_headers(&self) -> HeaderMap {
-            header_map(RESPONSE_HEADERS)
+            header_map(MapType::HttpResponseHeaders)
         }
 
         fn set_request_header(&self, name: &str, value: &[u8]) {
             unsafe {
                 abi::proxy_replace_header_map_value(
-                    REQUEST_HEADERS,
+                    MapType::HttpRequestHeaders as u32,
                     name.as_ptr(),
                     name.len(),
                     value.as_ptr(),
@@ -234,44 +249,54 @@ mod proxy {
         }
 
         fn post(&self, post: &Post<'_>) -> Option<u32> {
-            let headers = vec![
-                (":method", "POST"),
-                (":path", post.path),
-                (":authority", post.authority),
-                ("content-type", meshchain_wire::CONTENT_TYPE),
-            ];
-            // proxy-wasm's own: its dispatcher must know the token, or it panics at the answer.
-            hostcalls::dispatch_http_call(
-                post.cluster,
-                headers,
-                Some(post.body),
-                Vec::new(),
-                POST_TIMEOUT,
-            )
-            .ok()
+            let headers = serialize(&[
+                (b":method", b"POST"),
+                (b":path", post.path.as_bytes()),
+                (b":authority", post.authority.as_bytes()),
+                (b"content-type", meshchain_wire::CONTENT_TYPE.as_bytes()),
+            ])
+            .into_bytes();
+            let trailers = serialize(&[]).into_bytes();
+            let mut token = 0;
+            let status = unsafe {
+                abi::proxy_http_call(
+                    post.cluster.as_ptr(),
+                    post.cluster.len(),
+                    headers.as_ptr(),
+                    headers.len(),
+                    post.body.as_ptr(),
+                    post.body.len(),
+                    trailers.as_ptr(),
+                    trailers.len(),
+                    POST_TIMEOUT_MS,
+                    &mut token,
+                )
+            };
+            (status == OK).then_some(token)
         }
 
         fn response_status(&self) -> Option<u16> {
-            let headers = header_map(CALL_RESPONSE_HEADERS);
+            let headers = header_map(MapType::HttpCallResponseHeaders);
             std::str::from_utf8(headers.get(b":status")?).ok()?.parse().ok()
         }
 
         fn log(&self, level: Level, message: &str) {
             let level = match level {
-                Level::Info => 2,
-                Level::Warn => 3,
+                Level::Info => LogLevel::Info,
+                Level::Warn => LogLevel::Warn,
             };
-            unsafe { abi::proxy_log(level, message.as_ptr(), message.len()) };
+            unsafe { abi::proxy_log(level as u32, message.as_ptr(), message.len()) };
         }
 
         fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
             let kind = match kind {
-                MetricKind::Counter => 0,
-                MetricKind::Gauge => 1,
+                MetricKind::Counter => MetricType::Counter,
+                MetricKind::Gauge => MetricType::Gauge,
             };
             let mut id = 0;
-            let status =
-                unsafe { abi::proxy_define_metric(kind, name.as_ptr(), name.len(), &mut id) };
+            let status = unsafe {
+                abi::proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &mut id)
+            };
             (status == OK).then_some(id)
         }
 

@@ -16,6 +16,7 @@ pub(crate) struct TestHost {
     pub(crate) cluster_missing: Cell<bool>,
     pub(crate) has_expressions: Cell<bool>,
     expressions: RefCell<Vec<String>>,
+    pub(crate) evaluated: RefCell<Vec<u32>>,
     pub(crate) log: RefCell<Vec<String>>,
     pub(crate) metrics: RefCell<Vec<(String, u64)>>,
 }
@@ -72,6 +73,7 @@ impl Host for TestHost {
     }
 
     fn evaluate(&self, token: u32) -> Option<Vec<u8>> {
+        self.evaluated.borrow_mut().push(token);
         let expressions = self.expressions.borrow();
         let text = expressions.get(token as usize)?;
         attributes::evaluate(text, |path| self.property(path))

@@ -9,6 +9,7 @@ use crate::metrics::{Metrics, Other};
 use crate::node::Node;
 use crate::queue::Queue;
 use crate::sender::{Sender, Verdict};
+use hashbrown::{HashMap, HashSet};
 use meshchain_core::DropReason;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -16,8 +17,11 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 /// Everything that one VM keeps.
 #[derive(Default)]
 pub struct Vm {
-    /// Places of the configuration that the filter is in.
-    roots: u32,
+    /// Root contexts: the filter in one place of the configuration each.
+    places: HashSet<u32>,
+    expressions: Expressions,
+    /// What the request phases of streams that have not ended left.
+    phases: HashMap<u32, RequestPhase>,
     /// `None` while the configuration is missing or bad: the filter is off.
     config: Option<Config>,
     notices: Vec<String>,
@@ -61,18 +65,15 @@ fn post<'a>(config: &'a Config, body: &'a [u8]) -> Post<'a> {
 }
 
 impl Vm {
-    /// The filter is in one more place of the configuration.
-    pub fn opened(&mut self) {
-        self.roots += 1;
-    }
-
-    /// The filter is no longer in one of its places. With the last one the session ends: all that waits is
-    /// sent at once, and nobody waits for an answer. Envoy may end before that has left it.
-    pub fn closed(&mut self, host: &impl Host) {
-        self.roots = self.roots.saturating_sub(1);
+    /// A stream or a place is done. With the last place the session ends: all that waits is sent at once, and
+    /// nobody waits for an answer. Envoy may end before that has left it.
+    pub fn done(&mut self, host: &impl Host, context: u32) {
+        if self.phases.remove(&context).is_some() || !self.places.remove(&context) {
+            return;
+        }
         let on_its_way = usize::from(self.sender.is_waiting());
         self.sender.forget();
-        if self.roots > 0 {
+        if !self.places.is_empty() {
             return;
         }
         if let (Some(config), Some(mut session)) = (&self.config, self.session.take()) {
@@ -85,8 +86,13 @@ impl Vm {
         self.metrics = Metrics::default();
     }
 
-    /// Takes a configuration; the tick period that it asks for, in milliseconds. Never fails.
-    pub fn configure(&mut self, host: &impl Host, json: &[u8]) -> u64 {
+    /// Takes the configuration of a place; the tick period that it asks for, in milliseconds. Never fails.
+    pub fn configure(&mut self, host: &impl Host, place: u32, json: &[u8]) -> u64 {
+        if self.places.insert(place) {
+            let expressions = Expressions::create(host);
+            let first = self.places.len() == 1;
+            self.expressions = if first { expressions } else { self.expressions.also(expressions) };
+        }
         self.sender.forget();
         let parsed = parse(json);
         for notice in &parsed.notices {
@@ -108,23 +114,22 @@ impl Vm {
         self.config.as_ref().map_or(Config::default().tick_ms, |config| config.tick_ms)
     }
 
-    /// The request phase of a stream; what it leaves is handed back to [`Self::on_log`].
-    pub fn on_request(&mut self, host: &impl Host) -> Option<RequestPhase> {
-        let config = self.config.as_ref()?;
+    /// The request phase of a stream.
+    pub fn on_request(&mut self, host: &impl Host, stream: u32) {
+        let Some(config) = &self.config else {
+            return;
+        };
         let session = self.session.get_or_insert_with(|| Session::open(host));
         let gateway = session.queue.node().gateway;
         let random = || bytes(&mut session.random);
-        Some(RequestPhase::run(host, config, gateway, self.tracer, random))
+        let phase = RequestPhase::run(host, config, gateway, self.tracer, random);
+        self.phases.insert(stream, phase);
     }
 
     /// The end of a stream.
-    pub fn on_log(
-        &mut self,
-        host: &impl Host,
-        expressions: Expressions,
-        phase: Option<&RequestPhase>,
-    ) {
-        let Some(config) = self.config.as_ref() else {
+    pub fn on_log(&mut self, host: &impl Host, stream: u32) {
+        let phase = self.phases.remove(&stream);
+        let Some(config) = &self.config else {
             return;
         };
         let session = self.session.get_or_insert_with(|| Session::open(host));
@@ -133,12 +138,12 @@ impl Vm {
         let ending = Ending {
             config,
             gateway: queue.node().gateway,
-            expressions,
+            expressions: &mut self.expressions,
             tracer: &mut self.tracer,
             queue,
             salt,
         };
-        match ending.log(host, phase) {
+        match ending.log(host, phase.as_ref()) {
             Outcome::Call(start_ns) => {
                 let queue = &mut session.queue;
                 if queue.open_calls() >= config.batch_spans {

@@ -38,18 +38,15 @@ export class Host {
     }
     this.vm = new WebAssembly.Instance(MODULE, imports).exports;
     this.vm._initialize();
-    this.vm.proxy_on_context_create(ROOT, 0);
-    this.vm.proxy_on_vm_start(ROOT, 0);
     this.vm.proxy_on_configure(ROOT, this.configuration.length);
   }
 
   /** A stream from its request headers to its end. */
   stream() {
     const id = ++this.#streams;
-    this.vm.proxy_on_context_create(id, ROOT);
     this.vm.proxy_on_request_headers(id, this.maps[0].length, 1);
     this.vm.proxy_on_log(id);
-    this.vm.proxy_on_delete(id);
+    this.vm.proxy_on_done(id);
   }
 
   tick() {

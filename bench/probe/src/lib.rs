@@ -6,10 +6,10 @@
 
 #![cfg(target_arch = "wasm32")]
 
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, ContextType};
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{Action, BufferType};
+use std::cell::RefCell;
 use std::hint::black_box;
-use std::rc::Rc;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -38,9 +38,11 @@ unsafe extern "C" {
     ) -> u32;
 }
 
-proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|_| Box::new(Root::default()));
-}}
+proxy_wasm::main! {{}}
+
+thread_local! {
+    static CALLS: RefCell<Calls> = RefCell::default();
+}
 
 enum Call {
     Map(u32),
@@ -118,43 +120,40 @@ struct Calls {
     log: Vec<Call>,
 }
 
-#[derive(Default)]
-struct Root(Rc<Calls>);
+// The same callbacks as the filter's.
 
-impl Context for Root {}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, _: usize) -> bool {
-        let bytes = self.get_plugin_configuration().unwrap_or_default();
-        let config: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
-        let calls = |key: &str| {
-            let texts = config[key].as_array().into_iter().flatten();
-            texts.filter_map(|text| text.as_str()).map(Call::parse).collect()
-        };
-        self.0 = Rc::new(Calls { request: calls("request"), log: calls("log") });
-        true
-    }
-
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream(self.0.clone())))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
+#[unsafe(export_name = "meshchain_on_configure")]
+extern "C" fn on_configure(_: u32, size: usize) -> bool {
+    let bytes = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size).expect("bytes");
+    let config: serde_json::Value =
+        serde_json::from_slice(&bytes.unwrap_or_default()).expect("JSON");
+    let calls = |key: &str| {
+        let texts = config[key].as_array().into_iter().flatten();
+        texts.filter_map(|text| text.as_str()).map(Call::parse).collect()
+    };
+    let calls = Calls { request: calls("request"), log: calls("log") };
+    CALLS.with(|cell| cell.replace(calls));
+    true
 }
 
-struct Stream(Rc<Calls>);
-
-impl Context for Stream {}
-
-impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        self.0.request.iter().for_each(Call::make);
-        Action::Continue
-    }
-
-    fn on_log(&mut self) {
-        self.0.log.iter().for_each(Call::make);
-    }
+#[unsafe(export_name = "meshchain_on_request_headers")]
+extern "C" fn on_request_headers(_: u32, _: usize, _: bool) -> Action {
+    CALLS.with(|calls| calls.borrow().request.iter().for_each(Call::make));
+    Action::Continue
 }
+
+#[unsafe(export_name = "meshchain_on_log")]
+extern "C" fn on_log(_: u32) {
+    CALLS.with(|calls| calls.borrow().log.iter().for_each(Call::make));
+}
+
+#[unsafe(export_name = "meshchain_on_done")]
+extern "C" fn on_done(_: u32) -> bool {
+    true
+}
+
+#[unsafe(export_name = "meshchain_on_tick")]
+extern "C" fn on_tick(_: u32) {}
+
+#[unsafe(export_name = "meshchain_on_http_call_response")]
+extern "C" fn on_http_call_response(_: u32, _: u32, _: usize, _: usize, _: usize) {}

@@ -1,44 +1,50 @@
 //! The last step of the filter's build: of the linker's output, the module that Envoy loads.
 //!
-//! Envoy crosses into the VM for each callback that a module exports, also for those that proxy-wasm
-//! brings along and the filter has no use for. These are taken out, and with them the code that nothing
-//! calls any more.
+//! proxy-wasm exports its whole ABI, by way of its own dispatcher, and Envoy crosses into the VM for each
+//! callback that a module exports. Here the filter's own callbacks take the place of those that it has a use
+//! for; the others are taken out, and with them the code that nothing calls any more.
 
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use walrus::ir::{Call, Visitor, dfs_in_order};
 use walrus::{Export, FunctionId, Module, passes};
 
-/// What Envoy needs, and the callbacks that the filter has a use for. Without the last two, proxy-wasm
-/// would not learn of a stream's beginning and end.
-pub const KEPT: [&str; 13] = [
-    "memory",
-    "_initialize",
-    "proxy_abi_version_0_2_1",
-    "proxy_on_memory_allocate",
-    "proxy_on_vm_start",
-    "proxy_on_configure",
-    "proxy_on_tick",
-    "proxy_on_request_headers",
-    "proxy_on_log",
-    "proxy_on_http_call_response",
-    "proxy_on_done",
-    "proxy_on_context_create",
-    "proxy_on_delete",
-];
+/// What proxy-wasm and the linker bring that Envoy needs.
+const KEPT: [&str; 4] =
+    ["memory", "_initialize", "proxy_abi_version_0_2_1", "proxy_on_memory_allocate"];
+
+/// The callbacks that the filter has a use for, as they are called in Envoy behind `proxy_` and in its
+/// source behind `meshchain_`.
+const CALLBACKS: [&str; 6] =
+    ["on_configure", "on_tick", "on_request_headers", "on_log", "on_http_call_response", "on_done"];
 
 /// The finished module. Fails where `linked` is none of the filter's.
 pub fn finish(linked: &[u8]) -> Result<Vec<u8>> {
     let mut module = Module::from_buffer(linked).context("not a wasm module")?;
-    let unwanted = module.exports.iter().filter(|export| !KEPT.contains(&export.name.as_str()));
+    let unwanted = module
+        .exports
+        .iter()
+        .filter(|export| !KEPT.contains(&export.name.as_str()) && !export.name.starts_with(OWN));
     for export in unwanted.map(Export::id).collect::<Vec<_>>() {
         module.exports.delete(export);
     }
-    let names = exports(&module);
-    let missing: Vec<_> = KEPT.iter().filter(|name| !names.contains(**name)).collect();
-    ensure!(missing.is_empty(), "it does not export {missing:?}");
+    for export in module.exports.iter_mut() {
+        if let Some(callback) = export.name.strip_prefix(OWN) {
+            export.name = format!("proxy_{callback}");
+        }
+    }
+    let (names, expected) = (exports(&module), expected());
+    ensure!(names == expected, "it exports {names:?}, not {expected:?}");
     passes::gc::run(&mut module);
     Ok(module.emit_wasm())
+}
+
+const OWN: &str = "meshchain_";
+
+/// What a finished module exports.
+pub fn expected() -> BTreeSet<String> {
+    let callbacks = CALLBACKS.map(|callback| format!("proxy_{callback}"));
+    KEPT.map(str::to_owned).into_iter().chain(callbacks).collect()
 }
 
 /// Names of all exports.

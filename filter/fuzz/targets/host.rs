@@ -5,7 +5,6 @@
 
 use libfuzzer_sys::fuzz_target;
 use meshchain_core::{BatchHeader, Canonical, Entry, SpanRecord};
-use meshchain_filter::attributes::Expressions;
 use meshchain_filter::headers::HeaderMap;
 use meshchain_filter::host::{Host, Level, MetricKind, Post};
 use meshchain_filter::vm::Vm;
@@ -100,19 +99,23 @@ fuzz_target!(|bytes: &[u8]| {
     let host = Noise { rest: Cell::new(bytes), posts: Cell::new(0), posted: RefCell::new(None) };
     let mut vm = Vm::default();
     let configuration = host.bytes().unwrap_or_default();
-    vm.configure(&host, &configuration);
-    let expressions = Expressions::create(&host);
+    vm.configure(&host, 1, &configuration);
     while let Some(what) = host.byte() {
-        match what % 4 {
+        // A few places and streams, so that some are there and some are not.
+        let (place, stream) = (u32::from(what >> 3) % 3, 8 + u32::from(what >> 5));
+        match what % 8 {
             0 => vm.on_tick(&host),
             1 => {
                 let status = host.byte().map(|byte| u16::from(byte) * 3);
                 vm.on_response(&host, host.posts.get(), status);
             }
-            2 => vm.on_log(&host, expressions, None),
+            2 | 3 => vm.on_request(&host, stream),
+            4 => vm.on_log(&host, stream),
+            5 => vm.done(&host, stream),
+            6 => vm.done(&host, place),
             _ => {
-                let phase = vm.on_request(&host);
-                vm.on_log(&host, expressions, phase.as_ref());
+                let configuration = host.bytes().unwrap_or_default();
+                vm.configure(&host, place, &configuration);
             }
         }
         if let Some(batch) = host.posted.borrow_mut().take() {

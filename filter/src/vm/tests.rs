@@ -13,6 +13,9 @@ const REQUEST: &[(&[u8], &[u8])] = &[
     (b"x-request-id", b"c4a7"),
 ];
 
+const PLACE: u32 = 1;
+const STREAM: u32 = 9;
+
 fn proxy(direction: u64, seed: u8) -> (Vm, TestHost) {
     let host = TestHost::with_headers(REQUEST);
     host.set_number("xds\0listener_direction", direction);
@@ -21,13 +24,14 @@ fn proxy(direction: u64, seed: u8) -> (Vm, TestHost) {
     host.set_text("response\0code_details", b"via_upstream");
     host.now_ns.set(1_000_000_000_000);
     let mut vm = Vm::default();
-    vm.configure(&host, b"");
+    vm.configure(&host, PLACE, b"");
     (vm, host)
 }
 
 fn call(vm: &mut Vm, host: &TestHost) {
-    let phase = vm.on_request(host);
-    vm.on_log(host, Expressions::create(host), phase.as_ref());
+    vm.on_request(host, STREAM);
+    vm.on_log(host, STREAM);
+    vm.done(host, STREAM);
 }
 
 fn posted(vm: &mut Vm, host: &TestHost) -> Batch {
@@ -60,13 +64,13 @@ fn both_sides_of_a_call_make_the_same_hop_digest() {
 #[test]
 fn with_its_last_place_the_session_ends_and_another_begins_after_it() {
     let (mut vm, host) = proxy(1, 1);
-    (0..2).for_each(|_| vm.opened());
+    vm.configure(&host, 2, b"");
     call(&mut vm, &host);
     let first = posted(&mut vm, &host);
     call(&mut vm, &host);
-    vm.closed(&host);
+    vm.done(&host, PLACE);
     assert_eq!(host.posts.borrow().len(), 1, "there is another place");
-    vm.closed(&host);
+    vm.done(&host, 2);
     let last = Batch::decode(host.posts.borrow().last().unwrap().as_slice()).unwrap();
     let header = BatchHeader::decode(&last.header).unwrap();
     assert_eq!((header.kind, header.count, header.seq), (BatchKind::Close, 1, 1));
@@ -77,10 +81,10 @@ fn with_its_last_place_the_session_ends_and_another_begins_after_it() {
         "the call of the other place is lost, so it is sent again"
     );
     assert_eq!(host.metric("meshchain_queue_bytes"), 0);
-    vm.closed(&host);
+    vm.done(&host, 2);
     assert_eq!(host.posts.borrow().len(), 3, "closed once");
 
-    vm.opened();
+    vm.configure(&host, 3, b"");
     call(&mut vm, &host);
     let next = posted(&mut vm, &host);
     let again = BatchHeader::decode(&next.header).unwrap();
@@ -91,7 +95,7 @@ fn with_its_last_place_the_session_ends_and_another_begins_after_it() {
 fn sides_that_decide_otherwise_about_tracing_still_agree() {
     let digest = |direction, id: &[u8]| {
         let (mut vm, host) = proxy(direction, 1);
-        vm.configure(&host, br#"{"context": "never"}"#);
+        vm.configure(&host, PLACE, br#"{"context": "never"}"#);
         host.set_request_header("x-request-id", id);
         call(&mut vm, &host);
         Entry::parse(&posted(&mut vm, &host).entries).unwrap().hop_digest
@@ -107,7 +111,7 @@ fn a_client_certificate_in_the_headers_is_a_sign_of_the_server_side_and_no_proof
         for expressions in [true, false] {
             let (mut vm, host) = proxy(direction, 1);
             host.has_expressions.set(expressions);
-            vm.configure(&host, b"");
+            vm.configure(&host, PLACE, b"");
             let certificate = (b"x-forwarded-client-cert".to_vec(), b"URI=spiffe://a".to_vec());
             host.headers.borrow_mut().push(certificate);
             call(&mut vm, &host);
@@ -121,6 +125,30 @@ fn a_client_certificate_in_the_headers_is_a_sign_of_the_server_side_and_no_proof
 }
 
 #[test]
+fn streams_end_in_any_order_and_leave_nothing_behind() {
+    let (mut vm, host) = proxy(1, 1);
+    for stream in [8, 9, 10] {
+        let id = format!("request-{stream}");
+        host.set_request_header("x-request-id", id.as_bytes());
+        vm.on_request(&host, stream);
+    }
+    host.set_request_header("x-request-id", b"at the end");
+    for stream in [9, 8, 77] {
+        vm.on_log(&host, stream);
+        vm.done(&host, stream);
+    }
+    vm.done(&host, 10);
+    assert!(vm.phases.is_empty());
+    let batch = posted(&mut vm, &host);
+    let ids = batch.records.iter().map(|record| {
+        let record = SpanRecord::decode(record).unwrap();
+        HopPart::decode(record.hop).unwrap().request_id.to_vec()
+    });
+    let ids: Vec<_> = ids.collect();
+    assert_eq!(ids, [&b"request-9"[..], b"request-8", b"at the end"], "one had no request phase");
+}
+
+#[test]
 fn lean_makes_the_same_hop_digest_and_a_smaller_record() {
     let batch = |config: &[u8], flags| {
         let (mut vm, host) = proxy(1, 1);
@@ -128,7 +156,7 @@ fn lean_makes_the_same_hop_digest_and_a_smaller_record() {
         host.response.borrow_mut().push((b":status".to_vec(), b"200".to_vec()));
         host.set_number("response\0flags", flags);
         host.set_text("xds\0cluster_name", b"inbound|9080||");
-        vm.configure(&host, config);
+        vm.configure(&host, PLACE, config);
         call(&mut vm, &host);
         posted(&mut vm, &host)
     };
@@ -156,7 +184,7 @@ fn headers_are_included_on_both_sides_and_skipped_paths_are_only_counted() {
     let config = br#"{"include_headers": ["X-Tenant"], "skip_paths": ["/healthz", "/static/*"]}"#;
     for direction in [1, 2] {
         let (mut vm, host) = proxy(direction, 1);
-        vm.configure(&host, config);
+        vm.configure(&host, PLACE, config);
         host.headers.borrow_mut().push((b"x-tenant".to_vec(), b"blue".to_vec()));
         call(&mut vm, &host);
         for path in ["/healthz?x", "/static/a"] {
@@ -188,7 +216,7 @@ fn an_answer_of_the_clients_own_proxy_never_crossed_the_wire() {
 fn path_privacy_changes_what_is_shown_and_not_the_hop_digest() {
     let hop_digest = |config: &[u8]| {
         let (mut vm, host) = proxy(1, 1);
-        vm.configure(&host, config);
+        vm.configure(&host, PLACE, config);
         call(&mut vm, &host);
         let batch = posted(&mut vm, &host);
         let entry = Entry::parse(&batch.entries).unwrap();
@@ -245,7 +273,7 @@ fn own_traffic_is_skipped_and_a_bad_configuration_turns_the_filter_off() {
         (b":path", b"/v1/batches"),
     ]);
     call(&mut vm, &host);
-    vm.configure(&host, b"[]");
+    vm.configure(&host, PLACE, b"[]");
     call(&mut vm, &host);
     vm.on_tick(&host);
     assert_eq!(host.metric("meshchain_digests"), 0);

@@ -23,6 +23,7 @@ from envoys import Running, Sinks, Variant
 from lab.procs import Processes, free_port, wait_port
 
 CONNECTIONS = 16
+SETTLE_S = 1.0  # a few ticks of the filter: what it still had to send is acknowledged
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Bench:
                 before, used[key] = used[key], cpu_ns(envoy.process.pid)
                 costs[key] = (used[key] - before) / plan.requests / 1e3
             rounds.append(costs)
+        time.sleep(SETTLE_S)
         return [self._row(envoy, rounds[1:]) for envoy in self.envoys]
 
     def _row(self, envoy: Running, rounds: list[dict[str, float]]) -> dict:
@@ -106,7 +108,7 @@ def running(binaries: Path, directory: Path, variants: list[Variant], warm: int,
         bench = Bench(binaries, envoys)
         for envoy in envoys:
             bench.load(envoy, warm)
-        time.sleep(1.0)
+        time.sleep(SETTLE_S)
         yield bench
 
 

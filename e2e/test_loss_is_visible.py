@@ -196,7 +196,7 @@ def test_the_metrics_tell_what_happened_and_istio_shows_them_unasked(stage):
         def expected() -> dict[str, int]:
             return {"digests": calls, "records": calls, "batches": len(given), "acked": list(given.values()).count(200),
                     "retried": sum(post.attempt > 0 for post in stand_in.seen()), "skipped": 1, "config_errors": 0,
-                    "config_ignored": 0, "dropped_queue_full": 0, "dropped_refused": 5, "dropped_unreadable": 1,
+                    "config_ignored": 0, "dropped_queue_full": 0, "dropped_refused": 5, "dropped_unreadable": 1, "dropped_unconfigured": 0,
                     "queue_bytes": 0}
 
         def stats() -> dict[str, int]:

@@ -34,7 +34,7 @@ from phases.scene import CONFIG, CROWD, DEADLINE_S, Scene
 
 AT_ONCE = 8  # rows; most of them wait for a timer
 NO_CONTEXT, RECEIVED, GENERATED = 0, 1, 2
-UNREADABLE = 3  # reason of a dropped call
+UNREADABLE, UNCONFIGURED = 3, 4  # reasons of dropped calls
 SOON_S = 8.0  # more than the 5 s after which Envoy gives up on a batch
 
 
@@ -237,6 +237,9 @@ def test_a_new_configuration_takes_effect_and_a_bad_one_stops_records_but_not_ca
     assert [span.own["query"] for span in (first, keep, last)] == [b"", b"q=1", b""]
     assert first.session == keep.session == last.session
     scene.spans(off, 0, 1)
+    lost = wait_until(lambda: scene.recorder.sessions("changing-0")[last.session]["dropped"], DEADLINE_S,
+                      "a header counts the call that has no record")
+    assert [(drop["reason"], drop["count"]) for drop in lost] == [(UNCONFIGURED, 1)]
 
 
 def test_a_new_configuration_while_a_batch_is_on_its_way_does_not_stop_records(scene):

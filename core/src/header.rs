@@ -58,11 +58,14 @@ pub enum DropReason {
     Refused = 2,
     /// The call had no readable headers (a malformed request).
     Unreadable = 3,
+    /// The filter was off: its configuration was bad.
+    Unconfigured = 4,
 }
 
 impl DropReason {
     /// All reasons, in order.
-    pub const ALL: [Self; 3] = [Self::QueueFull, Self::Refused, Self::Unreadable];
+    pub const ALL: [Self; 4] =
+        [Self::QueueFull, Self::Refused, Self::Unreadable, Self::Unconfigured];
 
     /// Lower-case name, as in metrics and JSON.
     pub fn name(self) -> &'static str {
@@ -70,6 +73,7 @@ impl DropReason {
             Self::QueueFull => "queue_full",
             Self::Refused => "refused",
             Self::Unreadable => "unreadable",
+            Self::Unconfigured => "unconfigured",
         }
     }
 }

@@ -129,10 +129,10 @@ impl Vm {
     /// The end of a stream.
     pub fn on_log(&mut self, host: &impl Host, stream: u32) {
         let phase = self.phases.remove(&stream);
-        let Some(config) = &self.config else {
-            return;
-        };
         let session = self.session.get_or_insert_with(|| Session::open(host));
+        let Some(config) = &self.config else {
+            return session.queue.drop_calls(DropReason::Unconfigured, 1);
+        };
         let salt = bytes(&mut session.random);
         let queue = &mut session.queue;
         let ending = Ending {

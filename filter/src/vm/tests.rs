@@ -1,7 +1,7 @@
 use super::*;
 use crate::test_host::TestHost;
 use meshchain_core::{
-    BatchHeader, BatchKind, Canonical, Entry, HopPart, OwnPart, Side, SpanRecord,
+    BatchHeader, BatchKind, Canonical, Dropped, Entry, HopPart, OwnPart, Side, SpanRecord,
 };
 use meshchain_wire::Batch;
 use prost::Message;
@@ -278,6 +278,12 @@ fn own_traffic_is_skipped_and_a_bad_configuration_turns_the_filter_off() {
     vm.on_tick(&host);
     assert_eq!(host.metric("meshchain_digests"), 0);
     assert_eq!((host.metric("meshchain_skipped"), host.metric("meshchain_config_errors")), (1, 1));
+    assert_eq!(host.metric("meshchain_dropped_unconfigured"), 1);
+    vm.configure(&host, PLACE, b"");
+    let batch = posted(&mut vm, &host);
+    let header = BatchHeader::decode(&batch.header).unwrap();
+    let lost = Dropped { reason: DropReason::Unconfigured as u32, count: 1 };
+    assert_eq!(header.dropped, [lost], "the next batch tells of it");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use walrus::ir::{Call, Visitor, dfs_in_order};
-use walrus::{Export, FunctionId, Module, passes};
+use walrus::{Export, ExportItem, FunctionId, FunctionKind, Module, passes};
 
 /// What proxy-wasm and the linker bring that Envoy needs.
 const KEPT: [&str; 4] =
@@ -52,16 +52,30 @@ pub fn exports(module: &Module) -> BTreeSet<String> {
     module.exports.iter().map(|export| export.name.clone()).collect()
 }
 
-/// Each function that calls one of Rust's panics, with the panic. Panics of other functions that are
-/// called from it are theirs.
+/// Each function that an export reaches by calls and that calls one of Rust's panics, with the panic. Where
+/// a function is called through a table, the calls end.
 pub fn panics(module: &Module) -> BTreeSet<(String, String)> {
     let name = |id: FunctionId| module.funcs.get(id).name.clone().unwrap_or_default();
+    let exported = module.exports.iter().filter_map(|export| match export.item {
+        ExportItem::Function(id) => Some(id),
+        _ => None,
+    });
+    let mut open: Vec<FunctionId> = exported.collect();
+    let mut reached: BTreeSet<FunctionId> = open.iter().copied().collect();
     let mut found = BTreeSet::new();
-    for (id, function) in module.funcs.iter_local() {
+    while let Some(caller) = open.pop() {
+        let FunctionKind::Local(function) = &module.funcs.get(caller).kind else {
+            continue;
+        };
         let mut called = Called::default();
         dfs_in_order(&mut called, function, function.entry_block());
-        let panics = called.0.into_iter().map(name).filter(|callee| is_panic(callee));
-        found.extend(panics.map(|panic| (name(id), panic)));
+        for callee in called.0 {
+            if is_panic(&name(callee)) {
+                found.insert((name(caller), name(callee)));
+            } else if reached.insert(callee) {
+                open.push(callee);
+            }
+        }
     }
     found
 }

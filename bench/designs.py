@@ -12,7 +12,7 @@ from pathlib import Path
 from envoys import Variant
 from lab.tools import REPOSITORY
 from report import number, show, table, write_json
-from rounds import Plan, running
+from rounds import Cores, Plan, running
 
 PLAN = Plan(rounds=21, requests=5_000)
 SERVER = ["request.time", "request.duration", "response.code", "response.flags", "response.code_details",
@@ -102,7 +102,7 @@ def floors(binaries: Path, module: Path) -> None:
 
 def _measured(binaries: Path, variants: list[Variant]) -> list[dict]:
     with tempfile.TemporaryDirectory() as name:
-        with running(binaries, Path(name), variants, PLAN.requests, one_core=True) as bench:
+        with running(binaries, Path(name), variants, PLAN.requests, Cores.SHARED) as bench:
             return bench.rows(PLAN)
 
 

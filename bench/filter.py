@@ -9,11 +9,11 @@ from cost import peak_mb
 from empty_module import write_empty
 from envoys import Variant
 from report import number, show, table, write_json
-from rounds import CONNECTIONS, Plan, running
+from rounds import CONNECTIONS, Cores, Plan, running
 
 COST = Plan(rounds=25, requests=5_000)
 SHAPE = Plan(rounds=15, requests=5_000)
-PER_S, TIMED, TIMED_ROUNDS = 1000, 4_000, 9
+PER_S, TIMED, TIMED_ROUNDS = 1000, 2_000, 25
 DIGEST, RECORD, LEAN = {"payload": "digest"}, {"payload": "record"}, {"payload": "record", "detail": "lean"}
 KIB = 1 << 10
 
@@ -41,7 +41,7 @@ def cost(binaries: Path, module: Path) -> None:
             Variant("otel", "Envoy's OpenTelemetry tracer at 100 %", observer="otel"),
             Variant("als", "Envoy's gRPC access log", observer="als"),
         ]
-        with running(binaries, directory, variants, COST.requests, one_core=True) as bench:
+        with running(binaries, directory, variants, COST.requests, Cores.SHARED) as bench:
             rows = bench.rows(COST)
     tracer = next(row["added_us"] for row in rows if row["variant"] == "zipkin")
     head = ["variant", "CPU us/request", "added us", "middle half", "tracer / it", "peak RSS MB", "reported"]
@@ -75,7 +75,7 @@ def shapes(binaries: Path, module: Path) -> None:
             Variant("zipkin", "Zipkin tracer", observer="zipkin", **shape),
         ]
         with tempfile.TemporaryDirectory() as name:
-            with running(binaries, Path(name), variants, SHAPE.requests, one_core=True) as bench:
+            with running(binaries, Path(name), variants, SHAPE.requests, Cores.SHARED) as bench:
                 rows += [{"shape": title, **row} for row in bench.rows(SHAPE)]
     peaks = memory(binaries, module)
     lines = []
@@ -121,19 +121,22 @@ def times(binaries: Path, module: Path) -> None:
         Variant("zipkin", "Envoy's Zipkin tracer at 100 %", observer="zipkin"),
     ]
     rounds: list[dict[str, dict]] = []
-    with tempfile.TemporaryDirectory() as name, running(binaries, Path(name), variants, SHAPE.requests) as bench:
-        for turn in range(TIMED_ROUNDS):
-            at = turn % len(bench.envoys)
-            order = bench.envoys[at:] + bench.envoys[:at]
-            rounds.append({envoy.variant.key: bench.load(envoy, TIMED, "--per-s", str(PER_S))["times"]
-                           for envoy in order})
+    with tempfile.TemporaryDirectory() as name:
+        with running(binaries, Path(name), variants, SHAPE.requests, Cores.APART) as bench:
+            for turn in range(TIMED_ROUNDS):
+                at = turn % len(bench.envoys)
+                order = bench.envoys[at:] + bench.envoys[:at]
+                rounds.append({envoy.variant.key: bench.load(envoy, TIMED, "--per-s", str(PER_S))["times"]
+                               for envoy in order})
     rows = [{"variant": v.key, "title": v.title,
              **{part: median(r[v.key][part] for r in rounds) for part in ("p50_us", "p99_us")},
-             "p99_added_us": median(r[v.key]["p99_us"] - r["bare"]["p99_us"] for r in rounds)} for v in variants]
+             **{f"{part}_added_us": median(r[v.key][f"{part}_us"] - r["bare"][f"{part}_us"] for r in rounds)
+                for part in ("p50", "p99")}} for v in variants]
     lines = [[row["title"], number(row["p50_us"]), number(row["p99_us"]),
-              "" if row["variant"] == "bare" else number(row["p99_added_us"])] for row in rows]
+              *(["", ""] if row["variant"] == "bare" else [number(row["p50_added_us"]), number(row["p99_added_us"])])]
+             for row in rows]
     note = (f"{PER_S:,} requests/s in even steps over {CONNECTIONS} connections, {TIMED_ROUNDS} rounds of "
             f"{TIMED / PER_S:.0f} s each; to the end of the answer, for a request that had to wait from when it was due; medians over the rounds.")
-    show("filter-times", "Filter: response times", table(["variant", "p50 us", "p99 us", "added at p99, us"], lines),
+    show("filter-times", "Filter: response times", table(["variant", "p50 us", "p99 us", "added at p50", "added at p99"], lines),
          note)
     write_json("filter-times", {"per_s": PER_S, "variants": rows, "rounds": rounds})

@@ -4,8 +4,9 @@ All variants run at the same time, idle but for their turn. Each round gives eve
 of requests, one after another, in an order that rotates; a variant is compared with its base *of the
 same round*, and the median over the rounds counts. So a slow minute of the machine shifts both alike.
 
-Where CPU is measured, one core runs Envoy, load and sinks: the other one's work would change how long
-an instruction takes, and differences of microseconds would drown in that.
+Processes are bound to cores, or differences of microseconds would drown in what the scheduler does. Where CPU is
+measured, one core runs all of them: the other one's work would change how long an instruction takes. Where times
+are measured, Envoy has a core for itself.
 """
 
 import itertools
@@ -15,6 +16,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from statistics import median
 
@@ -94,15 +96,27 @@ def reported(counters: dict[str, int], sent: int) -> float | None:
     return None
 
 
+class Cores(Enum):
+    """What runs where."""
+
+    ANY = "wherever the scheduler puts it"
+    SHARED = "all on one core"
+    APART = "Envoy on one core, load and sinks on another"
+
+
 @contextmanager
-def running(binaries: Path, directory: Path, variants: list[Variant], warm: int, *, one_core: bool = False):
+def running(binaries: Path, directory: Path, variants: list[Variant], warm: int, cores: Cores = Cores.ANY):
     """All variants, ready, each after `warm` requests: V8 has compiled, Envoy's buffers have grown."""
-    with Processes(directory) as processes, _on(max(os.sched_getaffinity(0)) if one_core else None):
+    every = os.sched_getaffinity(0)
+    for_envoy = every if cores == Cores.ANY else {max(every)}
+    for_others = {min(every)} if cores == Cores.APART else for_envoy
+    with Processes(directory) as processes, _on(for_others):
         sinks = Sinks(free_port(), free_port(), free_port())
         addresses = [f"127.0.0.1:{port}" for port in (sinks.http, sinks.grpc, sinks.application)]
         sink = processes.start("sink", [binaries / "bench-sink", *addresses])
         wait_port(("127.0.0.1", sinks.http), 5.0, sink)
-        envoys = [Running(variant, sinks, processes, directory) for variant in variants]
+        with _on(for_envoy):
+            envoys = [Running(variant, sinks, processes, directory) for variant in variants]
         for envoy in envoys:
             envoy.wait_ready()
         bench = Bench(binaries, envoys)
@@ -113,10 +127,10 @@ def running(binaries: Path, directory: Path, variants: list[Variant], warm: int,
 
 
 @contextmanager
-def _on(core: int | None):
-    """Inside, this process and all that it starts run on that core."""
+def _on(cores: set[int]):
+    """Inside, this process and all that it starts run on these cores."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, before if core is None else {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

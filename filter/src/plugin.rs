@@ -33,7 +33,7 @@ extern "C" fn on_configure(place: u32, size: usize) -> bool {
 }
 
 #[unsafe(export_name = "meshchain_on_request_headers")]
-extern "C" fn on_request_headers(stream: u32, _headers: usize, _end_of_stream: bool) -> Action {
+extern "C" fn on_request_headers(stream: u32, _headers: usize, _end_of_stream: u32) -> Action {
     with_vm(|vm| vm.on_request(&Proxy, stream));
     Action::Continue
 }

@@ -137,7 +137,7 @@ extern "C" fn on_configure(_: u32, size: usize) -> bool {
 }
 
 #[unsafe(export_name = "meshchain_on_request_headers")]
-extern "C" fn on_request_headers(_: u32, _: usize, _: bool) -> Action {
+extern "C" fn on_request_headers(_: u32, _: usize, _: u32) -> Action {
     CALLS.with(|calls| calls.borrow().request.iter().for_each(Call::make));
     Action::Continue
 }

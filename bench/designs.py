@@ -12,7 +12,7 @@ from pathlib import Path
 from envoys import Variant
 from lab.tools import REPOSITORY
 from report import number, show, table, write_json
-from rounds import Cores, Plan, running
+from rounds import Cores, Plan, middle_half, running
 
 PLAN = Plan(rounds=21, requests=5_000)
 SERVER = ["request.time", "request.duration", "response.code", "response.flags", "response.code_details",
@@ -74,7 +74,7 @@ def calls(binaries: Path, module: Path) -> None:
     variants += [Variant(f"calls-{at}", title, base="none", module=module, config={"request": request, "log": log})
                  for at, (title, request, log) in enumerate(CALLS)]
     rows = _measured(binaries, variants)
-    lines = [[row["title"], number(row["added_us"], 1), _half(row)] for row in rows[1:]]
+    lines = [[row["title"], number(row["added_us"], 1), middle_half(row)] for row in rows[1:]]
     note = (f"{PLAN.rounds} rounds of {PLAN.requests:,} requests, 21 headers; CPU of the whole Envoy process beside the "
             "same filter without calls; medians of differences within a round, and their middle half.")
     show("designs", "Filter: what calls into Envoy cost", table(["calls", "us/request", "middle half"], lines), note)
@@ -93,7 +93,7 @@ def floors(binaries: Path, module: Path) -> None:
     ]
     rows = _measured(binaries, variants)
     tracer = rows[-1]["added_us"]
-    lines = [[row["title"], number(row["added_us"], 1), _half(row), number(tracer / row["added_us"], 1)] for row in rows[1:]]
+    lines = [[row["title"], number(row["added_us"], 1), middle_half(row), number(tracer / row["added_us"], 1)] for row in rows[1:]]
     note = f"{PLAN.rounds} rounds of {PLAN.requests:,} requests; beside bare Envoy."
     show("floors", "Filter: what designs cost at least", table(["what", "us/request", "middle half", "tracer / it"], lines),
          note)
@@ -104,7 +104,3 @@ def _measured(binaries: Path, variants: list[Variant]) -> list[dict]:
     with tempfile.TemporaryDirectory() as name:
         with running(binaries, Path(name), variants, PLAN.requests, Cores.SHARED) as bench:
             return bench.rows(PLAN)
-
-
-def _half(row: dict) -> str:
-    return f"{row['added_low_us']:.1f} to {row['added_high_us']:.1f}"

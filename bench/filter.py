@@ -9,7 +9,7 @@ from cost import peak_mb
 from empty_module import write_empty
 from envoys import Variant
 from report import number, show, table, write_json
-from rounds import CONNECTIONS, Cores, Plan, running
+from rounds import CONNECTIONS, Cores, Plan, middle_half, running
 
 COST = Plan(rounds=25, requests=5_000)
 SHAPE = Plan(rounds=15, requests=5_000)
@@ -57,7 +57,7 @@ def _line(row: dict, tracer: float) -> list[str]:
     ratio = tracer / added if added > 0 else 0
     return [
         row["title"], number(row["cpu_us"], 1), "" if base else number(added, 1),
-        "" if base else f"{row['added_low_us']:.1f} to {row['added_high_us']:.1f}",
+        "" if base else middle_half(row),
         "" if base or not ratio else number(ratio, 1 if ratio < 10 else 0), number(row["peak_mb"]),
         "" if row["reported"] is None else f"{row['reported']:.1%}"]
 
@@ -124,10 +124,8 @@ def times(binaries: Path, module: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         with running(binaries, Path(name), variants, SHAPE.requests, Cores.APART) as bench:
             for turn in range(TIMED_ROUNDS):
-                at = turn % len(bench.envoys)
-                order = bench.envoys[at:] + bench.envoys[:at]
                 rounds.append({envoy.variant.key: bench.load(envoy, TIMED, "--per-s", str(PER_S))["times"]
-                               for envoy in order})
+                               for envoy in bench.order(turn)})
     rows = [{"variant": v.key, "title": v.title,
              **{part: median(r[v.key][part] for r in rounds) for part in ("p50_us", "p99_us")},
              **{f"{part}_added_us": median(r[v.key][f"{part}_us"] - r["bare"][f"{part}_us"] for r in rounds)

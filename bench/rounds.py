@@ -54,15 +54,19 @@ class Bench:
         self.sent[variant.key] += requests
         return json.loads(subprocess.run(argv, check=True, capture_output=True, text=True, timeout=110).stdout)
 
+    def order(self, turn: int) -> list[Running]:
+        """All of them, each turn beginning with the next."""
+        at = turn % len(self.envoys)
+        return self.envoys[at:] + self.envoys[:at]
+
     def rows(self, plan: Plan) -> list[dict]:
         """What each variant costs, and adds to its base, in microseconds of CPU per request."""
         # From turn to turn: what is sent after the last answer belongs to the requests before it.
         used = {envoy.variant.key: cpu_ns(envoy.process.pid) for envoy in self.envoys}
         rounds = []
         for turn in range(plan.rounds + 1):
-            at = turn % len(self.envoys)
             costs = {}
-            for envoy in self.envoys[at:] + self.envoys[:at]:
+            for envoy in self.order(turn):
                 key = envoy.variant.key
                 self.load(envoy, plan.requests)
                 before, used[key] = used[key], cpu_ns(envoy.process.pid)
@@ -82,6 +86,11 @@ class Bench:
             "counters": counters, "reported": reported(counters, self.sent[variant.key]),
             "rounds_cpu_us": [r[variant.key] for r in rounds],
         }
+
+
+def middle_half(row: dict) -> str:
+    """Where half of a row's differences lie."""
+    return f"{row['added_low_us']:.1f} to {row['added_high_us']:.1f}"
 
 
 def reported(counters: dict[str, int], sent: int) -> float | None:

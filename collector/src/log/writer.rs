@@ -196,12 +196,13 @@ impl Writer {
         put_all(&log.store, &growth).await?;
         let checkpoint = Checkpoint::sign(&head, &log.key);
         self.owned.publish(checkpoint.clone()).await?;
+        metrics.published(head.size, started.elapsed());
+        log.published.send_replace(Some(SignedHead { head, checkpoint }));
+        // Whoever follows the audit log may ask for what it tells of at once.
         audit.line("checkpoint", json!({ "leaves": head.size - first }));
         if let Err(error) = audit.sync() {
             log::error!("audit log: {error}");
         }
-        metrics.published(head.size, started.elapsed());
-        log.published.send_replace(Some(SignedHead { head, checkpoint }));
         log.parts_closed.notify_one();
         tokio::spawn(async move { delete_partials(&log.store, &growth).await });
         Ok(later)

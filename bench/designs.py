@@ -1,7 +1,8 @@
 """What a filter's calls into Envoy cost: the parts that designs of a filter are made of, and how far that
 leaves the tracer.
 
-The probe (bench/probe) has the filter's callbacks and makes the calls that its configuration names.
+The probe (bench/probe) has the filter's callbacks and makes the calls that its configuration names. The native
+module (bench/native) is the filter itself, outside of the sandbox.
 """
 
 import os
@@ -49,12 +50,14 @@ LEAN = {"request": ["map", "clock"], "log": ["response map", STATUS, "clock"]}
 LEAN_LOGGER = {"log": ["map", "response map", STATUS, "property request.duration", "clock"]}
 
 
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+
+
 def build() -> Path:
     """The probe's module, finished as the filter is."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
     build = ["cargo", "build", "--locked", "--quiet", "-p", "meshchain-bench-probe", "--profile", "release-wasm",
              "--target", "wasm32-wasip1"]
-    folder = target / "wasm32-wasip1" / "release-wasm"
+    folder = TARGET / "wasm32-wasip1" / "release-wasm"
     module = folder / "probe.wasm"
     finish = ["cargo", "run", "--locked", "--quiet", "--release", "-p", "meshchain-filter-finish", "--",
               folder / "deps" / "meshchain_bench_probe.wasm", module]
@@ -63,10 +66,17 @@ def build() -> Path:
     return module
 
 
+def build_native() -> Path:
+    """The native module."""
+    build = ["cargo", "build", "--locked", "--quiet", "--release", "-p", "meshchain-bench-native"]
+    subprocess.run(build, cwd=REPOSITORY, check=True)
+    return TARGET / "release" / "libmeshchain_bench_native.so"
+
+
 def run(binaries: Path) -> None:
     module = build()
     calls(binaries, module)
-    floors(binaries, module)
+    floors(binaries, module, build_native())
 
 
 def calls(binaries: Path, module: Path) -> None:
@@ -81,14 +91,17 @@ def calls(binaries: Path, module: Path) -> None:
     write_json("designs", {"requests_per_round": PLAN.requests, "variants": rows})
 
 
-def floors(binaries: Path, module: Path) -> None:
-    """Designs that do nothing with what Envoy tells them: what they are made into costs more."""
+def floors(binaries: Path, module: Path, native: Path) -> None:
+    """Designs that do nothing with what Envoy tells them, which a filter's work comes on top of; and all of the
+    filter, without the sandbox."""
     variants = [
         Variant("bare", "bare Envoy", base=None),
         Variant("none", "the callbacks: request headers, end, done", module=module, config={}),
         Variant("full", "and the calls of a full record", module=module, config=FULL),
         Variant("lean", "and the calls of a lean one", module=module, config=LEAN),
-        Variant("logger", "the calls of a lean one, by an access logger", module=module, config=LEAN_LOGGER, logger=True),
+        Variant("logger", "the calls of a lean one, by an access logger", module=module, config=LEAN_LOGGER,
+                logger=True),
+        Variant("native", "all of the filter as a native module, full records", native=native),
         Variant("zipkin", "Envoy's Zipkin tracer at 100 %", observer="zipkin"),
     ]
     rows = _measured(binaries, variants)

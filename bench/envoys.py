@@ -23,7 +23,8 @@ START_S = 30.0
 
 @dataclass(frozen=True)
 class Variant:
-    """What is measured: nothing, a wasm filter (`module` with its `config`), or an observer of Envoy's own."""
+    """What is measured: nothing, a wasm filter (`module` with its `config`), a module of machine code, or an
+    observer of Envoy's own."""
 
     key: str
     title: str
@@ -31,6 +32,7 @@ class Variant:
     module: Path | None = None
     config: dict | None = None
     logger: bool = False  # the module is an access logger, not a filter
+    native: Path | None = None  # a shared library, as both filter and access logger
     observer: str = ""  # zipkin, otel or als
     base: str | None = "bare"  # the variant that it is compared with
     workers: int = 1
@@ -87,6 +89,10 @@ def _bootstrap(variant: Variant, port: int, admin_port: int, sinks: Sinks) -> di
 def _listener(variant: Variant, port: int) -> dict:
     module = [_wasm(variant)] if variant.module else []
     filters = [] if variant.logger else module
+    if variant.native:
+        text = _typed("google.protobuf.StringValue", value=json.dumps(variant.config or {}))
+        filters = [_native(variant, "filters.http.dynamic_modules.v3.DynamicModuleFilter", filter_name="meshchain",
+                           filter_config=text)]
     filters.append({"name": "envoy.filters.http.router",
                     "typed_config": _typed("envoy.extensions.filters.http.router.v3.Router")})
     route = {"name": "default", "match": {"prefix": "/"}, "route": {"cluster": APPLICATION},
@@ -104,6 +110,9 @@ def _listener(variant: Variant, port: int) -> dict:
     }
     if variant.logger:
         manager["access_log"] = module
+    elif variant.native:
+        manager["access_log"] = [_native(variant, "access_loggers.dynamic_modules.v3.DynamicModuleAccessLog",
+                                         logger_name="meshchain")]
     elif variant.observer == "als":
         manager["access_log"] = [_access_log()]
     elif variant.observer:
@@ -122,6 +131,12 @@ def _wasm(variant: Variant) -> dict:
               "configuration": _typed("google.protobuf.StringValue", value=json.dumps(variant.config or {}))}
     message = "access_loggers.wasm.v3.WasmAccessLog" if variant.logger else "filters.http.wasm.v3.Wasm"
     return {"name": "meshchain", "typed_config": _typed(f"envoy.extensions.{message}", config=plugin)}
+
+
+def _native(variant: Variant, message: str, **fields) -> dict:
+    module = {"module": {"local": {"filename": str(variant.native)}}, "do_not_close": True}
+    typed = _typed(f"envoy.extensions.{message}", dynamic_module_config=module, **fields)
+    return {"name": "meshchain", "typed_config": typed}
 
 
 def _tracing(provider: dict) -> dict:

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+import designs
 from cost import peak_mb
 from empty_module import write_empty
 from envoys import Variant
@@ -118,6 +119,8 @@ def times(binaries: Path, module: Path) -> None:
         Variant("bare", "bare Envoy", base=None),
         Variant("record", "MeshChain, records", module=module, config=RECORD),
         Variant("lean", "MeshChain, lean", module=module, config=LEAN),
+        Variant("calls", "the calls of a full record alone", module=designs.build(), config=designs.FULL),
+        Variant("native", "all of the filter as a native module", native=designs.build_native()),
         Variant("zipkin", "Envoy's Zipkin tracer at 100 %", observer="zipkin"),
     ]
     rounds: list[dict[str, dict]] = []

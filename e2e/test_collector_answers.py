@@ -25,7 +25,7 @@ class Row:
 
     given: Answer
     meaning: str
-    after_s: float = 0.0  # until the filter knows
+    after_s: float = 0.0  # until the filter's own pause begins
 
 
 def _status(code: int, meaning: str, *headers: str, body: bytes = b"{}", version: str = "1.1") -> Row:
@@ -36,7 +36,8 @@ WHOLE = answer(200, body=b"x" * 4096)
 ROWS = {
     "slow": Row(Answer(answer(200), after_s=10.0), AGAIN, POST_S),
     **{f"{code}": _status(code, AGAIN) for code in (401, 403, 404, 408, 429, 500, 502, 503, 504)},
-    "503 with retry-after": _status(503, AGAIN, "retry-after: 1"),
+    "503 with retry-after": Row(Answer(answer(503, "retry-after: 2")), AGAIN, 2.0),
+    "503 with a date to retry after": _status(503, AGAIN, "retry-after: Wed, 21 Oct 2026 07:28:00 GMT"),
     "302": _status(302, AGAIN, "location: /elsewhere"),
     **{f"{code}": _status(code, REFUSED) for code in (400, 409, 413, 415, 422)},
     "204": Row(Answer(b"HTTP/1.1 204 No Content\r\n\r\n"), TAKEN_AT_ONCE),

@@ -56,8 +56,8 @@ pub trait Host {
     fn random(&self, out: &mut [u8]);
     /// Starts an HTTP call; its token, or `None` where the cluster is unknown.
     fn post(&self, post: &Post<'_>) -> Option<u32>;
-    /// Status of the call being answered; `None` where it was reset.
-    fn response_status(&self) -> Option<u16>;
+    /// Seconds that the answer to a call asks to wait for (`Retry-After`); `None` where it does not say.
+    fn retry_after_s(&self) -> Option<u64>;
     /// Writes to the proxy's log.
     fn log(&self, level: Level, message: &str);
     /// Defines a metric; its id, or `None`.
@@ -137,6 +137,7 @@ mod proxy {
     use super::{HeaderMap, Host, Level, MetricKind, Post, Proxy, abi};
     use crate::headers::serialize;
     use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status};
+    use std::str::FromStr;
 
     const OK: u32 = Status::Ok as u32;
     /// A collector that takes longer has a problem; the batch is kept and sent again.
@@ -156,6 +157,11 @@ mod proxy {
                 )
             });
             bytes.unwrap_or_default()
+        }
+
+        /// Status of the answer to a call.
+        pub fn response_status(&self) -> Option<u16> {
+            answer_number(b":status")
         }
 
         /// Asks for ticks.
@@ -197,6 +203,12 @@ mod proxy {
             abi::proxy_get_header_map_pairs(map as u32, data, size)
         });
         HeaderMap::new(pairs.unwrap_or_default())
+    }
+
+    /// A number in the headers of the answer to a call.
+    fn answer_number<T: FromStr>(name: &[u8]) -> Option<T> {
+        let headers = header_map(MapType::HttpCallResponseHeaders);
+        std::str::from_utf8(headers.get(name)?).ok()?.parse().ok()
     }
 
     // SAFETY, for every block below: the pointers stand for live slices or locals of the lengths
@@ -275,9 +287,8 @@ mod proxy {
             (status == OK).then_some(token)
         }
 
-        fn response_status(&self) -> Option<u16> {
-            let headers = header_map(MapType::HttpCallResponseHeaders);
-            std::str::from_utf8(headers.get(b":status")?).ok()?.parse().ok()
+        fn retry_after_s(&self) -> Option<u64> {
+            answer_number(b"retry-after")
         }
 
         fn log(&self, level: Level, message: &str) {

@@ -4,7 +4,7 @@
 //! stream, and panics where a host breaks the protocol. So these go straight to [`Vm`], and the build
 //! (filter/finish) puts each in the place of the dispatcher's. What that saves is in docs/performance.md.
 
-use crate::host::{Host, Proxy};
+use crate::host::Proxy;
 use crate::vm::Vm;
 use proxy_wasm::types::Action;
 use std::cell::RefCell;

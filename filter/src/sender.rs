@@ -89,6 +89,12 @@ impl Sender {
         self.not_before_ns = now_ns.saturating_add(waited);
     }
 
+    /// Waits for as long as the collector asks for, besides: those that it asks at once come back one by one.
+    pub fn wait(&mut self, seconds: u64) {
+        let asked_ns = seconds.saturating_mul(1_000_000_000).min(MAX_PAUSE_NS);
+        self.not_before_ns = self.not_before_ns.saturating_add(asked_ns);
+    }
+
     /// Number of times that a batch was sent again.
     pub fn retried(&self) -> u64 {
         self.retried
@@ -130,6 +136,22 @@ mod tests {
         assert_eq!(sender.answered(1, Some(200), now, 0), None, "an answer to another call");
         assert_eq!(sender.answered(2, Some(200), now, 0), Some(Verdict::Acknowledged));
         assert!(sender.ready(now));
+    }
+
+    #[test]
+    fn what_the_collector_asks_for_comes_on_top_of_the_pause_up_to_a_bound() {
+        let ready_after = |seconds| {
+            let mut sender = Sender::default();
+            sender.sent(1, 0);
+            assert_eq!(sender.answered(1, Some(503), 0, 255), Some(Verdict::Retry));
+            sender.wait(seconds);
+            let at = sender.not_before_ns;
+            assert!(!sender.ready(at - 1) && sender.ready(at));
+            at
+        };
+        assert_eq!(ready_after(0), MIN_PAUSE_NS);
+        assert_eq!(ready_after(3), MIN_PAUSE_NS + 3_000_000_000);
+        assert_eq!(ready_after(u64::MAX), MIN_PAUSE_NS + MAX_PAUSE_NS);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(crate) struct TestHost {
     pub(crate) now_ns: Cell<u64>,
     pub(crate) posts: RefCell<Vec<Vec<u8>>>,
     pub(crate) cluster_missing: Cell<bool>,
+    pub(crate) retry_after_s: Cell<Option<u64>>,
     pub(crate) has_expressions: Cell<bool>,
     expressions: RefCell<Vec<String>>,
     pub(crate) evaluated: RefCell<Vec<u32>>,
@@ -95,8 +96,8 @@ impl Host for TestHost {
         Some(self.posts.borrow().len() as u32)
     }
 
-    fn response_status(&self) -> Option<u16> {
-        None
+    fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_s.get()
     }
 
     fn log(&self, _: Level, message: &str) {

@@ -190,7 +190,11 @@ impl Vm {
                     format!("meshchain: the collector refused a batch with status {status}");
                 host.log(Level::Warn, &message);
             }
-            Some(Verdict::Retry) | None => return,
+            Some(Verdict::Retry) => {
+                let asked = status.and_then(|_| host.retry_after_s());
+                return self.sender.wait(asked.unwrap_or(0));
+            }
+            None => return,
         }
         self.send(host, now);
     }

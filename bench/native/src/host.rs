@@ -141,8 +141,8 @@ impl Host for Envoy {
         (failed == 0).then_some(id as u32)
     }
 
-    fn response_status(&self) -> Option<u16> {
-        None // comes along with the answer
+    fn retry_after_s(&self) -> Option<u64> {
+        None
     }
 
     fn log(&self, _level: Level, message: &str) {

@@ -71,8 +71,8 @@ impl Host for Noise<'_> {
         self.byte().map(|_| self.posts.get())
     }
 
-    fn response_status(&self) -> Option<u16> {
-        None
+    fn retry_after_s(&self) -> Option<u64> {
+        self.byte().map(|byte| u64::from(byte) << 56)
     }
 
     fn log(&self, _: Level, _: &str) {}

@@ -265,6 +265,22 @@ fn a_batch_is_kept_until_it_is_acknowledged_and_silence_makes_heartbeats() {
 }
 
 #[test]
+fn a_batch_is_sent_again_when_the_collector_asked_for_it_and_not_before() {
+    let posts_after = |status, seconds: u64| {
+        let (mut vm, host) = proxy(1, 1);
+        call(&mut vm, &host);
+        posted(&mut vm, &host);
+        host.retry_after_s.set(Some(5));
+        vm.on_response(&host, 1, status);
+        host.now_ns.set(host.now_ns.get() + seconds * 1_000_000_000);
+        vm.on_tick(&host);
+        host.posts.borrow().len()
+    };
+    assert_eq!((posts_after(Some(503), 5), posts_after(Some(503), 6)), (1, 2));
+    assert_eq!(posts_after(None, 1), 2, "a reset asks for nothing");
+}
+
+#[test]
 fn own_traffic_is_skipped_and_a_bad_configuration_turns_the_filter_off() {
     let (mut vm, host) = proxy(1, 1);
     host.set_headers(&[

@@ -107,7 +107,9 @@ def floors(binaries: Path, module: Path, native: Path) -> None:
     rows = _measured(binaries, variants)
     tracer = rows[-1]["added_us"]
     lines = [[row["title"], number(row["added_us"], 1), middle_half(row), number(tracer / row["added_us"], 1)] for row in rows[1:]]
-    note = f"{PLAN.rounds} rounds of {PLAN.requests:,} requests; beside bare Envoy."
+    whole = next(row["reported"] for row in rows if row["variant"] == "native")
+    note = (f"{PLAN.rounds} rounds of {PLAN.requests:,} requests; beside bare Envoy. The native module reported "
+            f"{whole:.1%} of its calls.")
     show("floors", "Filter: what designs cost at least", table(["what", "us/request", "middle half", "tracer / it"], lines),
          note)
     write_json("floors", {"requests_per_round": PLAN.requests, "variants": rows})

@@ -26,7 +26,8 @@ from lab.procs import Processes, wait_until
 
 FIRST = 254  # leaves when a life begins: the tile is full after its second
 LOAD = rounds(range(3), 3)
-SPARE = rounds(range(3, 4), 60)  # one batch each, for a commit of its own
+# Rounds of one batch, for a commit of its own, and between them one that fills a tile: only then partial ones go.
+SPARE = [*rounds(range(3, 4), 60), *rounds(range(1000, 1000 + BUNDLE), 1), *rounds(range(4, 5), 20)]
 SAMPLES = 6  # operations of each kind
 WORKERS = 12  # lives at a time; they mostly wait, for the disk and for the next commit
 FEWEST = 3  # operations of any kind in a life

@@ -5,12 +5,12 @@ The probe (bench/probe) has the filter's callbacks and makes the calls that its 
 module (bench/native) is the filter itself, outside of the sandbox.
 """
 
-import os
 import subprocess
 import tempfile
 from pathlib import Path
 
 from envoys import Variant
+from lab.collector import BUILD
 from lab.tools import REPOSITORY
 from report import number, show, table, write_json
 from rounds import Cores, Plan, middle_half, running
@@ -50,14 +50,11 @@ LEAN = {"request": ["map", "clock"], "log": ["response map", STATUS, "clock"]}
 LEAN_LOGGER = {"log": ["map", "response map", STATUS, "property request.duration", "clock"]}
 
 
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-
-
 def build() -> Path:
     """The probe's module, finished as the filter is."""
     build = ["cargo", "build", "--locked", "--quiet", "-p", "meshchain-bench-probe", "--profile", "release-wasm",
              "--target", "wasm32-wasip1"]
-    folder = TARGET / "wasm32-wasip1" / "release-wasm"
+    folder = BUILD / "wasm32-wasip1" / "release-wasm"
     module = folder / "probe.wasm"
     finish = ["cargo", "run", "--locked", "--quiet", "--release", "-p", "meshchain-filter-finish", "--",
               folder / "deps" / "meshchain_bench_probe.wasm", module]
@@ -70,7 +67,7 @@ def build_native() -> Path:
     """The native module."""
     build = ["cargo", "build", "--locked", "--quiet", "--release", "-p", "meshchain-bench-native"]
     subprocess.run(build, cwd=REPOSITORY, check=True)
-    return TARGET / "release" / "libmeshchain_bench_native.so"
+    return BUILD / "release" / "libmeshchain_bench_native.so"
 
 
 def run(binaries: Path) -> None:

@@ -6,7 +6,6 @@ With --docs the tables of docs/performance.md are replaced.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ import native  # noqa: E402
 import profile_collector  # noqa: E402
 import rivals  # noqa: E402
 import scale  # noqa: E402
+from lab.collector import BUILD, FILTER  # noqa: E402
 from lab.tools import REPOSITORY  # noqa: E402
 from report import machine_line, update_docs  # noqa: E402
 
@@ -26,8 +26,6 @@ BENCHES = ("filter", "designs", "collector", "scale", "profile", "rivals", "veri
 # Those that need only the folder of the programs.
 SIMPLE = {"designs": designs.run, "collector": native.collector, "profile": profile_collector.run, "rivals": rivals.run,
           "verify": native.verify, "gas": native.gas}
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-MODULE = TARGET / "wasm32-wasip1" / "release-wasm" / "meshchain_filter.wasm"
 
 
 def main() -> None:
@@ -40,7 +38,7 @@ def main() -> None:
     chosen = arguments.bench or list(BENCHES)
     if unknown := set(chosen) - set(BENCHES):
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
-    binaries, module = (arguments.programs.resolve(), MODULE) if arguments.programs else build(chosen)
+    binaries, module = (arguments.programs.resolve(), FILTER) if arguments.programs else build(chosen)
     print(machine_line(), flush=True)
     for name in chosen:
         if name == "filter":
@@ -63,7 +61,7 @@ def build(chosen: list[str]) -> tuple[Path, Path]:
         subprocess.run([*cargo, "-p", "meshchain-collector", "-p", "meshchain"], cwd=REPOSITORY, check=True)
     if "filter" in chosen:
         subprocess.run(["./wasm-build.sh"], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
-    return TARGET / "release", MODULE
+    return BUILD / "release", FILTER
 
 
 if __name__ == "__main__":

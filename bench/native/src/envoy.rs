@@ -2,7 +2,7 @@
 //! `source/extensions/dynamic_modules/abi/abi.h`.
 
 use std::ffi::{CStr, c_void};
-use std::ptr::{null, null_mut};
+use std::ptr::null;
 
 pub const ABI_VERSION: &CStr = c"v0.2.0";
 pub const REQUEST_HEADERS: u32 = 0;
@@ -111,8 +111,4 @@ pub unsafe fn text<'a>(
 ) -> &'a [u8] {
     let mut text = Text::NONE;
     if unsafe { get(call, &mut text) } { unsafe { text.bytes() } } else { &[] }
-}
-
-pub fn no_labels() -> *mut Text {
-    null_mut()
 }

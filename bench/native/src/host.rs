@@ -161,7 +161,7 @@ impl Host for Envoy {
         let text = Text::of(name.as_bytes());
         // SAFETY: Envoy copies the name.
         let failed =
-            unsafe { envoy::define_counter(configuration(), text, envoy::no_labels(), 0, &mut id) };
+            unsafe { envoy::define_counter(configuration(), text, null_mut(), 0, &mut id) };
         counters.push((name.to_owned(), id));
         (failed == 0).then_some(id as u32)
     }
@@ -170,8 +170,7 @@ impl Host for Envoy {
         if by > 0 {
             // SAFETY: on the main thread, a counter of this configuration.
             unsafe {
-                let labels = envoy::no_labels();
-                envoy::add_to_counter(configuration(), id as usize, labels, 0, by as u64)
+                envoy::add_to_counter(configuration(), id as usize, null_mut(), 0, by as u64)
             };
         }
     }

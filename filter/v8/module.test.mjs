@@ -77,6 +77,17 @@ test("a host that refuses every call costs records and nothing else", () => {
   }
 });
 
+test("a host without randomness costs nothing but the salts", () => {
+  const failure = 29; // EIO
+  const host = new Host('{"payload": "record", "no_such_key": 1}', { random_get: () => failure });
+  inbound(host);
+  request(host, 1);
+  host.stream();
+  host.tick();
+  assert.equal(checked(host.posts.at(-1)).length, 1);
+  assert.ok(host.log.some((line) => line.includes("no randomness")), host.log.join());
+});
+
 /** Numbers that look random and are the same in each run (xorshift). */
 function numbers(seed) {
   let state = seed;

@@ -2,7 +2,8 @@
 //!
 //! Each single attribute costs a host call; a CEL list costs little more than two of them
 //! (docs/performance.md). A missing attribute fails the whole list: then a list is asked for in which each
-//! that may be missing has a default. Where a host has no expressions, single attributes serve.
+//! that may be missing has a default, and so it is for the calls that follow as long as something is missing.
+//! Where a host has no expressions, single attributes serve.
 
 use crate::headers::HeaderMap;
 use crate::host::Host;
@@ -17,9 +18,10 @@ struct Attribute {
 }
 
 /// Which list. A guarded attribute takes twice the time of a bare one, so usual calls go without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Kind {
     /// All bare: what nearly every call by mTLS has.
+    #[default]
     Quick,
     /// All bare but the peer, for calls without mTLS.
     Plain,
@@ -121,8 +123,8 @@ const KINDS: [Kind; 3] = [Kind::Quick, Kind::Plain, Kind::Sure];
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Expressions {
     first: Option<u32>,
-    /// Whether the last call of a kind of side had no peer: then the next is asked about as if it had none either.
-    plain: [bool; SIDES.len()],
+    /// The list that would have done for the last call, by kind of side: the next call is asked about with it.
+    usual: [Kind; SIDES.len()],
 }
 
 impl Expressions {
@@ -149,22 +151,41 @@ impl Expressions {
 
     /// The list of the current stream; `None` where the host evaluates none.
     fn list(&mut self, host: &impl Host, side: As) -> Option<HeaderMap> {
-        let peer =
-            |list: &HeaderMap| list.iter().nth(PEER).map(|(p, _)| p.to_vec()).unwrap_or_default();
-        let plain = self.plain.get(side as usize).is_some_and(|plain| *plain);
-        let usual = self.evaluate(host, if plain { Kind::Plain } else { Kind::Quick }, side);
-        let list = match usual {
-            // Without mTLS a second time. (Server sides say whether there is mTLS.)
-            Some(list) if !plain || matches!(peer(&list).as_slice(), [] | [0]) => {
-                return Some(list);
-            }
-            Some(list) if side == As::Client => list,
+        let usual = self.usual.get(side as usize).copied()?;
+        let list = match (usual, self.evaluate(host, usual, side)) {
+            (Kind::Quick, Some(list)) => return Some(list),
+            (Kind::Plain, Some(list)) if !has_peer(&list) => return Some(list),
+            // Server sides say that there is a peer, and not which.
+            (Kind::Plain, Some(list)) if side == As::Client => list,
+            (Kind::Sure, Some(list)) => list,
             _ => self.evaluate(host, Kind::Sure, side)?,
         };
-        if let Some(plain) = self.plain.get_mut(side as usize) {
-            *plain = peer(&list).is_empty();
+        if let Some(usual) = self.usual.get_mut(side as usize) {
+            *usual = enough_for(&list, side);
         }
         Some(list)
+    }
+}
+
+fn is_missing((element, _): (&[u8], &[u8])) -> bool {
+    element.iter().all(|byte| *byte == 0)
+}
+
+fn has_peer(list: &HeaderMap) -> bool {
+    list.iter().nth(PEER).is_some_and(|element| !is_missing(element))
+}
+
+/// The least list that would have told what this one does.
+fn enough_for(list: &HeaderMap, side: As) -> Kind {
+    let may_fail = |a: &Attribute| matches!(a.cel, [_, plain, sure] if plain != sure);
+    let elements = attributes(side).zip(list.iter()).enumerate();
+    let mut others = elements.filter(|(at, (a, _))| *at != PEER && may_fail(a));
+    if others.any(|(_, (_, element))| is_missing(element)) {
+        Kind::Sure
+    } else if has_peer(list) {
+        Kind::Quick
+    } else {
+        Kind::Plain
     }
 }
 
@@ -327,6 +348,8 @@ mod tests {
         (As::Client, "upstream\0uri_san_peer_certificate", b"spiffe://client-side"),
     ];
 
+    const CLUSTER: &str = "xds\0cluster_name";
+
     fn host() -> TestHost {
         let host = TestHost::default();
         host.has_expressions.set(true);
@@ -336,7 +359,7 @@ mod tests {
         host.set_number("response\0flags", 0);
         host.set_text("response\0code_details", b"via_upstream");
         host.set_text("xds\0route_name", b"default");
-        host.set_text("xds\0cluster_name", b"inbound|9080||");
+        host.set_text(CLUSTER, b"inbound|9080||");
         host.set_text("request\0protocol", b"HTTP/2");
         host.set_number("upstream\0request_attempt_count", 1);
         PEERS.iter().for_each(|(_, path, peer)| host.set_text(path, peer));
@@ -348,11 +371,12 @@ mod tests {
         for (side, path, peer) in PEERS {
             let host = host();
             let mut expressions = Expressions::create(&host);
-            // Which lists were asked for, and whether the next call is taken for one without a peer.
-            let mut asked = |missing: Option<&str>, lists: &[Kind], plain: bool| {
-                let left = missing.and_then(|path| {
-                    host.properties.borrow_mut().remove(path).map(|value| (path, value))
-                });
+            // Which lists are asked for, and with which the next call begins.
+            let mut asked = |missing: &[&str], lists: &[Kind], next: Kind| {
+                let take = |path: &&str| {
+                    Some((path.to_string(), host.properties.borrow_mut().remove(*path)?))
+                };
+                let left: Vec<_> = missing.iter().filter_map(take).collect();
                 host.evaluated.borrow_mut().clear();
                 let answer = Answer::read(&host, &mut expressions, side);
                 assert!(matches!(answer, Answer::List(_)));
@@ -362,23 +386,24 @@ mod tests {
                 assert_eq!(call, singles.attributes(side));
                 assert_eq!(call.direction, if side == As::Unknown { 2 } else { 0 });
                 assert_eq!((call.start_ns, call.code, call.route), (5, 503, &b"default"[..]));
-                assert_eq!(call.peer, if missing == Some(path) { b"" } else { peer });
-                assert_eq!(call.protocol.is_empty(), missing == Some("request\0protocol"));
+                assert_eq!(call.peer, if missing.contains(&path) { b"" } else { peer });
+                assert_eq!(call.cluster.is_empty(), missing.contains(&CLUSTER));
                 assert_eq!(call.attempts, u32::from(side == As::Client));
                 let tokens = lists.iter().map(|&kind| 3 * side as u32 + kind as u32);
                 assert_eq!(*host.evaluated.borrow(), tokens.collect::<Vec<_>>());
-                assert_eq!(expressions.plain.get(side as usize), Some(&plain));
-                if let Some((path, value)) = left {
-                    host.set_text(path, &value);
-                }
+                assert_eq!(expressions.usual.get(side as usize), Some(&next));
+                host.properties.borrow_mut().extend(left);
             };
-            asked(None, &[Kind::Quick], false);
-            asked(Some("request\0protocol"), &[Kind::Quick, Kind::Sure], false);
-            asked(Some(path), &[Kind::Quick, Kind::Sure], true);
-            asked(Some(path), &[Kind::Plain], true);
+            asked(&[], &[Kind::Quick], Kind::Quick);
+            asked(&[CLUSTER], &[Kind::Quick, Kind::Sure], Kind::Sure);
+            asked(&[CLUSTER, path], &[Kind::Sure], Kind::Sure);
+            asked(&[path], &[Kind::Sure], Kind::Plain);
+            asked(&[path], &[Kind::Plain], Kind::Plain);
+            asked(&[CLUSTER, path], &[Kind::Plain, Kind::Sure], Kind::Sure);
+            asked(&[], &[Kind::Sure], Kind::Quick);
+            asked(&[path], &[Kind::Quick, Kind::Sure], Kind::Plain);
             let again = [Kind::Plain, Kind::Sure];
-            asked(None, if side == As::Client { &again[..1] } else { &again }, false);
-            asked(None, &[Kind::Quick], false);
+            asked(&[], if side == As::Client { &again[..1] } else { &again }, Kind::Quick);
         }
     }
 

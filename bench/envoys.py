@@ -37,6 +37,7 @@ class Variant:
     base: str | None = "bare"  # the variant that it is compared with
     workers: int = 1
     body: int = 0  # bytes, of request and response; 0: only a short response
+    local: bool = False  # Envoy answers itself, and there is no application
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ def _listener(variant: Variant, port: int) -> dict:
                            filter_config=text)]
     filters.append({"name": "envoy.filters.http.router",
                     "typed_config": _typed("envoy.extensions.filters.http.router.v3.Router")})
-    route = {"name": "default", "match": {"prefix": "/"}, "route": {"cluster": APPLICATION},
+    answer = ({"direct_response": {"status": 200, "body": {"inline_string": "ok"}}} if variant.local
+              else {"route": {"cluster": APPLICATION}})
+    route = {"name": "default", "match": {"prefix": "/"}, **answer,
              "decorator": {"operation": "reviews.bookinfo.svc.cluster.local:9080/*"}}
     manager = {
         "stat_prefix": "bench",

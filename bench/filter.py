@@ -30,17 +30,10 @@ def run(binaries: Path, module: Path) -> None:
 def cost(binaries: Path, module: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        variants = [
-            Variant("bare", "bare Envoy", base=None),
-            Variant("empty", "empty wasm filter, on_log only", module=write_empty(directory / "empty.wasm")),
-            Variant("digest", "MeshChain, digests", module=module, config=DIGEST),
-            Variant("record", "MeshChain, records (default)", module=module, config=RECORD),
-            Variant("lean", "MeshChain, lean", module=module, config=LEAN),
+        variants = _variants(module, write_empty(directory / "empty.wasm"))
+        variants += [
             Variant("client", "MeshChain, records, client side", "OUTBOUND", module=module, config=RECORD),
             Variant("client_lean", "MeshChain, lean, client side", "OUTBOUND", module=module, config=LEAN),
-            Variant("zipkin", "Envoy's Zipkin tracer at 100 %", observer="zipkin"),
-            Variant("otel", "Envoy's OpenTelemetry tracer at 100 %", observer="otel"),
-            Variant("als", "Envoy's gRPC access log", observer="als"),
         ]
         with running(binaries, directory, variants, COST.requests, Cores.SHARED) as bench:
             rows = bench.rows(COST)
@@ -53,6 +46,20 @@ def cost(binaries: Path, module: Path) -> None:
     write_json("filter", {"requests_per_round": COST.requests, "connections": CONNECTIONS, "variants": rows})
 
 
+def _variants(module: Path, empty: Path, **shape) -> list[Variant]:
+    """What is compared in each shape of request, all inbound."""
+    return [
+        Variant("bare", "bare Envoy", base=None, **shape),
+        Variant("empty", "empty wasm filter, on_log only", module=empty, **shape),
+        Variant("digest", "MeshChain, digests", module=module, config=DIGEST, **shape),
+        Variant("record", "MeshChain, records (default)", module=module, config=RECORD, **shape),
+        Variant("lean", "MeshChain, lean", module=module, config=LEAN, **shape),
+        Variant("zipkin", "Envoy's Zipkin tracer at 100 %", observer="zipkin", **shape),
+        Variant("otel", "Envoy's OpenTelemetry tracer at 100 %", observer="otel", **shape),
+        Variant("als", "Envoy's gRPC access log", observer="als", **shape),
+    ]
+
+
 def _line(row: dict, tracer: float) -> list[str]:
     added, base = row["added_us"], row["base"] is None
     ratio = tracer / added if added > 0 else 0
@@ -63,40 +70,38 @@ def _line(row: dict, tracer: float) -> list[str]:
         "" if row["reported"] is None else f"{row['reported']:.1%}"]
 
 
-# --- workers and bodies
+# --- workers, bodies, answers of the proxy's own
+
+SHAPES = {"2 workers": {"workers": 2}, "bodies of 1 KB": {"body": KIB}, "bodies of 64 KB": {"body": 64 * KIB},
+          "answers of Envoy's own": {"local": True}}
+
 
 def shapes(binaries: Path, module: Path) -> None:
-    rows = []
-    for title, workers, body in (("2 workers", 2, 0), ("bodies of 1 KB", 1, KIB), ("bodies of 64 KB", 1, 64 * KIB)):
-        shape = {"workers": workers, "body": body}
-        variants = [
-            Variant("bare", "bare Envoy", base=None, **shape),
-            Variant("record", "MeshChain, records", module=module, config=RECORD, **shape),
-            Variant("lean", "MeshChain, lean", module=module, config=LEAN, **shape),
-            Variant("zipkin", "Zipkin tracer", observer="zipkin", **shape),
-        ]
+    measured, lines = {}, []
+    for title, shape in SHAPES.items():
         with tempfile.TemporaryDirectory() as name:
-            with running(binaries, Path(name), variants, SHAPE.requests, Cores.SHARED) as bench:
-                rows += [{"shape": title, **row} for row in bench.rows(SHAPE)]
+            directory = Path(name)
+            variants = _variants(module, write_empty(directory / "empty.wasm"), **shape)
+            with running(binaries, directory, variants, SHAPE.requests, Cores.SHARED) as bench:
+                measured[title] = bench.rows(SHAPE)
+        bare, *others = measured[title]
+        added = {row["variant"]: row["added_us"] for row in others}
+        lines.append([title, number(bare["cpu_us"], 1), *(number(us, 1) for us in added.values()),
+                      *(number(added["zipkin"] / added[ours], 1) for ours in ("record", "lean"))])
+    head = ["shape", "bare us/request", "empty adds", "digests", "records", "lean", "Zipkin", "OpenTelemetry", "gRPC log",
+            "tracer / records", "tracer / lean"]
     peaks = memory(binaries, module)
-    lines = []
-    for title in dict.fromkeys(row["shape"] for row in rows):
-        bare, record, lean, zipkin = (row for row in rows if row["shape"] == title)
-        lines.append([title, number(bare["cpu_us"], 1), number(record["added_us"], 1), number(lean["added_us"], 1),
-                      number(zipkin["added_us"], 1), number(zipkin["added_us"] / record["added_us"], 1),
-                      number(zipkin["added_us"] / lean["added_us"], 1)])
-    head = ["shape", "bare us/request", "records add us", "lean adds us", "tracer adds us", "tracer / records",
-            "tracer / lean"]
     workers = sorted(peaks["record"])
     further = [(peaks["record"][n] - peaks["record"][1] - peaks["bare"][n] + peaks["bare"][1]) / (n - 1)
                for n in workers[1:]]
-    note = (f"{SHAPE.rounds} rounds of {SHAPE.requests:,} requests. Bodies: of the request and of the response. Peak "
-            f"RSS of an Envoy with the filter and {', '.join(map(str, workers))} workers: "
+    note = (f"{SHAPE.rounds} rounds of {SHAPE.requests:,} requests; the variants of the table above, by what they add. "
+            "Bodies: of the request and of the response. Peak RSS of an"
+            f" Envoy with the filter and {', '.join(map(str, workers))} workers: "
             f"{', '.join(number(peaks['record'][n]) for n in workers)} MB, without it "
             f"{', '.join(number(peaks['bare'][n]) for n in workers)} MB: the filter takes "
             f"{median(further):.1f} MB per further worker.")
-    show("filter-shapes", "Filter: workers and bodies", table(head, lines), note)
-    write_json("filter-shapes", {"variants": rows, "peak_mb_by_workers": peaks})
+    show("filter-shapes", "Filter: workers, bodies, answers of the proxy's own", table(head, lines), note)
+    write_json("filter-shapes", {"shapes": measured, "peak_mb_by_workers": peaks})
 
 
 def memory(binaries: Path, module: Path) -> dict[str, dict[int, float]]:

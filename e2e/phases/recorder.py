@@ -4,9 +4,9 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 
-from lab.batches import ENTRY, sha256
 from lab.client import Response, request
 from lab.messages import decode_whole as decode
+from lab.receipts import ENTRY, check
 from phases.app import Server
 
 SIDES = {1: "client", 2: "server", 3: "gateway"}
@@ -100,12 +100,10 @@ class Recorder:
 def span(header: dict, entry: tuple, record: bytes) -> Span:
     """Reads a record and checks that it is what its entry hashes."""
     parts = decode("SpanRecord", record)
-    _, side, _, _, hop_digest, span_digest = entry
+    check(entry, parts)
+    _, side, _, _, hop_digest, _ = entry
     hop, own = decode("HopPart", parts["hop"]), decode("OwnPart", parts["own"])
     assert own["side"] == side
-    assert sha256(b"meshchain/span/v1\0", hop_digest, parts["own"]) == span_digest
-    if not parts["path_hash"] and not parts["path_dropped"]:
-        assert sha256(b"meshchain/hop/v1\0", parts["hop"]) == hop_digest
     return Span(header["source"]["pod"], header["session"], hop_digest, hop, own)
 
 

@@ -95,8 +95,8 @@ def shapes(binaries: Path, module: Path) -> None:
     further = [(peaks["record"][n] - peaks["record"][1] - peaks["bare"][n] + peaks["bare"][1]) / (n - 1)
                for n in workers[1:]]
     note = (f"{SHAPE.rounds} rounds of {SHAPE.requests:,} requests; the variants of the table above, by what they add. "
-            "Bodies: of the request and of the response. Peak RSS of an"
-            f" Envoy with the filter and {', '.join(map(str, workers))} workers: "
+            "Bodies: of the request and of the response. "
+            f"Peak RSS of an Envoy with the filter and {', '.join(map(str, workers))} workers: "
             f"{', '.join(number(peaks['record'][n]) for n in workers)} MB, without it "
             f"{', '.join(number(peaks['bare'][n]) for n in workers)} MB: the filter takes "
             f"{median(further):.1f} MB per further worker.")

@@ -41,24 +41,24 @@ const fn attribute(quick: &'static str, sure: &'static str, path: &'static str) 
 const COMMON: [Attribute; 10] = [
     present("request.time", "request\0time"),
     present("request.duration", "request\0duration"),
-    attribute("response.code", "has(response.code) ? response.code : 0", "response\0code"),
+    attribute("response.code", "has(response.code) ? response.code : false", "response\0code"),
     present("response.flags", "response\0flags"),
     attribute(
         "response.code_details",
-        "has(response.code_details) ? response.code_details : ''",
+        "has(response.code_details) ? response.code_details : false",
         "response\0code_details",
     ),
     present("request.total_size", "request\0total_size"),
     present("response.total_size", "response\0total_size"),
     attribute(
         "request.protocol",
-        "has(request.protocol) ? request.protocol : ''",
+        "has(request.protocol) ? request.protocol : false",
         "request\0protocol",
     ),
-    attribute("xds.route_name", "has(xds.route_name) ? xds.route_name : ''", "xds\0route_name"),
+    attribute("xds.route_name", "has(xds.route_name) ? xds.route_name : false", "xds\0route_name"),
     attribute(
         "xds.cluster_name",
-        "has(xds.cluster_name) ? xds.cluster_name : ''",
+        "has(xds.cluster_name) ? xds.cluster_name : false",
         "xds\0cluster_name",
     ),
 ];
@@ -67,7 +67,7 @@ const SERVER: [Attribute; 2] = [
         cel: [
             "connection.uri_san_peer_certificate",
             "connection.mtls", // in place of the peer, to know when there is one
-            "has(connection.uri_san_peer_certificate) ? connection.uri_san_peer_certificate : ''",
+            "has(connection.uri_san_peer_certificate) ? connection.uri_san_peer_certificate : false",
         ],
         path: "connection\0uri_san_peer_certificate",
     },
@@ -75,7 +75,7 @@ const SERVER: [Attribute; 2] = [
     present("xds.listener_direction", "xds\0listener_direction"),
 ];
 const IF_ANY: &str =
-    "has(upstream.uri_san_peer_certificate) ? upstream.uri_san_peer_certificate : ''";
+    "has(upstream.uri_san_peer_certificate) ? upstream.uri_san_peer_certificate : false";
 const CLIENT: [Attribute; 2] = [
     Attribute {
         cel: ["upstream.uri_san_peer_certificate", IF_ANY, IF_ANY],
@@ -83,7 +83,7 @@ const CLIENT: [Attribute; 2] = [
     },
     attribute(
         "upstream.request_attempt_count",
-        "has(upstream.request_attempt_count) ? upstream.request_attempt_count : 0",
+        "has(upstream.request_attempt_count) ? upstream.request_attempt_count : false",
         "upstream\0request_attempt_count",
     ),
 ];
@@ -161,26 +161,24 @@ impl Expressions {
             _ => self.evaluate(host, Kind::Sure, side)?,
         };
         if let Some(usual) = self.usual.get_mut(side as usize) {
-            *usual = enough_for(&list, side);
+            *usual = enough_for(&list);
         }
         Some(list)
     }
 }
 
-fn is_missing((element, _): (&[u8], &[u8])) -> bool {
-    element.iter().all(|byte| *byte == 0)
-}
+/// What a list has in place of a missing attribute: no attribute that is there looks like CEL's `false`, and an
+/// empty text, as the name of a route without one, is not missing.
+const MISSING: &[u8] = &[0];
 
 fn has_peer(list: &HeaderMap) -> bool {
-    list.iter().nth(PEER).is_some_and(|element| !is_missing(element))
+    list.iter().nth(PEER).is_some_and(|(peer, _)| !matches!(peer, [] | MISSING))
 }
 
 /// The least list that would have told what this one does.
-fn enough_for(list: &HeaderMap, side: As) -> Kind {
-    let may_fail = |a: &Attribute| matches!(a.cel, [_, plain, sure] if plain != sure);
-    let elements = attributes(side).zip(list.iter()).enumerate();
-    let mut others = elements.filter(|(at, (a, _))| *at != PEER && may_fail(a));
-    if others.any(|(_, (_, element))| is_missing(element)) {
+fn enough_for(list: &HeaderMap) -> Kind {
+    let mut elements = list.iter().enumerate();
+    if elements.any(|(at, (element, _))| at != PEER && element == MISSING) {
         Kind::Sure
     } else if has_peer(list) {
         Kind::Quick
@@ -238,7 +236,10 @@ impl Answer {
     pub fn attributes(&self, side: As) -> Attributes<'_> {
         let mut values: [&[u8]; MOST] = [&[]; MOST];
         match self {
-            Self::List(list) => values.iter_mut().zip(list.iter()).for_each(|(v, (e, _))| *v = e),
+            Self::List(list) => {
+                let present = list.iter().map(|(e, _)| if e == MISSING { &[] } else { e });
+                values.iter_mut().zip(present).for_each(|(v, e)| *v = e);
+            }
             Self::Singles(list) => values.iter_mut().zip(list).for_each(|(v, e)| *v = e),
             Self::Brief { code, via_upstream } => {
                 let code_details = if *via_upstream { VIA_UPSTREAM } else { &[] };
@@ -274,7 +275,7 @@ impl Answer {
             cluster,
             route,
             attempts: integer(attempts) as u32,
-            peer: if peer == [0] { &[] } else { peer }, // "no mTLS"
+            peer,
         }
     }
 }
@@ -322,9 +323,11 @@ pub(crate) fn evaluate(text: &str, property: impl Fn(&str) -> Option<Vec<u8>>) -
     let (side, kind) = kinds.into_iter().find(|&(side, kind)| text == list(side, kind))?;
     let values = attributes(side).map(|a| {
         let [quick, plain, sure] = a.cel;
-        let missing =
-            (quick == sure || kind == Kind::Sure || plain == IF_ANY && kind == Kind::Plain)
-                .then(Vec::new);
+        let guarded = kind == Kind::Sure || plain == IF_ANY && kind == Kind::Plain;
+        let missing = match quick == sure {
+            true => Some(Vec::new()), // which hosts always have
+            false => guarded.then(|| MISSING.to_vec()),
+        };
         match kind {
             Kind::Plain if plain == "connection.mtls" => {
                 Some(vec![u8::from(property(a.path).is_some())])
@@ -370,6 +373,7 @@ mod tests {
     fn a_list_and_single_attributes_tell_the_same() {
         for (side, path, peer) in PEERS {
             let host = host();
+            host.set_text("xds\0route_name", b""); // there, and without a name
             let mut expressions = Expressions::create(&host);
             // Which lists are asked for, and with which the next call begins.
             let mut asked = |missing: &[&str], lists: &[Kind], next: Kind| {
@@ -385,8 +389,9 @@ mod tests {
                 let call = answer.attributes(side);
                 assert_eq!(call, singles.attributes(side));
                 assert_eq!(call.direction, if side == As::Unknown { 2 } else { 0 });
-                assert_eq!((call.start_ns, call.code, call.route), (5, 503, &b"default"[..]));
+                assert_eq!((call.start_ns, call.code, call.route), (5, 503, &b""[..]));
                 assert_eq!(call.peer, if missing.contains(&path) { b"" } else { peer });
+                assert_eq!(call.protocol.is_empty(), missing.contains(&"request\0protocol"));
                 assert_eq!(call.cluster.is_empty(), missing.contains(&CLUSTER));
                 assert_eq!(call.attempts, u32::from(side == As::Client));
                 let tokens = lists.iter().map(|&kind| 3 * side as u32 + kind as u32);
@@ -395,6 +400,8 @@ mod tests {
                 host.properties.borrow_mut().extend(left);
             };
             asked(&[], &[Kind::Quick], Kind::Quick);
+            asked(&["request\0protocol"], &[Kind::Quick, Kind::Sure], Kind::Sure);
+            asked(&[], &[Kind::Sure], Kind::Quick);
             asked(&[CLUSTER], &[Kind::Quick, Kind::Sure], Kind::Sure);
             asked(&[CLUSTER, path], &[Kind::Sure], Kind::Sure);
             asked(&[path], &[Kind::Sure], Kind::Plain);
@@ -404,6 +411,7 @@ mod tests {
             asked(&[path], &[Kind::Quick, Kind::Sure], Kind::Plain);
             let again = [Kind::Plain, Kind::Sure];
             asked(&[], if side == As::Client { &again[..1] } else { &again }, Kind::Quick);
+            asked(&[], &[Kind::Quick], Kind::Quick);
         }
     }
 

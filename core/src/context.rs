@@ -1,8 +1,10 @@
-//! Trace context from request headers: B3 multi, B3 single, W3C `traceparent`.
+//! Trace context from request headers: B3 single, B3 multi, W3C `traceparent`.
 //!
 //! Header values come from anybody; every parser here takes bytes and answers `None` to whatever
-//! its specification does not allow. A 64-bit B3 trace id is widened with leading zeros.
+//! Envoy's tracer would not read either. A B3 trace id of up to 64 bits is widened with leading zeros.
 //! Sources: <https://github.com/openzipkin/b3-propagation>, <https://www.w3.org/TR/trace-context/>.
+
+use crate::session_header::SessionHeader;
 
 /// Trace id, 16 bytes, never all zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +30,17 @@ impl TraceId {
         }
         Self::new(out)
     }
+
+    /// As a tracer of Envoy's reads it from `x-b3-traceid`: 32 digits, or up to 16 without their
+    /// leading zeros.
+    pub fn from_b3(text: &[u8]) -> Option<Self> {
+        if text.len() == 32 {
+            return Self::from_hex(text);
+        }
+        let mut out = [0; 16];
+        out[8..].copy_from_slice(&padded_hex(text)?);
+        Self::new(out)
+    }
 }
 
 impl SpanId {
@@ -41,6 +54,11 @@ impl SpanId {
         let mut out = [0; 8];
         decode_hex(text, &mut out)?;
         Self::new(out)
+    }
+
+    /// As a tracer of Envoy's reads it from `x-b3-spanid`: up to 16 digits, without their leading zeros.
+    pub fn from_b3(text: &[u8]) -> Option<Self> {
+        Self::new(padded_hex(text)?)
     }
 }
 
@@ -67,6 +85,15 @@ fn decode_hex(text: &[u8], out: &mut [u8]) -> Option<()> {
         *byte = (digit(*high)? << 4 | digit(*low)?) as u8;
     }
     Some(())
+}
+
+/// The 8 bytes of 1 to 16 hex digits.
+fn padded_hex(text: &[u8]) -> Option<[u8; 8]> {
+    let mut digits = [b'0'; 16];
+    digits.get_mut(16_usize.checked_sub(text.len())?..)?.copy_from_slice(text);
+    let mut out = [0; 8];
+    decode_hex(&digits, &mut out)?;
+    (!text.is_empty()).then_some(out)
 }
 
 /// The sampling decision that came with a context.
@@ -163,6 +190,8 @@ pub struct TraceHeaders<'a> {
     pub b3: Option<&'a [u8]>,
     /// `traceparent`
     pub traceparent: Option<&'a [u8]>,
+    /// `x-meshchain-session`
+    pub session: Option<&'a [u8]>,
 }
 
 impl<'a> TraceHeaders<'a> {
@@ -176,21 +205,42 @@ impl<'a> TraceHeaders<'a> {
             b"x-b3-flags" => &mut self.b3_flags,
             b"b3" => &mut self.b3,
             b"traceparent" => &mut self.traceparent,
+            b"x-meshchain-session" => &mut self.session,
             _ => return,
         };
         slot.get_or_insert(value);
     }
 
-    /// The context on the wire: B3 multi if valid, else B3 single, else W3C.
+    /// The context on the wire: B3 single if valid, else B3 multi, else W3C; W3C first where the
+    /// sender's proxy says so in its session header.
     ///
     /// Both sides of a call apply the same order to the same headers, so they agree on the ids.
     pub fn context(&self) -> Option<TraceContext> {
-        self.b3().or_else(|| self.w3c())
+        let w3c_first = self.session_header().is_some_and(|header| header.w3c);
+        let first = if w3c_first { self.w3c() } else { None };
+        first.or_else(|| self.b3()).or_else(|| self.w3c())
     }
 
-    /// The context in B3: multi if valid, else single.
+    /// The context in B3: single if valid, else multi.
     pub fn b3(&self) -> Option<TraceContext> {
-        self.b3_multi().or_else(|| self.b3_single())
+        self.b3_single().or_else(|| self.b3_multi())
+    }
+
+    /// Whether there are B3 ids of which no context can be read: somebody's trace, not to be touched.
+    pub fn has_unreadable_b3(&self) -> bool {
+        let multi = self.b3_trace_id.is_some() || self.b3_span_id.is_some();
+        let single = self.b3.is_some_and(|value| lone_state(value).is_none());
+        (multi || single) && self.b3().is_none()
+    }
+
+    /// The sampling state where `b3` states nothing else.
+    pub fn lone_state(&self) -> Option<Sampling> {
+        lone_state(self.b3?)
+    }
+
+    /// What the sender's proxy tells of itself.
+    pub fn session_header(&self) -> Option<SessionHeader<'a>> {
+        SessionHeader::parse(self.session?)
     }
 
     /// The context in `b3`.
@@ -205,16 +255,26 @@ impl<'a> TraceHeaders<'a> {
 
     /// The context in `x-b3-traceid`, `x-b3-spanid` and those that go with them.
     pub fn b3_multi(&self) -> Option<TraceContext> {
-        let trace_id = TraceId::from_hex(self.b3_trace_id?)?;
-        let span_id = SpanId::from_hex(self.b3_span_id?)?;
+        let trace_id = TraceId::from_b3(self.b3_trace_id?)?;
+        let span_id = SpanId::from_b3(self.b3_span_id?)?;
         let sampling = match (self.b3_flags, self.b3_sampled) {
             (Some(b"1"), _) => Sampling::Debug,
             (_, Some(b"1" | b"true")) => Sampling::Accepted,
             (_, Some(b"0" | b"false")) => Sampling::Denied,
             _ => Sampling::Deferred,
         };
-        let parent_span_id = self.b3_parent_span_id.and_then(SpanId::from_hex);
+        let parent_span_id = self.b3_parent_span_id.and_then(SpanId::from_b3);
         Some(TraceContext { trace_id, span_id, parent_span_id, sampling })
+    }
+}
+
+/// `b3: {sampling}`, which is a decision and no context.
+fn lone_state(value: &[u8]) -> Option<Sampling> {
+    match value {
+        b"0" => Some(Sampling::Denied),
+        b"1" => Some(Sampling::Accepted),
+        b"d" => Some(Sampling::Debug),
+        _ => None,
     }
 }
 
@@ -288,6 +348,41 @@ mod tests {
     }
 
     #[test]
+    fn ids_without_leading_zeros_are_read_as_a_tracer_reads_them() {
+        let multi = TraceHeaders {
+            b3_trace_id: Some(b"63ac35c9f6413ad"),
+            b3_span_id: Some(b"b1"),
+            ..TraceHeaders::default()
+        };
+        let context = multi.context().unwrap();
+        assert_eq!(hex::encode(context.trace_id.0), "0000000000000000063ac35c9f6413ad");
+        assert_eq!(hex::encode(context.span_id.0), "00000000000000b1");
+        assert!(!multi.has_unreadable_b3());
+    }
+
+    #[test]
+    fn b3_single_comes_before_multi_and_w3c_first_where_the_sender_says_so() {
+        let single = b"00000000000000000000000000000001-00000000000000b1-1";
+        let w3c = b"00-00000000000000000000000000000003-00000000000000b3-01";
+        let mut headers = TraceHeaders {
+            b3_trace_id: Some(TRACE),
+            b3_span_id: Some(SPAN),
+            b3: Some(single),
+            traceparent: Some(w3c),
+            ..TraceHeaders::default()
+        };
+        assert_eq!(headers.context(), b3_single(single));
+        headers.session = Some(b"000102030405060708090a0b0c0d0e0f;w3c;id=1");
+        assert_eq!(headers.context(), traceparent(w3c));
+        headers.traceparent = None;
+        assert_eq!(headers.context(), b3_single(single), "it is not there");
+        headers.b3 = Some(b"d");
+        assert_eq!(headers.context(), headers.b3_multi());
+        assert_eq!(headers.lone_state(), Some(Sampling::Debug));
+        assert!(!headers.has_unreadable_b3());
+    }
+
+    #[test]
     fn the_first_of_duplicate_headers_counts() {
         let mut headers = TraceHeaders { b3_span_id: Some(SPAN), ..Default::default() };
         headers.take(b"x-b3-traceid", TRACE);
@@ -330,6 +425,18 @@ mod tests {
             b"00_80f198ee56343ba864fe8b2a57d3eff7_e457b5a2e4d86bd1_01",
             b"00-80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-0\xff",
         ];
+        let multi = |trace_id, span_id| TraceHeaders {
+            b3_trace_id: Some(trace_id),
+            b3_span_id: Some(span_id),
+            ..TraceHeaders::default()
+        };
+        let unreadable: [&[u8]; 6] = [b"", b"0", b"x", b"0x12", b"00000000000000001", b"1,1"];
+        for value in unreadable {
+            for headers in [multi(value, SPAN), multi(TRACE, value)] {
+                assert_eq!(headers.context(), None, "{}", String::from_utf8_lossy(value));
+                assert!(headers.has_unreadable_b3());
+            }
+        }
         for value in parents {
             assert_eq!(traceparent(value), None, "{}", String::from_utf8_lossy(value));
         }

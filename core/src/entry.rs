@@ -25,8 +25,10 @@ pub enum Side {
     Client = 1,
     /// The callee's sidecar (inbound listener).
     Server = 2,
-    /// A gateway: a client of the mesh that has no sidecar before it.
-    Gateway = 3,
+    /// A proxy in the middle (gateway or waypoint), of the hop that it sent on.
+    GatewayOut = 3,
+    /// A proxy in the middle, of the hop that it received.
+    GatewayIn = 4,
 }
 
 impl Side {
@@ -35,9 +37,15 @@ impl Side {
         match number {
             1 => Some(Self::Client),
             2 => Some(Self::Server),
-            3 => Some(Self::Gateway),
+            3 => Some(Self::GatewayOut),
+            4 => Some(Self::GatewayIn),
             _ => None,
         }
+    }
+
+    /// Whether this side sent the hop's request; the others received it.
+    pub fn sends(self) -> bool {
+        matches!(self, Self::Client | Self::GatewayOut)
     }
 
     /// Lower-case name, as in JSON.
@@ -45,7 +53,8 @@ impl Side {
         match self {
             Self::Client => "client",
             Self::Server => "server",
-            Self::Gateway => "gateway",
+            Self::GatewayOut => "gateway_out",
+            Self::GatewayIn => "gateway_in",
         }
     }
 }
@@ -59,7 +68,7 @@ pub enum EntryError {
     /// A version this code does not know.
     #[error("unknown entry version {0}")]
     Version(u8),
-    /// A side other than 1, 2, 3.
+    /// A side other than 1 to 4.
     #[error("unknown side {0}")]
     Side(u8),
     /// A trace id without a span id, or a span id without a trace id.

@@ -11,6 +11,10 @@ pub const OVERFLOW_DOMAIN: &[u8] = b"meshchain/overflow/v1\0";
 pub const HOP_DOMAIN: &[u8] = b"meshchain/hop/v1\0";
 /// Domain of the span digest: one side's whole record.
 pub const SPAN_DOMAIN: &[u8] = b"meshchain/span/v1\0";
+/// Domain of the session id: a hash of the session's public key.
+pub const SESSION_DOMAIN: &[u8] = b"meshchain/session/v1\0";
+/// Domain of what is signed for a batch.
+pub const BATCH_DOMAIN: &[u8] = b"meshchain/batch/v1\0";
 /// Domain of the session chain.
 pub const CHAIN_DOMAIN: &[u8] = b"meshchain/chain/v1\0";
 /// Domain of the log id that an anchor contract knows a log by.

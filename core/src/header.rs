@@ -1,11 +1,13 @@
 //! The batch header: what a proxy states about a run of entries.
 
 use crate::canonical::{Canonical, Value, exact, put_bytes, put_uint, small};
+use crate::session::SessionId;
 
 /// Longest name of a source, in bytes (the limit of a DNS name).
 pub const MAX_NAME: usize = 253;
-/// Most entries in one batch, so that a batch stays below 1 MiB of entries.
-pub const MAX_ENTRIES: u32 = 10_000;
+/// Most entries in one batch, so that a batch stays below 3 MiB of entries: a proxy has one batch in
+/// flight, and a second of a busy worker's calls must fit it.
+pub const MAX_ENTRIES: u32 = 32_768;
 /// Most drop counters, and most notices, in one header.
 pub const MAX_REPEATED: usize = 16;
 
@@ -46,6 +48,10 @@ pub struct Source<'a> {
     pub workload: &'a str,
     /// Pod name.
     pub pod: &'a str,
+    /// Revision of the workload, as a canary's.
+    pub revision: &'a str,
+    /// Version of the filter.
+    pub filter: &'a str,
 }
 
 /// Why calls are missing from a session.
@@ -60,12 +66,14 @@ pub enum DropReason {
     Unreadable = 3,
     /// The filter was off: its configuration was bad.
     Unconfigured = 4,
+    /// The host had no randomness: neither a session nor a salt could be drawn.
+    NoRandomness = 5,
 }
 
 impl DropReason {
     /// All reasons, in order.
-    pub const ALL: [Self; 4] =
-        [Self::QueueFull, Self::Refused, Self::Unreadable, Self::Unconfigured];
+    pub const ALL: [Self; 5] =
+        [Self::QueueFull, Self::Refused, Self::Unreadable, Self::Unconfigured, Self::NoRandomness];
 
     /// Lower-case name, as in metrics and JSON.
     pub fn name(self) -> &'static str {
@@ -74,6 +82,7 @@ impl DropReason {
             Self::Refused => "refused",
             Self::Unreadable => "unreadable",
             Self::Unconfigured => "unconfigured",
+            Self::NoRandomness => "no_randomness",
         }
     }
 }
@@ -87,6 +96,17 @@ pub struct Dropped {
     pub count: u64,
 }
 
+/// The session that a proxy had before, which a refusal ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Previous {
+    /// Its id.
+    pub session: SessionId,
+    /// Number of batches that it sealed; the last was refused, or never answered.
+    pub batches: u64,
+    /// What it had dropped in the end, ascending by reason; the calls of refused batches are among it.
+    pub dropped: Vec<Dropped>,
+}
+
 /// What a proxy states about one batch. Drawn in `docs/format.md`, "Batch header".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BatchHeader<'a> {
@@ -94,8 +114,8 @@ pub struct BatchHeader<'a> {
     pub kind: BatchKind,
     /// Where it comes from.
     pub source: Source<'a>,
-    /// 16 random bytes, drawn once per wasm VM.
-    pub session: [u8; 16],
+    /// Id of the session, a hash of its public key.
+    pub session: SessionId,
     /// Position in the session, from 0.
     pub seq: u64,
     /// Number of entries.
@@ -108,6 +128,8 @@ pub struct BatchHeader<'a> {
     pub last_ns: u64,
     /// What the proxy has to say about its own configuration ("unknown key tik_ms").
     pub notices: Vec<&'a str>,
+    /// The session that this one follows; only in its first batch.
+    pub previous: Option<Previous>,
 }
 
 const VERSION: u64 = 1;
@@ -135,6 +157,11 @@ impl<'a> Canonical<'a> for BatchHeader<'a> {
         for notice in &self.notices {
             put_bytes(out, 10, notice.as_bytes());
         }
+        if let Some(previous) = &self.previous {
+            nested.clear();
+            previous.encode_into(&mut nested);
+            put_bytes(out, 11, &nested);
+        }
     }
 
     fn field(&mut self, tag: u32, value: Value<'a>) -> Result<bool, &'static str> {
@@ -161,6 +188,9 @@ impl<'a> Canonical<'a> for BatchHeader<'a> {
                 return Err("more than 16 notices");
             }
             (10, Value::Bytes(b)) => self.notices.push(name(b)?),
+            (11, Value::Bytes(b)) => {
+                self.previous = Some(Previous::decode(b).map_err(|_| "not a former session")?);
+            }
             _ => return Ok(false),
         }
         Ok(true)
@@ -171,18 +201,71 @@ impl<'a> Canonical<'a> for BatchHeader<'a> {
             return Err((4, "missing"));
         }
         if self.count > MAX_ENTRIES {
-            return Err((6, "more than 10000 entries"));
+            return Err((6, "more than 32768 entries"));
         }
         match self.kind {
             BatchKind::Data if self.count == 0 => return Err((6, "data without entries")),
             BatchKind::Heartbeat if self.count > 0 => return Err((6, "heartbeat with entries")),
             _ => {}
         }
-        if self.dropped.windows(2).any(|w| w[0].reason >= w[1].reason) {
+        if !ascending(&self.dropped) {
             return Err((7, "drop counters not ascending by reason"));
         }
         if self.first_ns > self.last_ns {
             return Err((9, "ends before it starts"));
+        }
+        if let Some(previous) = &self.previous {
+            if self.seq != 0 {
+                return Err((11, "not in the first batch of a session"));
+            }
+            if previous.session == self.session {
+                return Err((11, "a session does not follow itself"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ascending(dropped: &[Dropped]) -> bool {
+    dropped.windows(2).all(|w| w[0].reason < w[1].reason)
+}
+
+impl<'a> Canonical<'a> for Previous {
+    const NAME: &'static str = "Previous";
+    const REPEATED: &'static [u32] = &[3];
+
+    fn encode_into(&self, out: &mut Vec<u8>) {
+        put_bytes(out, 1, &self.session);
+        put_uint(out, 2, self.batches);
+        let mut nested = Vec::new();
+        for dropped in &self.dropped {
+            nested.clear();
+            dropped.encode_into(&mut nested);
+            put_bytes(out, 3, &nested);
+        }
+    }
+
+    fn field(&mut self, tag: u32, value: Value<'a>) -> Result<bool, &'static str> {
+        match (tag, value) {
+            (1, Value::Bytes(b)) => self.session = exact(b)?,
+            (2, Value::Varint(v)) => self.batches = v,
+            (3, Value::Bytes(_)) if self.dropped.len() == MAX_REPEATED => {
+                return Err("more than 16 drop counters");
+            }
+            (3, Value::Bytes(b)) => {
+                self.dropped.push(Dropped::decode(b).map_err(|_| "not a drop counter")?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn validate(&self) -> Result<(), (u32, &'static str)> {
+        if self.session == SessionId::default() {
+            return Err((1, "missing"));
+        }
+        if !ascending(&self.dropped) {
+            return Err((3, "drop counters not ascending by reason"));
         }
         Ok(())
     }
@@ -197,6 +280,8 @@ impl<'a> Canonical<'a> for Source<'a> {
         put_bytes(out, 3, self.namespace.as_bytes());
         put_bytes(out, 4, self.workload.as_bytes());
         put_bytes(out, 5, self.pod.as_bytes());
+        put_bytes(out, 6, self.revision.as_bytes());
+        put_bytes(out, 7, self.filter.as_bytes());
     }
 
     fn field(&mut self, tag: u32, value: Value<'a>) -> Result<bool, &'static str> {
@@ -207,6 +292,8 @@ impl<'a> Canonical<'a> for Source<'a> {
                 3 => &mut self.namespace,
                 4 => &mut self.workload,
                 5 => &mut self.pod,
+                6 => &mut self.revision,
+                7 => &mut self.filter,
                 _ => return Ok(false),
             },
             value,
@@ -278,6 +365,10 @@ mod tests {
     fn decode_of_encode_is_the_header() {
         let encoded = sample().encode();
         assert_eq!(BatchHeader::decode(&encoded), Ok(sample()));
+        let dropped = vec![Dropped { reason: 2, count: 7 }];
+        let previous = Some(Previous { session: [2; 16], batches: 3, dropped });
+        let first = BatchHeader { seq: 0, previous, ..sample() };
+        assert_eq!(BatchHeader::decode(&first.encode()), Ok(first));
     }
 
     #[test]
@@ -295,6 +386,21 @@ mod tests {
             (
                 "reason twice",
                 BatchHeader { dropped: vec![Dropped { reason: 1, count: 1 }; 2], ..sample() },
+            ),
+            (
+                "follows itself",
+                BatchHeader {
+                    seq: 0,
+                    previous: Some(Previous { session: [1; 16], ..Previous::default() }),
+                    ..sample()
+                },
+            ),
+            (
+                "follows another in the middle",
+                BatchHeader {
+                    previous: Some(Previous { session: [2; 16], ..Previous::default() }),
+                    ..sample()
+                },
             ),
             ("too many notices", BatchHeader { notices: vec!["x"; 17], ..sample() }),
         ];

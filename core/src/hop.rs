@@ -1,8 +1,9 @@
-//! The hop part: what both sidecars of a call see on the wire between them.
+//! The hop part: what both sidecars of a call see on the wire between them, in canonical form.
 
 use crate::canonical::{Canonical, MAX_FIELD, Value, exact, put_bytes, put_uint, short, small};
 use crate::context::{SpanId, TraceId};
 use crate::hash::{HOP_DOMAIN, Hash, OVERFLOW_DOMAIN, tagged};
+use crate::target::{canonical_authority, canonical_path};
 
 /// One call as it crossed the wire between two sidecars.
 ///
@@ -15,13 +16,13 @@ pub struct HopPart<'a> {
     pub trace_id: Option<TraceId>,
     /// Span id of this hop, `None` where no context crossed.
     pub span_id: Option<SpanId>,
-    /// `x-request-id`.
+    /// Request id, see [`stable_id`].
     pub request_id: &'a [u8],
     /// `:method`.
     pub method: &'a [u8],
-    /// `:authority`.
+    /// `:authority`, canonical.
     pub authority: &'a [u8],
-    /// `:path` without query and fragment.
+    /// `:path` without query and fragment, canonical.
     pub path: &'a [u8],
     /// Status of the response, 0 where no complete response crossed the wire.
     pub status: u32,
@@ -29,28 +30,56 @@ pub struct HopPart<'a> {
     pub overflow: Option<Hash>,
 }
 
+/// Texts of a call as one side saw them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// Request id.
+    pub request_id: &'a [u8],
+    /// `:method`.
+    pub method: &'a [u8],
+    /// `:authority`.
+    pub authority: &'a [u8],
+    /// `:path`, whole.
+    pub target: &'a [u8],
+}
+
+/// Memory for the canonical values that differ from what was seen; to be used again.
+#[derive(Debug)]
+pub struct Room {
+    id: [u8; UUID],
+    authority: Vec<u8>,
+    path: Vec<u8>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { id: [0; UUID], authority: Vec::new(), path: Vec::new() }
+    }
+}
+
 impl<'a> HopPart<'a> {
-    /// Builds the hop part from values as they are on the wire; `target` is the whole `:path`.
+    /// Builds the hop part from values as one side saw them, by the rules of `docs/format.md`.
     ///
     /// Texts over 1024 bytes are cut to 1024, and `overflow` then holds a hash over all four uncut
-    /// texts, each behind its length (u32, big-endian), so that the digest still covers every byte.
+    /// canonical texts, each behind its length (u32, big-endian), so that the digest still covers
+    /// every byte.
     pub fn capture(
         trace_id: Option<TraceId>,
         span_id: Option<SpanId>,
-        request_id: &'a [u8],
-        method: &'a [u8],
-        authority: &'a [u8],
-        target: &'a [u8],
+        seen: &Seen<'a>,
         status: u32,
+        room: &'a mut Room,
     ) -> Self {
-        let path = split_target(target).0;
-        let texts = [request_id, method, authority, path];
+        let request_id = stable_id(seen.request_id, &mut room.id);
+        let authority = canonical_authority(seen.authority, &mut room.authority);
+        let path = canonical_path(split_target(seen.target).0, &mut room.path);
+        let texts = [request_id, seen.method, authority, path];
         let overflow = texts.iter().any(|t| t.len() > MAX_FIELD).then(|| overflow_hash(texts));
         Self {
             trace_id,
             span_id,
             request_id: cut(request_id),
-            method: cut(method),
+            method: cut(seen.method),
             authority: cut(authority),
             path: cut(path),
             status,
@@ -83,6 +112,22 @@ pub fn path_hash(path: &[u8]) -> Hash {
 /// The hop digest of an encoded hop part.
 pub fn hop_digest(encoded: &[u8]) -> Hash {
     tagged(HOP_DOMAIN, &[encoded])
+}
+
+/// Characters of a UUID.
+pub const UUID: usize = 36;
+/// The one that tells a UUID's version. Envoy keeps in it why a request is traced, and a server side that
+/// samples otherwise than its client overwrites it before any filter sees it.
+const TRACE_REASON: usize = 14;
+
+/// A request id as both sides know it, whatever each decides about tracing: of 36 bytes, byte 14 is `4`.
+pub fn stable_id<'a>(id: &'a [u8], room: &'a mut [u8; UUID]) -> &'a [u8] {
+    let Ok(uuid) = <&[u8; UUID]>::try_from(id) else {
+        return id;
+    };
+    *room = *uuid;
+    room[TRACE_REASON] = b'4';
+    room
 }
 
 /// Splits a request target into path and query; the fragment belongs to neither.
@@ -162,18 +207,41 @@ mod tests {
     }
 
     #[test]
+    fn both_sides_make_the_same_of_what_their_meshes_did_to_a_call() {
+        let client = Seen {
+            request_id: b"6b1d4e0f-3c5a-9f8e-9d27-1a2b3c4d5e6f",
+            method: b"GET",
+            authority: b"Shop.example:8080",
+            target: b"/a//b/%2e%2e/c%2fd?x=1",
+        };
+        let server = Seen {
+            request_id: b"6b1d4e0f-3c5a-4f8e-9d27-1a2b3c4d5e6f",
+            authority: b"shop.example",
+            target: b"/a/c/d",
+            ..client
+        };
+        let (mut one, mut other) = (Room::default(), Room::default());
+        let hop = HopPart::capture(None, None, &client, 200, &mut one);
+        assert_eq!(hop, HopPart::capture(None, None, &server, 200, &mut other));
+    }
+
+    #[test]
     fn long_values_differ_behind_the_cut() {
         let (a, b) = (vec![b'a'; 5000], [vec![b'a'; 4999], vec![b'b']].concat());
-        let hop = |path| HopPart::capture(None, None, b"r", b"GET", b"h", path, 200);
-        assert_eq!(hop(&a).path, hop(&b).path);
-        assert_ne!(hop(&a).digest(), hop(&b).digest());
-        let encoded = hop(&a).encode();
-        assert_eq!(HopPart::decode(&encoded), Ok(hop(&a)));
+        let seen = |target| Seen { request_id: b"r", method: b"GET", authority: b"h", target };
+        let (mut one, mut other) = (Room::default(), Room::default());
+        let hop = HopPart::capture(None, None, &seen(&a), 200, &mut one);
+        let longer = HopPart::capture(None, None, &seen(&b), 200, &mut other);
+        assert_eq!(hop.path, longer.path);
+        assert_ne!(hop.digest(), longer.digest());
+        assert_eq!(HopPart::decode(&hop.encode()), Ok(hop));
     }
 
     #[test]
     fn a_value_of_just_the_limit_is_not_cut() {
         let path = vec![b'a'; MAX_FIELD];
-        assert_eq!(HopPart::capture(None, None, b"", b"", b"", &path, 0).overflow, None);
+        let seen = Seen { target: &path, ..Seen::default() };
+        let mut room = Room::default();
+        assert_eq!(HopPart::capture(None, None, &seen, 0, &mut room).overflow, None);
     }
 }

@@ -5,15 +5,21 @@ use crate::entry::ENTRY_LEN;
 use crate::hash::{CHAIN_DOMAIN, Hash, tagged};
 use crate::header::BatchHeader;
 use crate::merkle;
+use crate::session::{KEY_LEN, SIGNATURE_LEN, Signed, session_id};
 
 /// `prev` of a session's first batch.
 pub const CHAIN_START: Hash = [0; 32];
 
-/// The session chain: SHA-256 over its domain, the chain so far, the header behind its length (u32,
-/// big-endian), and the entries. Computed in the proxy, so a collector cannot drop, reorder or
-/// insert batches unseen.
+/// The session chain: SHA-256 over its domain, the chain so far, the SHA-256 of the entries, and the
+/// header. Computed in the proxy, so a collector cannot drop, reorder or insert batches unseen. The
+/// entries come as a digest so that a proxy can hash them as they come.
 pub fn chain_hash(prev: &Hash, header: &[u8], entries: &[u8]) -> Hash {
-    tagged(CHAIN_DOMAIN, &[prev, &(header.len() as u32).to_be_bytes(), header, entries])
+    chain_of(prev, header, &tagged(&[], &[entries]))
+}
+
+/// [`chain_hash`] where the SHA-256 of the entries is known.
+pub fn chain_of(prev: &Hash, header: &[u8], entries_digest: &Hash) -> Hash {
+    tagged(CHAIN_DOMAIN, &[prev, entries_digest, header])
 }
 
 /// RFC 6962 leaf hashes of concatenated 90-byte entries; a partial entry at the end is ignored.
@@ -36,9 +42,29 @@ pub struct BatchLeaf<'a> {
     pub principal: &'a [u8],
     /// When the collector accepted it, unix nanoseconds.
     pub received_ns: u64,
+    /// Public key of the session, whose id is a hash of it.
+    pub public_key: [u8; KEY_LEN],
+    /// The session's signature over `chain`.
+    pub signature: Signature,
+}
+
+/// A batch's signature, 64 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature(pub [u8; SIGNATURE_LEN]);
+
+impl Default for Signature {
+    fn default() -> Self {
+        Self([0; SIGNATURE_LEN])
+    }
 }
 
 impl<'a> BatchLeaf<'a> {
+    /// Whose word the batch is: to be verified, which [`Canonical::decode`] does not.
+    pub fn signed(&self) -> Signed {
+        let Self { public_key, chain, signature: Signature(signature), .. } = *self;
+        Signed { public_key, chain, signature }
+    }
+
     /// The header, parsed. It cannot fail on a leaf that came from [`Canonical::decode`].
     pub fn parse_header(&self) -> Result<BatchHeader<'a>, crate::DecodeError> {
         BatchHeader::decode(self.header)
@@ -65,6 +91,8 @@ impl<'a> Canonical<'a> for BatchLeaf<'a> {
         put_bytes(out, 5, &self.entries_root);
         put_bytes(out, 6, self.principal);
         put_uint(out, 7, self.received_ns);
+        put_bytes(out, 8, &self.public_key);
+        put_bytes(out, 9, &self.signature.0);
     }
 
     fn field(&mut self, tag: u32, value: Value<'a>) -> Result<bool, &'static str> {
@@ -80,6 +108,8 @@ impl<'a> Canonical<'a> for BatchLeaf<'a> {
             (5, Value::Bytes(b)) => self.entries_root = exact(b)?,
             (6, Value::Bytes(b)) => self.principal = short(b)?,
             (7, Value::Varint(v)) => self.received_ns = v,
+            (8, Value::Bytes(b)) => self.public_key = exact(b)?,
+            (9, Value::Bytes(b)) => self.signature = Signature(exact(b)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -92,6 +122,9 @@ impl<'a> Canonical<'a> for BatchLeaf<'a> {
         }
         if header.count == 0 && self.entries_root != merkle::empty_root() {
             return Err((5, "not the empty root in a batch without entries"));
+        }
+        if session_id(&self.public_key) != header.session {
+            return Err((8, "not the key of the session"));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use crate::canonical::{Canonical, Value, exact, put_bytes, put_uint, short, smal
 use crate::context::{ContextSource, Sampling, SpanId};
 use crate::entry::Side;
 use crate::hash::{Hash, SPAN_DOMAIN, tagged};
+use crate::session::SessionId;
 
 /// Most headers that a record may include.
 pub const MAX_HEADERS: usize = 32;
@@ -48,8 +49,6 @@ pub struct OwnPart<'a> {
     pub response_bytes: u64,
     /// SPIFFE id of the peer, authenticated by mTLS.
     pub peer_principal: &'a [u8],
-    /// Workload that the peer says it is: a hint, not authenticated.
-    pub peer_workload: &'a [u8],
     /// Upstream cluster.
     pub cluster: &'a [u8],
     /// Route name.
@@ -62,6 +61,12 @@ pub struct OwnPart<'a> {
     pub salt: [u8; 16],
     /// Headers that the configuration names.
     pub headers: Vec<HeaderField<'a>>,
+    /// Path as seen, without query and fragment, where it is not the canonical one of the hop part.
+    pub raw_path: &'a [u8],
+    /// Authority as seen, where it is not the canonical one of the hop part.
+    pub raw_authority: &'a [u8],
+    /// Session that the client's proxy named in `x-meshchain-session`.
+    pub peer_session: Option<SessionId>,
 }
 
 /// The span digest: one side's whole record, of which either part can be shown alone.
@@ -87,7 +92,6 @@ impl<'a> Canonical<'a> for OwnPart<'a> {
         put_uint(out, 11, self.request_bytes);
         put_uint(out, 12, self.response_bytes);
         put_bytes(out, 13, self.peer_principal);
-        put_bytes(out, 14, self.peer_workload);
         put_bytes(out, 15, self.cluster);
         put_bytes(out, 16, self.route);
         put_uint(out, 17, self.attempts.into());
@@ -99,6 +103,9 @@ impl<'a> Canonical<'a> for OwnPart<'a> {
             header.encode_into(&mut nested);
             put_bytes(out, 20, &nested);
         }
+        put_bytes(out, 21, self.raw_path);
+        put_bytes(out, 22, self.raw_authority);
+        put_bytes(out, 23, self.peer_session.as_ref().map_or(&[], |id| id));
     }
 
     fn field(&mut self, tag: u32, value: Value<'a>) -> Result<bool, &'static str> {
@@ -124,7 +131,6 @@ impl<'a> Canonical<'a> for OwnPart<'a> {
             (11, Value::Varint(v)) => self.request_bytes = v,
             (12, Value::Varint(v)) => self.response_bytes = v,
             (13, Value::Bytes(b)) => self.peer_principal = short(b)?,
-            (14, Value::Bytes(b)) => self.peer_workload = short(b)?,
             (15, Value::Bytes(b)) => self.cluster = short(b)?,
             (16, Value::Bytes(b)) => self.route = short(b)?,
             (17, Value::Varint(v)) => self.attempts = small(v)?,
@@ -136,17 +142,29 @@ impl<'a> Canonical<'a> for OwnPart<'a> {
                 }
                 self.headers.push(HeaderField::decode(b).map_err(|_| "not a header field")?);
             }
+            (21, Value::Bytes(b)) => self.raw_path = short(b)?,
+            (22, Value::Bytes(b)) => self.raw_authority = short(b)?,
+            (23, Value::Bytes(b)) => {
+                self.peer_session = Some(nonzero(exact(b)?).ok_or("all zero")?);
+            }
             _ => return Ok(false),
         }
         Ok(true)
     }
 
     fn validate(&self) -> Result<(), (u32, &'static str)> {
+        if self.raw_path.iter().any(|&b| b == b'?' || b == b'#') {
+            return Err((21, "has a query or fragment"));
+        }
         if self.salt == [0; 16] {
             return Err((19, "missing"));
         }
         Ok(())
     }
+}
+
+fn nonzero(id: SessionId) -> Option<SessionId> {
+    (id != SessionId::default()).then_some(id)
 }
 
 impl<'a> Canonical<'a> for HeaderField<'a> {
@@ -177,7 +195,7 @@ mod tests {
 
     fn sample() -> OwnPart<'static> {
         OwnPart {
-            side: Side::Gateway,
+            side: Side::GatewayOut,
             grpc_status: Some(0),
             salt: [7; 16],
             headers: vec![

@@ -1,6 +1,6 @@
 //! What a filter sends to a collector: one protobuf message per HTTP POST.
 
-use meshchain_core::{Hash, leaf::chain_hash};
+use meshchain_core::{Hash, SessionKey, leaf::chain_hash};
 use prost::Message;
 
 /// Media type of a [`Batch`] in an HTTP body.
@@ -24,12 +24,32 @@ pub struct Batch {
     /// Canonical `SpanRecord`s: none, or one per entry in the same order.
     #[prost(bytes = "vec", repeated, tag = "5")]
     pub records: Vec<Vec<u8>>,
+    /// Public key of the session, 32 bytes; the session's id is a hash of it.
+    #[prost(bytes = "vec", tag = "6")]
+    pub public_key: Vec<u8>,
+    /// Signature of the session's key over the chain value, 64 bytes.
+    #[prost(bytes = "vec", tag = "7")]
+    pub signature: Vec<u8>,
 }
 
 impl Batch {
-    /// Closes a batch: computes its chain value from that of the batch before.
-    pub fn seal(prev: &Hash, header: Vec<u8>, entries: Vec<u8>, records: Vec<Vec<u8>>) -> Self {
+    /// Closes a batch: computes its chain value from that of the batch before, and signs it.
+    pub fn seal(
+        key: &SessionKey,
+        prev: &Hash,
+        header: Vec<u8>,
+        entries: Vec<u8>,
+        records: Vec<Vec<u8>>,
+    ) -> Self {
         let chain = chain_hash(prev, &header, &entries);
-        Self { header, prev: prev.to_vec(), chain: chain.to_vec(), entries, records }
+        Self {
+            header,
+            prev: prev.to_vec(),
+            chain: chain.to_vec(),
+            entries,
+            records,
+            public_key: key.public().to_vec(),
+            signature: key.sign(&chain).to_vec(),
+        }
     }
 }

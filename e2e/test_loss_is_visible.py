@@ -12,7 +12,7 @@ from lab.batches import CLOSE, HEARTBEAT
 from lab.client import request
 from lab.load import Load
 from lab.plain import Front, Plain, Stage
-from lab.posts import Post, arrived, check_chain, of_workers
+from lab.posts import Post, arrived, by_session, check_chain, of_workers
 from lab.procs import wait_until
 from lab.standin import TAKEN, Answer, StandIn, answer, forward_to
 
@@ -30,10 +30,6 @@ AUTHORITY = "meshchain-collector.meshchain.svc.cluster.local:8080"
 def stage(tmp_path_factory):
     with Stage(tmp_path_factory.mktemp("loss")) as running:
         yield running
-
-
-def by_session(posts: list[Post]) -> dict[bytes, list[Post]]:
-    return {session: [post for post in posts if post.session == session] for session in {p.session for p in posts}}
 
 
 # --- heartbeats

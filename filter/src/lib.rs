@@ -14,6 +14,8 @@ mod lanes;
 pub mod metrics;
 pub mod node;
 pub mod pending;
+pub mod phase;
+pub mod place;
 #[cfg(target_arch = "wasm32")]
 mod plugin;
 pub mod queue;

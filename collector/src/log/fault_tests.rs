@@ -13,8 +13,8 @@ use crate::store::{Location, Store};
 use futures::TryStreamExt;
 use meshchain::log::LogKey;
 use meshchain_core::{
-    BatchHeader, BatchKind, BatchLeaf, Canonical, Entry, Hash, Side, SigningKey, SpanId, TraceId,
-    TreeHead, merkle,
+    BatchHeader, BatchKind, BatchLeaf, Canonical, Entry, Hash, SessionKey, Side, SigningKey,
+    SpanId, TraceId, TreeHead, merkle,
 };
 use meshchain_wire::Batch;
 use object_store::memory::InMemory;
@@ -41,8 +41,10 @@ struct Source {
 impl Source {
     fn next(&mut self, session: u16) -> Checked {
         let (seq, prev) = *self.chains.entry(session).or_insert((0, [0; 32]));
-        let mut id = [1; 16];
-        id[..2].copy_from_slice(&session.to_be_bytes());
+        let mut seed = [1; 32];
+        seed[..2].copy_from_slice(&session.to_be_bytes());
+        let key = SessionKey::from_seed(seed);
+        let id = key.id();
         let count = u32::from(session % 2);
         let header = BatchHeader {
             kind: if count == 0 { BatchKind::Heartbeat } else { BatchKind::Data },
@@ -57,7 +59,7 @@ impl Source {
         let entry = Entry::new(Side::Client, trace_id, span_id, [seq as u8; 32], [7; 32]);
         let entry = entry.to_bytes();
         let entries = if count == 0 { Vec::new() } else { entry.to_vec() };
-        let batch = Batch::seal(&prev, header.encode(), entries, Vec::new());
+        let batch = Batch::seal(&key, &prev, header.encode(), entries, Vec::new());
         let chain = batch.chain.as_slice().try_into().unwrap();
         self.chains.insert(session, (seq + 1, chain));
         Checked::parse(&batch.encode_to_vec(), "").unwrap()

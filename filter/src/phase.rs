@@ -31,15 +31,19 @@ pub struct RequestPhase {
     pub start_ns: u64,
 }
 
-/// On which sides of a call this proxy is: by configuration, else by its node, else Envoy is asked. What
-/// stands in a request says nothing of it, as anybody can write that.
+/// On which sides of a call this proxy is: by configuration, else by its node, else Envoy is asked. A
+/// configuration for clients reaches gateways too, so there the node counts. What stands in a request says
+/// nothing of it, as anybody can write that.
 pub fn role_of(host: &impl Host, config: &Config, middle: bool) -> Role {
-    let asked = || match host.property("xds\0listener_direction").map(|bytes| integer(&bytes)) {
-        Some(1) => Role::Server,
-        Some(2) => Role::Client,
-        _ => Role::Gateway,
-    };
-    config.side.unwrap_or_else(|| if middle { Role::Gateway } else { asked() })
+    match config.side {
+        Some(Role::Client) | None if middle => Role::Gateway,
+        Some(side) => side,
+        None => match host.property("xds\0listener_direction").map(|bytes| integer(&bytes)) {
+            Some(1) => Role::Server,
+            Some(2) => Role::Client,
+            _ => Role::Gateway,
+        },
+    }
 }
 
 /// Where and as whom a request is met.
@@ -182,7 +186,10 @@ mod tests {
             assert_eq!(asked("", false), expected);
             assert_eq!(asked("", true), Role::Gateway);
             for (name, given) in sides {
-                assert_eq!(asked(&format!("{{\"side\": \"{name}\"}}"), true), given);
+                let json = format!("{{\"side\": \"{name}\"}}");
+                assert_eq!(asked(&json, false), given);
+                let middle = if given == Role::Client { Role::Gateway } else { given };
+                assert_eq!(asked(&json, true), middle, "gateways have the clients' configuration");
             }
         }
     }

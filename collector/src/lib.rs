@@ -11,4 +11,5 @@ pub mod log;
 pub mod metrics;
 pub mod run;
 pub mod session;
+pub mod signatures;
 pub mod store;

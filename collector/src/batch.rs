@@ -1,5 +1,6 @@
 //! A POSTed batch, checked: everything about it that needs no state of the log.
 
+use crate::count::check_counts;
 use meshchain_core::canonical::MAX_FIELD;
 use meshchain_core::leaf::{CHAIN_START, Signature, entry_hashes};
 use meshchain_core::session::{BadSignature, KEY_LEN, Signed, session_id};
@@ -160,6 +161,7 @@ pub struct Checked {
 impl Checked {
     /// Parses and checks a body. `principal` is the SPIFFE id that mTLS proved, if any.
     pub fn parse(body: &[u8], principal: &str) -> Result<Self, Refusal> {
+        check_counts(body)?;
         let batch = Batch::decode(body).map_err(|e| Refusal::Malformed(e.to_string()))?;
         let not_canonical = |part| move |fault| Refusal::NotCanonical { part, fault };
         let header = BatchHeader::decode(&batch.header).map_err(not_canonical("header"))?;
@@ -221,11 +223,6 @@ fn exact<const N: usize>(bytes: &[u8], name: &str) -> Result<[u8; N], Refusal> {
 }
 
 fn check_records(batch: &Batch) -> Result<(), Refusal> {
-    let entries = batch.entries.len() / ENTRY_LEN;
-    if !batch.records.is_empty() && batch.records.len() != entries {
-        let text = format!("{} records for {entries} entries", batch.records.len());
-        return Err(Refusal::BadPart(text));
-    }
     for (index, bytes) in batch.entries.chunks_exact(ENTRY_LEN).enumerate() {
         let bad = |e| Refusal::BadPart(format!("entry {index}: {e}"));
         let entry = Entry::parse(bytes).map_err(bad)?;

@@ -4,6 +4,7 @@ pub mod anchor;
 pub mod audit;
 pub mod batch;
 pub mod config;
+pub mod count;
 pub mod evidence;
 pub mod http;
 pub mod key;

@@ -7,6 +7,7 @@ pub mod config;
 pub mod count;
 pub mod evidence;
 pub mod http;
+pub mod judge;
 pub mod key;
 pub mod log;
 pub mod metrics;

@@ -1,7 +1,9 @@
 //! A POSTed batch, checked: everything about it that needs no state of the log.
 
+use crate::count::check_counts;
 use meshchain_core::canonical::MAX_FIELD;
-use meshchain_core::leaf::{CHAIN_START, entry_hashes};
+use meshchain_core::leaf::{CHAIN_START, Signature, entry_hashes};
+use meshchain_core::session::{BadSignature, KEY_LEN, Signed, session_id};
 use meshchain_core::{
     BatchHeader, Canonical, DecodeError, ENTRY_LEN, Entry, Hash, SpanRecord, chain_hash, merkle,
 };
@@ -9,7 +11,8 @@ use meshchain_wire::Batch;
 use prost::Message;
 use thiserror::Error;
 
-/// Largest body of a POST, in bytes: 10,000 entries with records of 1 KiB, and room.
+/// Largest body of a POST, in bytes: a full batch of 32,768 entries with records of some 400 bytes. A
+/// filter seals a batch before it is as large.
 pub const MAX_BODY: usize = 16 << 20;
 
 /// Why a batch is refused. Nothing of it reaches the log.
@@ -38,6 +41,9 @@ pub enum Refusal {
     /// The chain value is not that of header and entries.
     #[error("the chain value is not the hash of prev, header and entries")]
     WrongChain,
+    /// It is not signed by the session's key.
+    #[error(transparent)]
+    BadSignature(#[from] BadSignature),
     /// A record does not hash to its entry.
     #[error("record {index}: {fault}")]
     WrongDigest {
@@ -99,6 +105,7 @@ impl Refusal {
             Self::NotCanonical { .. } => "not_canonical",
             Self::BadPart(_) => "bad_part",
             Self::WrongChain => "wrong_chain",
+            Self::BadSignature(_) => "bad_signature",
             Self::WrongDigest { .. } => "wrong_digest",
             Self::NoPrincipal => "no_principal",
             Self::WrongTrustDomain { .. } => "wrong_trust_domain",
@@ -109,7 +116,8 @@ impl Refusal {
         }
     }
 
-    /// HTTP status: 408 and 413 for the body as such, 400 malformed, 403 not entitled, 409 against the log, 422 false digests.
+    /// HTTP status: 408 and 413 for the body as such, 400 malformed, 403 not entitled, 409 against the log, 422 false digests
+    /// and signatures.
     pub fn status(&self) -> u16 {
         match self {
             Self::Oversized(_) => 413,
@@ -117,12 +125,13 @@ impl Refusal {
             Self::Malformed(_) | Self::NotCanonical { .. } | Self::BadPart(_) => 400,
             Self::NoPrincipal | Self::WrongTrustDomain { .. } | Self::WrongPrincipal { .. } => 403,
             Self::Reordered { .. } | Self::Equivocation { .. } | Self::WrongPrev { .. } => 409,
-            Self::WrongChain | Self::WrongDigest { .. } => 422,
+            Self::WrongChain | Self::BadSignature(_) | Self::WrongDigest { .. } => 422,
         }
     }
 }
 
-/// A batch that holds together: header, entries, chain and records fit each other.
+/// A batch that holds together: header, entries, chain and records fit each other, and the key is the
+/// session's. The signature is checked with those of other batches, when it is judged.
 #[derive(Debug, Clone)]
 pub struct Checked {
     /// Canonical header.
@@ -135,6 +144,10 @@ pub struct Checked {
     pub prev: Hash,
     /// Chain value of this batch.
     pub chain: Hash,
+    /// Public key of the session.
+    pub public_key: [u8; KEY_LEN],
+    /// The session's signature over `chain`.
+    pub signature: Signature,
     /// RFC 6962 root over the entries.
     pub entries_root: Hash,
     /// Entries, 90 bytes each.
@@ -148,13 +161,16 @@ pub struct Checked {
 impl Checked {
     /// Parses and checks a body. `principal` is the SPIFFE id that mTLS proved, if any.
     pub fn parse(body: &[u8], principal: &str) -> Result<Self, Refusal> {
+        check_counts(body)?;
         let batch = Batch::decode(body).map_err(|e| Refusal::Malformed(e.to_string()))?;
         let not_canonical = |part| move |fault| Refusal::NotCanonical { part, fault };
         let header = BatchHeader::decode(&batch.header).map_err(not_canonical("header"))?;
-        let hash = |bytes: &[u8], name: &str| {
-            Hash::try_from(bytes).map_err(|_| Refusal::BadPart(format!("{name} is not 32 bytes")))
-        };
-        let (prev, chain) = (hash(&batch.prev, "prev")?, hash(&batch.chain, "chain")?);
+        let (prev, chain) = (exact(&batch.prev, "prev")?, exact(&batch.chain, "chain")?);
+        let public_key = exact(&batch.public_key, "public key")?;
+        let signature = Signature(exact(&batch.signature, "signature")?);
+        if session_id(&public_key) != header.session {
+            return Err(Refusal::BadPart("the public key is not that of the session".to_owned()));
+        }
         if header.seq == 0 && prev != CHAIN_START {
             return Err(Refusal::BadPart("prev of seq 0 is not zero".to_owned()));
         }
@@ -174,6 +190,8 @@ impl Checked {
             seq: header.seq,
             prev,
             chain,
+            public_key,
+            signature,
             entries_root: merkle::root(&entry_hashes(&batch.entries)),
             principal: principal.to_owned(),
             header: batch.header,
@@ -187,6 +205,12 @@ impl Checked {
         BatchHeader::decode(&self.header).unwrap_or_default()
     }
 
+    /// Whose word it is: to be verified.
+    pub fn signed(&self) -> Signed {
+        let Self { public_key, chain, signature: Signature(signature), .. } = *self;
+        Signed { public_key, chain, signature }
+    }
+
     /// Bytes that this batch holds in memory.
     pub fn bytes(&self) -> usize {
         let records: usize = self.records.iter().map(Vec::len).sum();
@@ -194,12 +218,11 @@ impl Checked {
     }
 }
 
+fn exact<const N: usize>(bytes: &[u8], name: &str) -> Result<[u8; N], Refusal> {
+    bytes.try_into().map_err(|_| Refusal::BadPart(format!("{name} is not {N} bytes")))
+}
+
 fn check_records(batch: &Batch) -> Result<(), Refusal> {
-    let entries = batch.entries.len() / ENTRY_LEN;
-    if !batch.records.is_empty() && batch.records.len() != entries {
-        let text = format!("{} records for {entries} entries", batch.records.len());
-        return Err(Refusal::BadPart(text));
-    }
     for (index, bytes) in batch.entries.chunks_exact(ENTRY_LEN).enumerate() {
         let bad = |e| Refusal::BadPart(format!("entry {index}: {e}"));
         let entry = Entry::parse(bytes).map_err(bad)?;

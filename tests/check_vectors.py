@@ -12,6 +12,9 @@ import re
 import struct
 import sys
 
+import ed25519
+from target_rule import canonical_authority, canonical_path
+
 HERE = pathlib.Path(__file__).resolve().parent
 ENTRY = struct.Struct(">BB16s8s32s32s")
 
@@ -68,6 +71,17 @@ def encode(message, values):
     return out
 
 
+# --- sessions ------------------------------------------------------------------------------
+
+
+def session_id(public):
+    return sha256(b"meshchain/session/v1\0", public)[:16]
+
+
+def batch_message(chain):
+    return b"meshchain/batch/v1\0" + chain
+
+
 # --- digests and trees ----------------------------------------------------------------------
 
 
@@ -90,9 +104,16 @@ def entries_root(entries):
     return tree_root([leaf_hash(entries[at : at + 90]) for at in range(0, whole, 90)])
 
 
+def chain_value(prev, header, entries):
+    return sha256(b"meshchain/chain/v1\0", prev, sha256(entries), header)
+
+
 def hop_part(call):
-    path = re.split(rb"[?#]", raw(call["target"]))[0]
-    texts = [raw(call["request_id"]), raw(call["method"]), raw(call["authority"]), path]
+    path = canonical_path(re.split(rb"[?#]", raw(call["target"]))[0])
+    request_id, authority = raw(call["request_id"]), canonical_authority(raw(call["authority"]))
+    if len(request_id) == 36:
+        request_id = request_id[:14] + b"4" + request_id[15:]
+    texts = [request_id, raw(call["method"]), authority, path]
     part = {"trace_id": call["trace_id"], "span_id": call["span_id"], "status": call["status"]}
     for name, text in zip(("request_id", "method", "authority", "path"), texts):
         part[name] = "0x" + text[:1024].hex()
@@ -145,24 +166,27 @@ def roots_of_consistency(old_size, new_size, old_root, proof):
 # --- trace contexts -------------------------------------------------------------------------
 
 TRACE, SPAN = "([0-9a-fA-F]{16}|[0-9a-fA-F]{32})", "([0-9a-fA-F]{16})"
+SHORT = re.compile("[0-9a-fA-F]{1,16}")
 B3 = re.compile(f"{TRACE}-{SPAN}(?:-([01d])(?:-{SPAN})?)?")
 W3C = re.compile("(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.S)
+SESSION = re.compile("([0-9a-f]{32})(;w3c)?(?:;id=(.{1,256}))?", re.S)
 DENIED, ACCEPTED, DEBUG = 1, 2, 3
 STATES = {"0": DENIED, "false": DENIED, "1": ACCEPTED, "true": ACCEPTED, "d": DEBUG}
 
 
 def b3_multi(headers):
-    trace = re.fullmatch(TRACE, headers.get("x-b3-traceid", ""))
-    span = re.fullmatch(SPAN, headers.get("x-b3-spanid", ""))
-    parent = re.fullmatch(SPAN, headers.get("x-b3-parentspanid", ""))
-    if not trace or not span:
+    trace, span = headers.get("x-b3-traceid", ""), headers.get("x-b3-spanid", "")
+    parent = headers.get("x-b3-parentspanid", "")
+    if not SHORT.fullmatch(trace) and not re.fullmatch("[0-9a-fA-F]{32}", trace):
+        return None
+    if not SHORT.fullmatch(span):
         return None
     state = headers.get("x-b3-sampled", "")
     sampling = STATES.get(state, 0) if state != "d" else 0
     if headers.get("x-b3-flags") == "1":
         sampling = DEBUG
-    parent = parent[0] if parent and int(parent[0], 16) else None
-    return trace[0], span[0], parent, sampling
+    parent = parent if SHORT.fullmatch(parent) and int(parent, 16) else None
+    return trace, span, parent, sampling
 
 
 def b3_single(headers):
@@ -179,16 +203,26 @@ def w3c(headers):
     return match[2], match[3], None, ACCEPTED if int(match[4], 16) & 1 else DENIED
 
 
+def session_header(value):
+    """As the vectors write it; None where it is no session header. Text of one byte a character."""
+    match = SESSION.fullmatch(value)
+    if not match or not int(match[1], 16):
+        return None
+    return {"session": match[1], "w3c": bool(match[2]), "request_id": match[3]}
+
+
 def context_of(headers):
     """The first valid form, as the vectors write it; None where there is none."""
-    for form in (b3_multi, b3_single, w3c):
+    sender = session_header(headers.get("x-meshchain-session", ""))
+    first = [w3c] if sender and sender["w3c"] else []
+    for form in first + [b3_single, b3_multi, w3c]:
         found = form(headers)
         if found and int(found[0], 16) and int(found[1], 16):
             trace, span, parent, sampling = found
             return {
                 "trace_id": trace.lower().zfill(32),
-                "span_id": span.lower(),
-                "parent_span_id": parent and parent.lower(),
+                "span_id": span.lower().zfill(16),
+                "parent_span_id": parent and parent.lower().zfill(16),
                 "sampling": sampling,
             }
     return None
@@ -200,6 +234,31 @@ def context_of(headers):
 def same(what, ours, theirs):
     ours = ours.hex() if isinstance(ours, bytes) else ours
     assert ours == theirs, f"{what}: {ours} here, {theirs} in the file"
+
+
+def check_table(rule):
+    def check_values(vector):
+        ours = [rule(raw(given)) for given in vector["input"]["given"]]
+        same("canonical", ours, [raw(value) for value in vector["canonical"]])
+
+    return check_values
+
+
+def check_session(vector):
+    i = vector["input"]
+    public, chain, signature = (bytes.fromhex(i[n]) for n in ("public_key", "chain", "signature"))
+    if "seed" in i:
+        seed = bytes.fromhex(i["seed"])
+        same("public key", ed25519.key_of(seed)[2], i["public_key"])
+        same("signature", ed25519.sign(seed, batch_message(chain)), i["signature"])
+    same("session", session_id(public), vector["digests"]["session"])
+    same("verdict", ed25519.holds(public, batch_message(chain), signature), vector["valid"])
+
+
+def check_session_header(vector):
+    header = session_header(vector["input"]["value"])
+    same("header", header, vector.get("header"))
+    same("verdict", header is not None, vector["valid"])
 
 
 def check_hop(vector):
@@ -225,8 +284,7 @@ def check_chain(vector):
     prev, chains, roots = bytes(32), [], []
     for batch in vector["input"]["batches"]:
         header, entries = raw(batch["header"]), raw(batch["entries"])
-        length = struct.pack(">I", len(header))
-        prev = sha256(b"meshchain/chain/v1\0", prev, length, header, entries)
+        prev = chain_value(prev, header, entries)
         chains.append(prev.hex())
         roots.append(entries_root(entries).hex())
     same("chain", chains, vector["digests"]["chain"])
@@ -240,9 +298,26 @@ def check_leaf(vector):
     same("leaf hash", leaf_hash(encoded), vector["digests"]["leaf"])
     entries, header = raw(i["entries"]), raw(i["header"])
     same("entries root", "0x" + entries_root(entries).hex(), i["entries_root"])
-    length = struct.pack(">I", len(header))
-    chain = sha256(b"meshchain/chain/v1\0", raw(i["prev"]), length, header, entries)
+    chain = chain_value(raw(i["prev"]), header, entries)
     same("chain", "0x" + chain.hex(), i["chain"])
+    check_signed(i, header)
+
+
+def check_signed(i, header):
+    """Header, key and signature of a leaf or batch belong together."""
+    public = raw(i["public_key"])
+    session = field(4, "bytes", "0x" + session_id(public).hex())
+    assert session in header, "the session is not the key's"
+    holds = ed25519.holds(public, batch_message(raw(i["chain"])), raw(i["signature"]))
+    same("signature", holds, True)
+
+
+def check_batch(vector):
+    i = vector["input"]
+    same("encoded", encode("Batch", i), vector["encoded"])
+    chain = chain_value(raw(i["prev"]), raw(i["header"]), raw(i["entries"]))
+    same("chain", "0x" + chain.hex(), i["chain"])
+    check_signed(i, raw(i["header"]))
 
 
 def check_log(vector):
@@ -281,7 +356,9 @@ def check_context(vector):
     headers = {}
     for name, value in vector["input"]["headers"]:
         headers.setdefault(name, value)
-    same("context", context_of(headers), vector.get("context"))
+    context = context_of(headers)
+    same("context", context, vector.get("context"))
+    same("verdict", context is not None, vector["valid"])
 
 
 def check_bundle(vector):
@@ -307,6 +384,10 @@ def message(name):
 
 
 CHECKS = {
+    "path": check_table(canonical_path),
+    "authority": check_table(canonical_authority),
+    "session": check_session,
+    "session-header": check_session_header,
     "hop": check_hop,
     "own": check_own,
     "record": message("SpanRecord"),
@@ -314,7 +395,7 @@ CHECKS = {
     "header": message("BatchHeader"),
     "chain": check_chain,
     "leaf": check_leaf,
-    "batch": message("Batch"),
+    "batch": check_batch,
     "log": check_log,
     "log-id": check_log_id,
     "inclusion": check_inclusion,
@@ -323,10 +404,10 @@ CHECKS = {
     "bundle": check_bundle,
     "tile-name": check_tile_name,
 }
-# Signed texts, and what holds them: the standard library has no Ed25519. Rust checks these.
+# Signed texts, and what holds them. Rust checks these, and other people's code does.
 ELSEWHERE = {"note", "checkpoint", "tlog-proof", "evidence"}
 # Formats whose refusals are recomputed too.
-VERDICTS = {"inclusion", "consistency", "context"}
+VERDICTS = {"inclusion", "consistency", "context", "session", "session-header"}
 
 
 def load():
@@ -338,7 +419,7 @@ def load():
 def check(vector):
     """True where the vector was recomputed, False where only its format is known here.
 
-    Refusals are Rust's to check, but for proofs and contexts.
+    Refusals are Rust's to check, but for those in VERDICTS.
     """
     kind = vector["format"]
     if kind not in CHECKS:

@@ -22,3 +22,21 @@ def test_a_difference_is_noticed():
             altered = dict(vector, encoded=vector["encoded"][:-1] + "x")
             with pytest.raises(AssertionError):
                 check_vectors.check(altered)
+
+
+@pytest.mark.parametrize("kind", ["path", "authority", "session", "session-header", "context"])
+def test_another_verdict_or_value_is_noticed(kind):
+    for _, vector in VECTORS:
+        if vector["format"] != kind:
+            continue
+        changes = [{key: ["?"]} for key in {"canonical", "header", "context"} & set(vector)]
+        if kind in check_vectors.VERDICTS:
+            changes.append({"valid": not vector["valid"]})
+        for change in changes:
+            with pytest.raises(AssertionError):
+                check_vectors.check(dict(vector, **change))
+
+
+def test_both_sides_of_a_call_have_one_digest():
+    same = {v["digests"]["hop"] for n, v in VECTORS if n.startswith("hop-same-")}
+    assert len(same) == 1

@@ -53,8 +53,6 @@ pub struct OwnPart {
     pub response_bytes: u64,
     #[prost(bytes = "vec", tag = "13")]
     pub peer_principal: Vec<u8>,
-    #[prost(bytes = "vec", tag = "14")]
-    pub peer_workload: Vec<u8>,
     #[prost(bytes = "vec", tag = "15")]
     pub cluster: Vec<u8>,
     #[prost(bytes = "vec", tag = "16")]
@@ -67,6 +65,12 @@ pub struct OwnPart {
     pub salt: Vec<u8>,
     #[prost(message, repeated, tag = "20")]
     pub headers: Vec<HeaderField>,
+    #[prost(bytes = "vec", tag = "21")]
+    pub raw_path: Vec<u8>,
+    #[prost(bytes = "vec", tag = "22")]
+    pub raw_authority: Vec<u8>,
+    #[prost(bytes = "vec", tag = "23")]
+    pub peer_session: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -111,6 +115,18 @@ pub struct BatchHeader {
     pub last_ns: u64,
     #[prost(string, repeated, tag = "10")]
     pub notices: Vec<String>,
+    #[prost(message, optional, tag = "11")]
+    pub previous: Option<Previous>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Previous {
+    #[prost(bytes = "vec", tag = "1")]
+    pub session: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub batches: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub dropped: Vec<Dropped>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -125,6 +141,10 @@ pub struct Source {
     pub workload: String,
     #[prost(string, tag = "5")]
     pub pod: String,
+    #[prost(string, tag = "6")]
+    pub revision: String,
+    #[prost(string, tag = "7")]
+    pub filter: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -151,4 +171,8 @@ pub struct BatchLeaf {
     pub principal: Vec<u8>,
     #[prost(uint64, tag = "7")]
     pub received_ns: u64,
+    #[prost(bytes = "vec", tag = "8")]
+    pub public_key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "9")]
+    pub signature: Vec<u8>,
 }

@@ -27,6 +27,7 @@ pub fn check(evidence: &Evidence, key: &VerifierKey) -> Result<(), String> {
         }
         let leaf = BatchLeaf::decode(&span.leaf).map_err(|e| fail(&e.to_string()))?;
         let header = leaf.parse_header().map_err(|e| fail(&e.to_string()))?;
+        leaf.signed().verify().map_err(|e| fail(&e.to_string()))?;
         let batch = TreeHead { size: header.count.into(), root: leaf.entries_root };
         merkle::verify_inclusion(
             span.batch.index,

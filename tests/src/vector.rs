@@ -1,9 +1,9 @@
 //! Vector files: one JSON object per case, in `tests/vectors`.
 //!
 //! ```text
-//! format    what it is a case of: hop, own, record, entry, header, chain, leaf, batch, context,
-//!           log, log-id, inclusion, consistency, tile-name, bundle, note, checkpoint, tlog-proof,
-//!           evidence
+//! format    what it is a case of: path, authority, context, session-header, hop, own, record,
+//!           entry, header, chain, session, leaf, batch, log, log-id, inclusion, consistency,
+//!           tile-name, bundle, note, checkpoint, tlog-proof, evidence
 //! case      what is particular about it
 //! valid     whether it must be accepted
 //! input     what it is made from; protobuf fields go by their names in meshchain.proto

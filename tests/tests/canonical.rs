@@ -3,7 +3,7 @@
 use crate::arbitrary;
 use meshchain_core::own::HeaderField;
 use meshchain_core::{BatchHeader, BatchLeaf, Canonical, Entry, HopPart, OwnPart, SpanRecord};
-use meshchain_core::{Dropped, Source, leaf, merkle};
+use meshchain_core::{Dropped, Previous, SessionKey, Source, leaf, merkle};
 use meshchain_tests::proto;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -52,6 +52,7 @@ read!(Header, BatchHeader);
 read!(Leaf, BatchLeaf);
 read!(Origin, Source);
 read!(Loss, Dropped);
+read!(Before, Previous);
 read!(Extra, HeaderField);
 
 fn all_formats(bytes: &[u8]) -> Result<bool, TestCaseError> {
@@ -62,6 +63,7 @@ fn all_formats(bytes: &[u8]) -> Result<bool, TestCaseError> {
         | one_encoding::<Leaf, proto::BatchLeaf>(bytes)?
         | one_encoding::<Origin, proto::Source>(bytes)?
         | one_encoding::<Loss, proto::Dropped>(bytes)?
+        | one_encoding::<Before, proto::Previous>(bytes)?
         | one_encoding::<Extra, proto::HeaderField>(bytes)?)
 }
 
@@ -150,25 +152,32 @@ proptest! {
     #[test]
     fn core_reads_the_batches_that_prost_writes(
         header in arbitrary::header(), entries in vec(any::<[u8; 90]>(), 0..5), prev: [u8; 32],
-        received_ns: u64,
+        received_ns: u64, seed: [u8; 32],
     ) {
+        let key = SessionKey::from_seed(seed);
         let header = proto::BatchHeader {
             count: entries.len() as u32,
             kind: if entries.is_empty() { 2 } else { 1 },
+            session: key.id().to_vec(),
             seq: header.seq.max(1),
+            previous: None,
             ..header
         }.encode_to_vec();
         agree::<BatchHeader>(&header)?;
         let entries = entries.concat();
-        let chain = leaf::chain_hash(&prev, &header, &entries).to_vec();
+        let chain = leaf::chain_hash(&prev, &header, &entries);
+        let (public_key, signature) = (key.public().to_vec(), key.sign(&chain).to_vec());
+        let chain = chain.to_vec();
         let entries_root = merkle::root(&leaf::entry_hashes(&entries)).to_vec();
         let principal = b"spiffe://a/b".to_vec();
         let prev = prev.to_vec();
-        let message =
-            proto::BatchLeaf { version: 1, header, prev, chain, entries_root, principal, received_ns };
+        let message = proto::BatchLeaf {
+            version: 1, header, prev, chain, entries_root, principal, received_ns, public_key, signature,
+        };
         let bytes = message.encode_to_vec();
         let leaf = agree::<BatchLeaf>(&bytes)?;
         prop_assert!(leaf.holds(&entries));
+        prop_assert!(leaf.signed().verify().is_ok());
         prop_assert!(!leaf.holds(&[entries.as_slice(), &[1; 90]].concat()));
         if let Some(rest) = entries.get(90..) {
             prop_assert!(!leaf.holds(rest));
@@ -195,7 +204,7 @@ proptest! {
     }
 
     #[test]
-    fn an_entry_is_its_bytes(bytes in vec(any::<u8>(), 80..100), good: [u8; 88], side in 0..5u8) {
+    fn an_entry_is_its_bytes(bytes in vec(any::<u8>(), 80..100), good: [u8; 88], side in 0..6u8) {
         for bytes in [bytes, [&[1, side], good.as_slice()].concat()] {
             if let Ok(entry) = Entry::parse(&bytes) {
                 prop_assert_eq!(entry.to_bytes().to_vec(), bytes);
@@ -208,7 +217,7 @@ proptest! {
 fn every_change_of_one_byte_is_refused_or_is_that_of_another_message() {
     for vector in meshchain_tests::vector::load() {
         let format = vector.json["format"].as_str().expect("a format");
-        let small = vector.json["encoded"].as_str().is_some_and(|e| e.len() < 1000);
+        let small = vector.json["encoded"].as_str().is_some_and(|e| e.len() < 1200);
         if !["hop", "own", "record", "header", "leaf"].contains(&format) || !small {
             continue;
         }

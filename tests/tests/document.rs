@@ -1,6 +1,9 @@
 //! docs/format.md says what the code does: its examples are vectors, its tables are the .proto file.
 
-use meshchain_core::{canonical, entry, evidence, header, note, own, tile, tlog_proof};
+use meshchain_core::target::canonical_path;
+use meshchain_core::{
+    canonical, entry, evidence, header, note, own, session_header, tile, tlog_proof,
+};
 use meshchain_tests::vector;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -38,6 +41,23 @@ fn the_examples_are_the_vectors() {
         found += 1;
     }
     assert!(found >= 8, "only {found} examples");
+}
+
+/// The table of the canonical path has a row per step, and each row is what the rule makes.
+#[test]
+fn the_examples_of_canonical_paths_are_what_the_rule_makes() {
+    let document = document();
+    let section = document.split("\n## ").find(|s| s.starts_with("Canonical path\n"));
+    let rows = section.expect("a section").lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `/")?.split(" | ").map(|cell| cell.trim_matches('`'));
+        Some((format!("/{}", cells.next()?.trim_end_matches('`')), cells.next()?.to_owned()))
+    });
+    let rows: Vec<_> = rows.collect();
+    assert!(rows.len() > 5, "only {} rows", rows.len());
+    for (given, canonical) in rows {
+        let made = canonical_path(given.as_bytes(), &mut Vec::new()).to_vec();
+        assert_eq!(String::from_utf8(made).unwrap(), canonical, "{given}");
+    }
 }
 
 /// Every field of meshchain.proto has its row `| tag | name | type |` under its message's heading.
@@ -83,6 +103,7 @@ fn the_limits_are_the_constants() {
         ("name of a source, notice", header::MAX_NAME, "bytes"),
         ("entries of a batch", header::MAX_ENTRIES as usize, ""),
         ("drop counters, and notices, of a header", header::MAX_REPEATED, ""),
+        ("request id in a session header", session_header::MAX_ID, "bytes"),
         ("entry", entry::ENTRY_LEN, "bytes"),
         ("leaf", tile::MAX_ENTRY_LEN, "bytes"),
         ("signed note", note::MAX_NOTE, "bytes"),

@@ -2,7 +2,10 @@
 
 use meshchain_core::context::{TraceHeaders, b3_single, traceparent};
 use meshchain_core::evidence::{Disclosed, EvmAnchor, EvmTag, FORMAT, InBatch, SpanEvidence};
+use meshchain_core::hop::{Room, Seen};
 use meshchain_core::merkle::{verify_consistency, verify_inclusion};
+use meshchain_core::session::Signed;
+use meshchain_core::session_header::SessionHeader;
 use meshchain_core::tile::{
     NodeInTile, TileKind, TileName, parse_tile, put_entry, split_bundle, width_at,
 };
@@ -43,8 +46,18 @@ fn read_bytes(bytes: &[u8]) {
         b3_flags: some,
         b3: some,
         traceparent: some,
+        session: some,
     };
     let _ = headers.context();
+    let _ = SessionHeader::parse(bytes).map(|header| header.write());
+    let mut room = Room::default();
+    let seen = Seen { request_id: bytes, method: bytes, authority: bytes, target: bytes };
+    let _ = HopPart::capture(None, None, &seen, 200, &mut room);
+    let mut signed = Signed { public_key: [0; 32], chain: [0; 32], signature: [0; 64] };
+    let key = bytes.len().min(32);
+    signed.public_key[..key].copy_from_slice(&bytes[..key]);
+    signed.signature[..key].copy_from_slice(&bytes[..key]);
+    let _ = signed.verify();
 }
 
 fn read_text(text: &str) {

@@ -5,6 +5,7 @@ mod canonical;
 mod document;
 mod hostile;
 mod merkle;
+mod normalize;
 mod published;
 mod strict;
 mod vectors;

@@ -1,11 +1,13 @@
 //! Values that are well-formed in every field and yet contradict themselves: each is refused.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use meshchain_core::hop::{Room, Seen};
 use meshchain_core::merkle::{self, verify_consistency};
 use meshchain_core::tile::EdgeTiles;
 use meshchain_core::tlog_checkpoint::TreeHead;
 use meshchain_core::{
-    BatchLeaf, Canonical, Checkpoint, HopPart, OwnPart, SigningKey, SpanRecord, TlogProof, note,
+    BatchLeaf, Canonical, Checkpoint, HopPart, OwnPart, SessionKey, SigningKey, SpanRecord,
+    TlogProof, note,
 };
 use meshchain_tests::{naive, proto};
 use prost::Message;
@@ -14,8 +16,12 @@ fn own() -> Vec<u8> {
     proto::OwnPart { side: 1, salt: vec![1; 16], ..Default::default() }.encode_to_vec()
 }
 
+fn key() -> SessionKey {
+    SessionKey::from_seed([1; 32])
+}
+
 fn heartbeat(seq: u64) -> Vec<u8> {
-    let session = vec![1; 16];
+    let session = key().id().to_vec();
     proto::BatchHeader { version: 1, kind: 2, session, seq, ..Default::default() }.encode_to_vec()
 }
 
@@ -28,9 +34,16 @@ fn leaf(seq: u64, prev: [u8; 32], entries_root: [u8; 32]) -> Vec<u8> {
         prev: prev.to_vec(),
         chain: chain.to_vec(),
         entries_root: entries_root.to_vec(),
+        public_key: key().public().to_vec(),
+        signature: key().sign(&chain).to_vec(),
         ..Default::default()
     }
     .encode_to_vec()
+}
+
+fn capture<'a>(texts: [&'a [u8]; 4], room: &'a mut Room) -> HopPart<'a> {
+    let [request_id, method, authority, target] = texts;
+    HopPart::capture(None, None, &Seen { request_id, method, authority, target }, 200, room)
 }
 
 #[test]
@@ -81,7 +94,8 @@ fn an_extra_line_is_base64() {
 #[test]
 fn a_long_path_can_be_withheld() {
     let long = vec![b'a'; 5000];
-    let hop = HopPart::capture(None, None, b"1", b"GET", b"h", &long, 200);
+    let mut room = Room::default();
+    let hop = capture([b"1", b"GET", b"h", &long], &mut room);
     let bare = HopPart { path: b"", ..hop }.encode();
     let record =
         proto::SpanRecord { hop: bare, own: own(), path_dropped: true, ..Default::default() };
@@ -90,11 +104,12 @@ fn a_long_path_can_be_withheld() {
 
 #[test]
 fn overflow_is_refused_where_it_is_the_hash_of_the_texts_as_shown() {
-    let path = vec![b'a'; 1024];
+    let path = [b"/".as_slice(), &[b'a'; 1023]].concat();
     let texts: [&[u8]; 4] = [b"1", b"GET", b"h", &path];
     let framed = texts.map(|t| [&(t.len() as u32).to_be_bytes(), t].concat()).concat();
     let overflow = Some(naive::sha256(&[b"meshchain/overflow/v1\0", &framed]));
-    let whole = HopPart::capture(None, None, texts[0], texts[1], texts[2], texts[3], 200);
+    let mut room = Room::default();
+    let whole = capture(texts, &mut room);
     assert_eq!(whole.overflow, None);
     assert!(HopPart::decode(&HopPart { overflow, ..whole }.encode()).is_err());
 }

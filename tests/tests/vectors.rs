@@ -2,11 +2,15 @@
 
 use meshchain_core::context::TraceHeaders;
 use meshchain_core::hash::log_id;
+use meshchain_core::hop::{Room, Seen};
+use meshchain_core::session::{Signed, session_id};
+use meshchain_core::session_header::SessionHeader;
+use meshchain_core::target::{canonical_authority, canonical_path};
 use meshchain_core::tile::{TileKind, TileName, put_entry, split_bundle};
 use meshchain_core::tlog_checkpoint::TreeHead;
 use meshchain_core::{
-    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Evidence, HopPart, OwnPart, SpanId,
-    SpanRecord, TlogProof, TraceId, VerifierKey, hop, leaf, merkle, note, own,
+    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Evidence, HopPart, OwnPart, SessionKey,
+    SpanId, SpanRecord, TlogProof, TraceId, VerifierKey, hop, leaf, merkle, note, own,
 };
 use meshchain_tests::vector::{self, Vector, bytes, hash, hashes, plain_hex};
 use meshchain_tests::{cases, naive, proto, receipt};
@@ -29,8 +33,9 @@ fn every_file_holds_and_every_format_has_good_and_bad_cases() {
     }
     for (format, (good, bad)) in seen {
         assert!(good > 0, "{format} has no good case");
-        // Nothing is refused about a hash, and the wire message is any protobuf.
-        let all_good = ["log", "log-id", "chain", "batch"].contains(&format.as_str());
+        // Nothing is refused about a hash or a canonical value, and the wire message is any protobuf.
+        let all_good =
+            ["log", "log-id", "chain", "batch", "path", "authority"].contains(&format.as_str());
         assert!(bad > 0 || all_good, "{format} has no bad case");
     }
 }
@@ -49,6 +54,17 @@ fn the_files_are_those_that_the_generator_writes() {
     }
 }
 
+#[test]
+fn a_call_that_two_meshes_show_otherwise_has_one_digest() {
+    let same: Vec<_> =
+        vector::load().into_iter().filter(|v| v.name.starts_with("hop-same-")).collect();
+    assert!(same.len() > 2);
+    for pair in same.windows(2) {
+        assert_ne!(pair[0].json["input"], pair[1].json["input"]);
+        assert_eq!(pair[0].json["digests"], pair[1].json["digests"], "{}", pair[1].name);
+    }
+}
+
 fn check(format: &str, vector: &Vector) {
     let (name, json) = (&vector.name, &vector.json);
     let input = &json["input"];
@@ -59,6 +75,10 @@ fn check(format: &str, vector: &Vector) {
     let encoded = json["encoded"].as_str().map(|_| plain_hex(&json["encoded"])).unwrap_or_default();
     let text = json["text"].as_str().unwrap_or_default();
     let verdict = match format {
+        "path" => table(json, |given, room| canonical_path(given, room).to_vec()),
+        "authority" => table(json, |given, room| canonical_authority(given, room).to_vec()),
+        "session" => session(json),
+        "session-header" => session_header(json),
         "context" => context(json),
         "hop" => hop_part(json, &encoded),
         "own" => own_part(json, &encoded),
@@ -136,6 +156,41 @@ fn verifier(json: &Value) -> VerifierKey {
     VerifierKey::parse(json["input"]["verifier_key"].as_str().unwrap()).unwrap()
 }
 
+/// Each given value has its canonical form, which is its own.
+fn table(json: &Value, rule: impl Fn(&[u8], &mut Vec<u8>) -> Vec<u8>) -> Result<(), String> {
+    let list = |value: &Value| value.as_array().unwrap().iter().map(bytes).collect::<Vec<_>>();
+    let (given, canonical) = (list(&json["input"]["given"]), list(&json["canonical"]));
+    assert_eq!(given.len(), canonical.len());
+    let mut room = Vec::new();
+    for (given, canonical) in given.iter().zip(canonical) {
+        assert_eq!(rule(given, &mut room), canonical, "{}", given.escape_ascii());
+        assert_eq!(rule(&canonical, &mut room), canonical, "{}", given.escape_ascii());
+    }
+    Ok(())
+}
+
+fn session(json: &Value) -> Result<(), String> {
+    let input = &json["input"];
+    let (public_key, chain) = (hash(&input["public_key"]), hash(&input["chain"]));
+    let signature = plain_hex(&input["signature"]).try_into().unwrap();
+    if input.get("seed").is_some() {
+        let key = SessionKey::from_seed(hash(&input["seed"]));
+        assert_eq!((*key.public(), key.sign(&chain)), (public_key, signature));
+    }
+    let id = naive::sha256(&[b"meshchain/session/v1\0", &public_key])[..16].to_vec();
+    assert_eq!(id, session_id(&public_key));
+    assert_eq!(id, plain_hex(&json["digests"]["session"]));
+    Signed { public_key, chain, signature }.verify().map_err(|e| e.to_string())
+}
+
+fn session_header(json: &Value) -> Result<(), String> {
+    let value = json["input"]["value"].as_str().unwrap();
+    let header = SessionHeader::parse(value.as_bytes()).ok_or("not a session header")?;
+    assert_eq!(cases::session::shown(&header), json["header"]);
+    assert_eq!(header.write(), value.as_bytes());
+    Ok(())
+}
+
 fn context(json: &Value) -> Result<(), String> {
     let mut headers = TraceHeaders::default();
     for pair in json["input"]["headers"].as_array().unwrap() {
@@ -156,7 +211,13 @@ fn hop_part(json: &Value, encoded: &[u8]) -> Result<(), String> {
     let [request_id, method, authority, target] =
         ["request_id", "method", "authority", "target"].map(|key| bytes(&input[key]));
     let read = read::<HopPart>(encoded, || {
-        let path = target.split(|b| b"?#".contains(b)).next().unwrap_or_default().to_vec();
+        let path = target.split(|b| b"?#".contains(b)).next().unwrap_or_default();
+        let path = canonical_path(path, &mut Vec::new()).to_vec();
+        let authority = canonical_authority(&authority, &mut Vec::new()).to_vec();
+        let mut request_id = request_id.clone();
+        if request_id.len() == 36 {
+            request_id[14] = b'4';
+        }
         let texts = [&request_id, &method, &authority, &path];
         let mut overflow = Vec::new();
         if texts.iter().any(|t| t.len() > 1024) {
@@ -180,9 +241,10 @@ fn hop_part(json: &Value, encoded: &[u8]) -> Result<(), String> {
     let trace_id = bytes(&input["trace_id"]).try_into().ok().and_then(TraceId::new);
     let span_id = bytes(&input["span_id"]).try_into().ok().and_then(SpanId::new);
     let status = number(&input["status"]) as u32;
-    let captured =
-        HopPart::capture(trace_id, span_id, &request_id, &method, &authority, &target, status);
-    assert_eq!(captured, read);
+    let seen =
+        Seen { request_id: &request_id, method: &method, authority: &authority, target: &target };
+    let mut room = Room::default();
+    assert_eq!(HopPart::capture(trace_id, span_id, &seen, status, &mut room), read);
     let digest = hash(&json["digests"]["hop"]);
     assert_eq!(hop::hop_digest(encoded), digest);
     assert_eq!(naive::sha256(&[b"meshchain/hop/v1\0", encoded]), digest);
@@ -208,13 +270,15 @@ fn own_part(json: &Value, encoded: &[u8]) -> Result<(), String> {
             request_bytes: number(&i["request_bytes"]),
             response_bytes: number(&i["response_bytes"]),
             peer_principal: bytes(&i["peer_principal"]),
-            peer_workload: bytes(&i["peer_workload"]),
             cluster: bytes(&i["cluster"]),
             route: bytes(&i["route"]),
             attempts: number(&i["attempts"]) as u32,
             query: bytes(&i["query"]),
             salt: bytes(&i["salt"]),
             headers: i["headers"].as_array().unwrap().iter().map(header).collect(),
+            raw_path: bytes(&i["raw_path"]),
+            raw_authority: bytes(&i["raw_authority"]),
+            peer_session: bytes(&i["peer_session"]),
         }
         .encode_to_vec()
     })?;
@@ -267,10 +331,18 @@ fn header(json: &Value, encoded: &[u8]) -> Result<(), String> {
             namespace: name("namespace"),
             workload: name("workload"),
             pod: name("pod"),
+            revision: name("revision"),
+            filter: name("filter"),
         };
         let drop = |d: &Value| proto::Dropped {
             reason: number(&d["reason"]) as u32,
             count: number(&d["count"]),
+        };
+        let drops = |d: &Value| d.as_array().unwrap().iter().map(drop).collect::<Vec<_>>();
+        let previous = |p: &Value| proto::Previous {
+            session: bytes(&p["session"]),
+            batches: number(&p["batches"]),
+            dropped: drops(&p["dropped"]),
         };
         let notices = i["notices"].as_array().unwrap().iter().map(|n| n.as_str().unwrap().into());
         proto::BatchHeader {
@@ -280,16 +352,20 @@ fn header(json: &Value, encoded: &[u8]) -> Result<(), String> {
             session: bytes(&i["session"]),
             seq: number(&i["seq"]),
             count: number(&i["count"]) as u32,
-            dropped: i["dropped"].as_array().unwrap().iter().map(drop).collect(),
+            dropped: drops(&i["dropped"]),
             first_ns: number(&i["first_ns"]),
             last_ns: number(&i["last_ns"]),
             notices: notices.collect(),
+            previous: Some(&i["previous"]).filter(|p| !p.is_null()).map(previous),
         }
         .encode_to_vec()
     })?;
     assert_eq!(header.kind as u64, number(&i["kind"]));
     assert_eq!((header.seq, u64::from(header.count)), (number(&i["seq"]), number(&i["count"])));
     assert_eq!(header.source.pod, i["source"]["pod"]);
+    assert_eq!(header.source.filter, i["source"]["filter"]);
+    let previous = header.previous.as_ref().map(|p| p.batches);
+    assert_eq!(previous, i["previous"]["batches"].as_u64());
     assert_eq!(json!(header.notices), i["notices"]);
     Ok(())
 }
@@ -307,9 +383,9 @@ fn chain(json: &Value) -> Result<(), String> {
     assert_eq!((batches.len(), batches.len()), (chains.len(), roots.len()));
     for ((batch, chain), root) in batches.iter().zip(chains).zip(roots) {
         let (header, entries) = (bytes(&batch["header"]), bytes(&batch["entries"]));
-        let length = (header.len() as u32).to_be_bytes();
-        let parts: [&[u8]; 5] = [b"meshchain/chain/v1\0", &prev, &length, &header, &entries];
-        assert_eq!(naive::sha256(&parts), chain);
+        let digest = naive::sha256(&[&entries]);
+        assert_eq!(naive::sha256(&[b"meshchain/chain/v1\0", &prev, &digest, &header]), chain);
+        assert_eq!(leaf::chain_of(&prev, &header, &digest), chain);
         assert_eq!(leaf::chain_hash(&prev, &header, &entries), chain);
         assert_eq!(entries_root(&entries), root);
         assert_eq!(merkle::root(&leaf::entry_hashes(&entries)), root);
@@ -320,6 +396,11 @@ fn chain(json: &Value) -> Result<(), String> {
 
 fn batch_leaf(json: &Value, encoded: &[u8]) -> Result<(), String> {
     let i = &json["input"];
+    BatchLeaf::decode(encoded)
+        .map_err(|e| e.to_string())?
+        .signed()
+        .verify()
+        .map_err(|e| e.to_string())?;
     let leaf = read::<BatchLeaf>(encoded, || {
         proto::BatchLeaf {
             version: number(&i["version"]) as u32,
@@ -329,6 +410,8 @@ fn batch_leaf(json: &Value, encoded: &[u8]) -> Result<(), String> {
             entries_root: bytes(&i["entries_root"]),
             principal: bytes(&i["principal"]),
             received_ns: number(&i["received_ns"]),
+            public_key: bytes(&i["public_key"]),
+            signature: bytes(&i["signature"]),
         }
         .encode_to_vec()
     })?;
@@ -348,8 +431,15 @@ fn batch(json: &Value, encoded: &[u8]) -> Result<(), String> {
     assert_eq!((&batch.chain, &batch.entries), (&bytes(&i["chain"]), &bytes(&i["entries"])));
     let records: Vec<_> = i["records"].as_array().unwrap().iter().map(bytes).collect();
     assert_eq!(batch.records, records);
+    assert_eq!(batch.public_key, bytes(&i["public_key"]));
     let prev = batch.prev.as_slice().try_into().unwrap();
-    assert_eq!(leaf::chain_hash(&prev, &batch.header, &batch.entries).to_vec(), batch.chain);
+    let chain = leaf::chain_hash(&prev, &batch.header, &batch.entries);
+    assert_eq!(chain.to_vec(), batch.chain);
+    let public_key = batch.public_key.as_slice().try_into().unwrap();
+    let signature = batch.signature.as_slice().try_into().unwrap();
+    Signed { public_key, chain, signature }.verify().map_err(|e| e.to_string())?;
+    let header = BatchHeader::decode(&batch.header).map_err(|e| e.to_string())?;
+    assert_eq!(header.session, session_id(&public_key));
     for (record, entry) in records.iter().zip(batch.entries.chunks_exact(90)) {
         let record = SpanRecord::decode(record).map_err(|e| e.to_string())?;
         assert_eq!(record.check(&Entry::parse(entry).unwrap()), Ok(()));

@@ -1,14 +1,15 @@
 //! Batch header, session chain, batch leaf, and the message that carries a batch.
 
 use super::record::{entry, hop, own};
+use super::session::key;
 use super::{liberties, refused};
 use crate::proto;
 use crate::vector::{Vector, show, show_hex};
-use meshchain_core::leaf::{CHAIN_START, chain_hash, entry_hashes};
+use meshchain_core::leaf::{CHAIN_START, Signature, chain_hash, entry_hashes};
 use meshchain_core::record::ShownPath;
 use meshchain_core::{
-    BatchHeader, BatchKind, BatchLeaf, Canonical, Dropped, Hash, OwnPart, Side, Source, SpanRecord,
-    merkle,
+    BatchHeader, BatchKind, BatchLeaf, Canonical, Dropped, Hash, OwnPart, Previous, SessionKey,
+    Side, Source, SpanRecord, merkle,
 };
 use meshchain_wire::Batch;
 use prost::Message;
@@ -28,14 +29,21 @@ pub(super) fn header() -> BatchHeader<'static> {
             namespace: "shop",
             workload: "web",
             pod: "web-7d4f-x2x",
+            revision: "v2",
+            filter: "0.1.0",
         },
-        session: *b"\x10\x0f\x0e\x0d\x0c\x0b\x0a\x09\x08\x07\x06\x05\x04\x03\x02\x01",
+        session: key().id(),
         seq: 0,
         count: 2,
         first_ns: 1_790_000_000_123_456_789,
         last_ns: 1_790_000_000_123_999_999,
         ..Default::default()
     }
+}
+
+fn previous(dropped: Vec<Dropped>) -> Previous {
+    let session = SessionKey::from_seed([1; 32]).id();
+    Previous { session, batches: 41, dropped }
 }
 
 fn heartbeat(seq: u64) -> BatchHeader<'static> {
@@ -52,16 +60,25 @@ fn header_json(header: &BatchHeader) -> Value {
         "version": 1,
         "kind": header.kind as u8,
         "source": {"mesh": source.mesh, "cluster": source.cluster, "namespace": source.namespace,
-            "workload": source.workload, "pod": source.pod},
+            "workload": source.workload, "pod": source.pod, "revision": source.revision,
+            "filter": source.filter},
         "session": show_hex(&header.session),
         "seq": header.seq,
         "count": header.count,
-        "dropped": header.dropped.iter()
-            .map(|d| json!({"reason": d.reason, "count": d.count})).collect::<Vec<_>>(),
+        "dropped": dropped_json(&header.dropped),
         "first_ns": header.first_ns,
         "last_ns": header.last_ns,
         "notices": header.notices,
+        "previous": header.previous.as_ref().map(|previous| json!({
+            "session": show_hex(&previous.session),
+            "batches": previous.batches,
+            "dropped": dropped_json(&previous.dropped),
+        })),
     })
+}
+
+fn dropped_json(dropped: &[Dropped]) -> Vec<Value> {
+    dropped.iter().map(|d| json!({"reason": d.reason, "count": d.count})).collect()
 }
 
 fn headers() -> Vec<Vector> {
@@ -79,11 +96,29 @@ fn headers() -> Vec<Vector> {
             "the end of a session, without entries",
             BatchHeader { kind: BatchKind::Close, seq: 8, count: 0, ..header() },
         ),
-        ("most-entries", "10000 entries", BatchHeader { count: 10_000, ..header() }),
+        ("most-entries", "32768 entries", BatchHeader { count: 32_768, ..header() }),
         (
             "dropped",
             "what was lost, by reason",
             BatchHeader { dropped: dropped.clone(), ..header() },
+        ),
+        (
+            "every-reason",
+            "all reasons that version 1 names",
+            BatchHeader {
+                dropped: (1..=5).map(|reason| Dropped { reason, count: 1 }).collect(),
+                ..header()
+            },
+        ),
+        (
+            "previous",
+            "the first batch after a refusal: what session it follows, and what that had lost",
+            BatchHeader { previous: Some(previous(dropped)), ..header() },
+        ),
+        (
+            "previous-bare",
+            "a session that sealed nothing and lost nothing",
+            BatchHeader { previous: Some(Previous { batches: 0, ..previous(vec![]) }), ..header() },
         ),
         (
             "later-reason",
@@ -112,6 +147,9 @@ fn headers() -> Vec<Vector> {
     };
     let drop = |reason, count| proto::Dropped { reason, count };
     let drops = |dropped| proto::BatchHeader { dropped, ..base.clone() }.encode_to_vec();
+    let after = |previous| proto::BatchHeader { previous: Some(previous), ..base.clone() };
+    let after_good =
+        proto::Previous { session: vec![2; 16], batches: 3, dropped: vec![drop(2, 7)] };
     let bad = [
         ("no-version", "the version is missing", p(|h| h.version = 0)),
         ("version-2", "a later version", p(|h| h.version = 2)),
@@ -122,7 +160,7 @@ fn headers() -> Vec<Vector> {
         ("short-session", "a session of 15 bytes", p(|h| h.session = vec![1; 15])),
         ("data-without-entries", "data, count 0", p(|h| h.count = 0)),
         ("heartbeat-with-entries", "a heartbeat, count 2", p(|h| h.kind = 2)),
-        ("too-many-entries", "10001 entries", p(|h| h.count = 10_001)),
+        ("too-many-entries", "32769 entries", p(|h| h.count = 32_769)),
         ("ends-before-start", "last_ns before first_ns", p(|h| h.last_ns = 1)),
         (
             "long-name",
@@ -146,6 +184,58 @@ fn headers() -> Vec<Vector> {
         ),
         ("dropped-none", "a counter of 0", drops(vec![drop(1, 0)])),
         ("no-reason", "a counter without a reason", drops(vec![drop(0, 1)])),
+        ("previous-later", "a session before, in the second batch", {
+            proto::BatchHeader { seq: 1, ..after(after_good.clone()) }.encode_to_vec()
+        }),
+        (
+            "previous-itself",
+            "a session that follows itself",
+            after(proto::Previous { session: base.session.clone(), ..after_good.clone() })
+                .encode_to_vec(),
+        ),
+        (
+            "previous-no-session",
+            "a session before that is not named",
+            after(proto::Previous { session: vec![], ..after_good.clone() }).encode_to_vec(),
+        ),
+        (
+            "previous-zero-session",
+            "an all-zero session before",
+            after(proto::Previous { session: vec![0; 16], ..after_good.clone() }).encode_to_vec(),
+        ),
+        (
+            "previous-short-session",
+            "a session before of 15 bytes",
+            after(proto::Previous { session: vec![2; 15], ..after_good.clone() }).encode_to_vec(),
+        ),
+        (
+            "previous-reasons-descending",
+            "its counters not in ascending order",
+            after(proto::Previous { dropped: vec![drop(2, 1), drop(1, 2)], ..after_good.clone() })
+                .encode_to_vec(),
+        ),
+        (
+            "previous-17-reasons",
+            "more of its counters than fit",
+            after(proto::Previous {
+                dropped: (1..=17).map(|r| drop(r, 1)).collect(),
+                ..after_good.clone()
+            })
+            .encode_to_vec(),
+        ),
+        ("previous-empty", "an empty session before written out", {
+            after(proto::Previous::default()).encode_to_vec()
+        }),
+        (
+            "long-revision",
+            "a revision of 254 bytes",
+            p(|h| h.source.as_mut().expect("set").revision = "r".repeat(254)),
+        ),
+        (
+            "control-in-filter",
+            "a line break in the filter's version",
+            p(|h| h.source.as_mut().expect("set").filter = "1\n2".into()),
+        ),
     ];
     let not_utf8 = p(|h| h.source.as_mut().expect("set").mesh = "mesh-a".into());
     let at = not_utf8.windows(6).position(|w| w == b"mesh-a").expect("it is in there");
@@ -191,7 +281,7 @@ fn chains() -> Vec<Vector> {
         ),
         (
             "boundary",
-            "the first byte of the entries moved to the header: the length keeps the two apart",
+            "the first byte of the entries moved to the header: their digest keeps the two apart",
             vec![moved],
         ),
     ];
@@ -220,6 +310,8 @@ pub(super) fn leaf_bytes(header: &BatchHeader, prev: Hash, entries: &[u8]) -> (V
         entries_root: merkle::root(&entry_hashes(entries)),
         principal: b"spiffe://cluster.local/ns/shop/sa/web",
         received_ns: 1_790_000_001_000_000_000,
+        public_key: *key().public(),
+        signature: Signature(key().sign(&chain)),
     };
     (leaf.encode(), chain)
 }
@@ -233,6 +325,8 @@ fn leaf_json(leaf: &BatchLeaf) -> Value {
         "entries_root": show_hex(&leaf.entries_root),
         "principal": show(leaf.principal),
         "received_ns": leaf.received_ns,
+        "public_key": show_hex(&leaf.public_key),
+        "signature": show_hex(&leaf.signature.0),
     })
 }
 
@@ -269,10 +363,41 @@ fn leaves() -> Vec<Vector> {
         ("short-chain", "a chain value of 31 bytes", p(|l| l.chain = vec![1; 31])),
         ("no-entries-root", "the entries root is missing", p(|l| l.entries_root = vec![])),
         ("long-principal", "a principal of 1025 bytes", p(|l| l.principal = vec![b'p'; 1025])),
+        ("no-key", "the public key is missing", p(|l| l.public_key = vec![])),
+        ("short-key", "a public key of 31 bytes", p(|l| l.public_key.truncate(31))),
+        (
+            "other-key",
+            "the key of another session",
+            p(|l| l.public_key = SessionKey::from_seed([1; 32]).public().to_vec()),
+        ),
+        ("no-signature", "the signature is missing", p(|l| l.signature = vec![])),
+        ("short-signature", "a signature of 63 bytes", p(|l| l.signature.truncate(63))),
         ("empty", "no bytes at all", vec![]),
     ];
     let bad = bad.map(|(name, case, bytes)| refused::<BatchLeaf>("leaf", name, case, bytes.leak()));
-    [valid.to_vec(), bad.to_vec(), liberties::<BatchLeaf>("leaf", &first)].concat()
+    let unsigned = [
+        ("altered-signature", "one bit of the signature", p(|l| l.signature[0] ^= 1)),
+        (
+            "altered-chain",
+            "one bit of the chain value, which is what is signed",
+            p(|l| l.chain[0] ^= 1),
+        ),
+        (
+            "signed-by-another",
+            "signed by the key of another session",
+            p(|l| {
+                let chain = l.chain.as_slice().try_into().expect("32 bytes");
+                l.signature = SessionKey::from_seed([1; 32]).sign(&chain).to_vec();
+            }),
+        ),
+    ];
+    let unsigned = unsigned.map(|(name, case, bytes)| {
+        let leaf = BatchLeaf::decode(&bytes).expect("well-formed");
+        let error = leaf.signed().verify().expect_err("falsely signed");
+        Vector::invalid("leaf", name, case, error).encoded(&bytes)
+    });
+    let liberties = liberties::<BatchLeaf>("leaf", &first);
+    [valid.to_vec(), bad.to_vec(), unsigned.to_vec(), liberties].concat()
 }
 
 fn batches() -> Vec<Vector> {
@@ -286,17 +411,17 @@ fn batches() -> Vec<Vector> {
         (
             "digests-only",
             "entries without records",
-            Batch::seal(&CHAIN_START, header().encode(), entries(), vec![]),
+            Batch::seal(&key(), &CHAIN_START, header().encode(), entries(), vec![]),
         ),
         (
             "with-records",
             "entries with their records",
-            Batch::seal(&CHAIN_START, header().encode(), entries(), records),
+            Batch::seal(&key(), &CHAIN_START, header().encode(), entries(), records),
         ),
         (
             "heartbeat",
             "a header alone",
-            Batch::seal(&[7; 32], heartbeat(3).encode(), vec![], vec![]),
+            Batch::seal(&key(), &[7; 32], heartbeat(3).encode(), vec![], vec![]),
         ),
     ];
     let vector = |(name, case, batch): (&str, &str, Batch)| {
@@ -306,6 +431,8 @@ fn batches() -> Vec<Vector> {
             "chain": show_hex(&batch.chain),
             "entries": show_hex(&batch.entries),
             "records": batch.records.iter().map(|r| show_hex(r)).collect::<Vec<_>>(),
+            "public_key": show_hex(&batch.public_key),
+            "signature": show_hex(&batch.signature),
         });
         Vector::valid("batch", name, case, input).encoded(&batch.encode_to_vec())
     };

@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 const TRACE: &str = "80f198ee56343ba864fe8b2a57d3eff7";
 const SPAN: &str = "e457b5a2e4d86bd1";
 
+const SESSION: &str = "000102030405060708090a0b0c0d0e0f";
+const W3C_FIRST: &str = "000102030405060708090a0b0c0d0e0f;w3c";
+const W3C_FIRST_WITH_ID: &str = "000102030405060708090a0b0c0d0e0f;w3c;id=1";
+
 type Headers = Vec<(&'static str, &'static str)>;
 
 pub(super) fn cases() -> Vec<Vector> {
@@ -17,6 +21,13 @@ pub(super) fn cases() -> Vec<Vector> {
         a.extend(b);
         a
     };
+    let all_forms = plus(
+        multi(TRACE, SPAN),
+        vec![
+            ("b3", "463ac35c9f6413ad-463ac35c9f6413ad"),
+            ("traceparent", "00-00000000000000000000000000000009-0000000000000009-01"),
+        ],
+    );
     let cases: Vec<(&str, &str, Headers)> = vec![
         (
             "b3-multi",
@@ -92,15 +103,50 @@ pub(super) fn cases() -> Vec<Vector> {
             "a later version may append fields",
             w3c("01-80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-01-what-comes"),
         ),
+        ("b3-multi-short", "ids without their leading zeros", multi("63ac35c9f6413ad", "b1")),
+        ("b3-multi-one-digit", "ids of one digit", multi("1", "2")),
         (
-            "multi-before-single",
-            "B3 multi outranks B3 single and W3C",
+            "b3-multi-short-parent",
+            "a parent without its leading zeros",
+            plus(multi(TRACE, SPAN), vec![("x-b3-parentspanid", "5e3")]),
+        ),
+        ("single-before-multi", "B3 single outranks B3 multi and W3C", all_forms.clone()),
+        (
+            "multi-before-w3c",
+            "B3 multi outranks W3C, and a lone sampling state is no context",
+            plus(all_forms[..2].to_vec(), vec![("b3", "1"), all_forms[3]]),
+        ),
+        (
+            "w3c-first",
+            "the sender's proxy says that W3C counts",
+            plus(all_forms.clone(), vec![("x-meshchain-session", W3C_FIRST)]),
+        ),
+        (
+            "w3c-first-with-id",
+            "with a request id behind it",
+            plus(all_forms.clone(), vec![("x-meshchain-session", W3C_FIRST_WITH_ID)]),
+        ),
+        (
+            "w3c-first-but-absent",
+            "the sender's proxy says that W3C counts, and there is none",
+            plus(all_forms[..3].to_vec(), vec![("x-meshchain-session", W3C_FIRST)]),
+        ),
+        (
+            "session-without-w3c",
+            "a session header that does not say so",
+            plus(all_forms.clone(), vec![("x-meshchain-session", SESSION)]),
+        ),
+        (
+            "session-unreadable",
+            "a session header that cannot be read says nothing",
+            plus(all_forms.clone(), vec![("x-meshchain-session", ";w3c")]),
+        ),
+        (
+            "session-first-counts",
+            "of two session headers the first counts",
             plus(
-                multi(TRACE, SPAN),
-                vec![
-                    ("b3", "463ac35c9f6413ad-463ac35c9f6413ad"),
-                    ("traceparent", "00-00000000000000000000000000000009-0000000000000009-01"),
-                ],
+                all_forms.clone(),
+                vec![("x-meshchain-session", SESSION), ("x-meshchain-session", W3C_FIRST)],
             ),
         ),
         (
@@ -123,6 +169,16 @@ pub(super) fn cases() -> Vec<Vector> {
         ),
         ("b3-multi-zero-span", "the all-zero span id", multi(TRACE, "0000000000000000")),
         ("b3-multi-odd-length", "31 digits", multi("0f198ee56343ba864fe8b2a57d3eff7", SPAN)),
+        ("b3-multi-17-digits", "17 digits", multi("00000000000000001", SPAN)),
+        ("b3-multi-long-span", "a span id of 17 digits", multi(TRACE, "0e457b5a2e4d86bd1")),
+        ("b3-multi-empty", "an empty trace id", multi("", SPAN)),
+        ("b3-multi-zero-digit", "a trace id of one zero", multi("0", SPAN)),
+        ("b3-multi-joined", "two trace ids joined by a comma", multi("1,1", SPAN)),
+        (
+            "b3-single-short",
+            "B3 single has no ids without leading zeros",
+            b3("63ac35c9f6413ad-b1-1"),
+        ),
         (
             "b3-multi-space",
             "a space inside the digits",

@@ -4,6 +4,8 @@ mod batch;
 mod context;
 mod log;
 mod record;
+pub mod session;
+mod target;
 mod text;
 
 use crate::vector::Vector;
@@ -11,8 +13,16 @@ use meshchain_core::Canonical;
 
 /// Every case. Names are unique.
 pub fn all() -> Vec<Vector> {
-    let all =
-        [context::cases(), record::cases(), batch::cases(), log::cases(), text::cases()].concat();
+    let all = [
+        target::cases(),
+        context::cases(),
+        session::cases(),
+        record::cases(),
+        batch::cases(),
+        log::cases(),
+        text::cases(),
+    ]
+    .concat();
     let mut names: Vec<_> = all.iter().map(|v| &v.name).collect();
     names.sort();
     let twice = names.windows(2).find(|w| w[0] == w[1]);

@@ -3,6 +3,7 @@
 use super::{liberties, refused};
 use crate::proto;
 use crate::vector::{Vector, show, show_hex};
+use meshchain_core::hop::{Room, Seen};
 use meshchain_core::own::HeaderField;
 use meshchain_core::record::ShownPath;
 use meshchain_core::{
@@ -24,8 +25,16 @@ pub(super) fn cases() -> Vec<Vector> {
 
 /// The hop part that the other cases build on.
 pub(super) fn hop() -> HopPart<'static> {
-    let (trace, span) = (Some(TraceId(TRACE)), Some(SpanId(SPAN)));
-    HopPart::capture(trace, span, REQUEST_ID, b"GET", b"shop.example", b"/cart/42?coupon=x", 200)
+    HopPart {
+        trace_id: Some(TraceId(TRACE)),
+        span_id: Some(SpanId(SPAN)),
+        request_id: REQUEST_ID,
+        method: b"GET",
+        authority: b"shop.example",
+        path: b"/cart/42",
+        status: 200,
+        overflow: None,
+    }
 }
 
 /// The client's own part that the other cases build on.
@@ -42,7 +51,6 @@ pub(super) fn own() -> OwnPart<'static> {
         request_bytes: 512,
         response_bytes: 2048,
         peer_principal: b"spiffe://cluster.local/ns/shop/sa/cart",
-        peer_workload: b"cart",
         cluster: b"outbound|8080||cart.shop.svc.cluster.local",
         route: b"default",
         attempts: 1,
@@ -59,8 +67,10 @@ fn hops() -> Vec<Vector> {
     let over = [b"/".as_slice(), &[b'a'; 1024]].concat();
     let over_query = [&at_limit, b"?".as_slice(), &[b'q'; 3000]].concat();
     let wide = vec![b'h'; 1500];
+    let over_escaped = [b"/".as_slice(), &b"%61".repeat(1024)].concat();
+    let to_limit = [b"/".as_slice(), &b"%61".repeat(1023)].concat();
     type Call<'a> = ((Option<TraceId>, Option<SpanId>), [&'a [u8]; 4], u32);
-    let calls: [(&str, &str, Call); 12] = [
+    let calls: [(&str, &str, Call); 18] = [
         (
             "get",
             "a plain call; the query is not part of it",
@@ -109,10 +119,64 @@ fn hops() -> Vec<Vector> {
             "a long authority is cut",
             (ids, [b"1", b"GET", &wide, b"/a?b"], 200),
         ),
+        (
+            "overflow-canonical",
+            "a path that is long in canonical form too: the canonical one is cut and hashed",
+            (ids, [b"1", b"GET", b"h", &over_escaped], 200),
+        ),
+        (
+            "limit-canonical",
+            "only the path as seen is long: nothing is cut",
+            (ids, [b"1", b"GET", b"h", &to_limit], 200),
+        ),
+        (
+            "same-client",
+            "a call as its client's mesh shows it",
+            (
+                ids,
+                [
+                    b"6b1d4e0f-3c5a-9f8e-9d27-1a2b3c4d5e6f",
+                    b"GET",
+                    b"Shop.example:8080",
+                    b"/a//b/%2e%2e/c%2fd%c3%a9?x=1",
+                ],
+                200,
+            ),
+        ),
+        (
+            "same-server",
+            "the same call as its server's mesh shows it: the digest is the same",
+            (
+                ids,
+                [b"6b1d4e0f-3c5a-4f8e-9d27-1a2b3c4d5e6f", b"GET", b"shop.example", b"/a/c/d%C3%A9"],
+                200,
+            ),
+        ),
+        (
+            "same-raw",
+            "and as a proxy shows it that changes nothing",
+            (
+                ids,
+                [
+                    b"6b1d4e0f-3c5a-bf8e-9d27-1a2b3c4d5e6f",
+                    b"GET",
+                    b"SHOP.EXAMPLE.:8080",
+                    b"/a/.;v=1//b\\..\\c/%64%C3%a9#x",
+                ],
+                200,
+            ),
+        ),
+        (
+            "short-request-id",
+            "a request id that is no UUID stays as it is",
+            (ids, [b"6b1d4e0f-3c5a-9", b"GET", b"h", b"/"], 200),
+        ),
     ];
     let valid =
         calls.map(|(name, case, ((trace, span), [id, method, authority, target], status))| {
-            let hop = HopPart::capture(trace, span, id, method, authority, target, status);
+            let seen = Seen { request_id: id, method, authority, target };
+            let mut room = Room::default();
+            let hop = HopPart::capture(trace, span, &seen, status, &mut room);
             let input = json!({
                 "trace_id": show_hex(trace.map_or(vec![], |t| t.0.to_vec()).as_slice()),
                 "span_id": show_hex(span.map_or(vec![], |s| s.0.to_vec()).as_slice()),
@@ -169,7 +233,6 @@ fn own_json(own: &OwnPart) -> Value {
         "request_bytes": own.request_bytes,
         "response_bytes": own.response_bytes,
         "peer_principal": show(own.peer_principal),
-        "peer_workload": show(own.peer_workload),
         "cluster": show(own.cluster),
         "route": show(own.route),
         "attempts": own.attempts,
@@ -177,23 +240,28 @@ fn own_json(own: &OwnPart) -> Value {
         "salt": show_hex(&own.salt),
         "headers": own.headers.iter()
             .map(|h| json!({"name": show(h.name), "value": show(h.value)})).collect::<Vec<_>>(),
+        "raw_path": show(own.raw_path),
+        "raw_authority": show(own.raw_authority),
+        "peer_session": show_hex(own.peer_session.as_ref().map_or(&[], |id| id)),
     })
 }
 
 fn owns() -> Vec<Vector> {
     let salt = [0x5a; 16];
+    let longest = [b'r'; 1024];
     let valid = [
         ("client", "the caller's side", own()),
         (
             "server",
             "the callee's side",
-            OwnPart { side: Side::Server, peer_workload: b"web", attempts: 0, ..own() },
+            OwnPart {
+                side: Side::Server,
+                attempts: 0,
+                peer_session: Some(super::session::key().id()),
+                ..own()
+            },
         ),
-        (
-            "minimal",
-            "side and salt only",
-            OwnPart { side: Side::Gateway, salt, ..Default::default() },
-        ),
+        ("minimal", "side and salt only", OwnPart { salt, ..Default::default() }),
         (
             "grpc-ok",
             "gRPC status 0, which is not the same as no gRPC",
@@ -214,6 +282,26 @@ fn owns() -> Vec<Vector> {
                 attempts: u32::MAX,
                 ..own()
             },
+        ),
+        (
+            "gateway-in",
+            "a proxy in the middle, of the hop that it received",
+            OwnPart { side: Side::GatewayIn, attempts: 0, ..own() },
+        ),
+        (
+            "gateway-out",
+            "a proxy in the middle, of the hop that it sent: its parent is the span received",
+            OwnPart { side: Side::GatewayOut, parent_span_id: Some(SpanId(SPAN)), ..own() },
+        ),
+        (
+            "raw",
+            "path and authority as they were seen, where not canonical",
+            OwnPart { raw_path: b"/cart//%34%32", raw_authority: b"Shop.example:8080", ..own() },
+        ),
+        (
+            "raw-bytes",
+            "what was seen may be any bytes",
+            OwnPart { raw_path: b"/\xff\n", raw_authority: &longest, ..own() },
         ),
         (
             "query-and-headers",
@@ -245,7 +333,30 @@ fn owns() -> Vec<Vector> {
     let nameless = proto::OwnPart { headers: vec![field(b"")], ..base.clone() };
     let bad = [
         ("no-side", "the side is missing", p(|o| o.side = 0)),
-        ("side-4", "a side that does not exist", p(|o| o.side = 4)),
+        ("side-5", "a side that does not exist", p(|o| o.side = 5)),
+        (
+            "raw-path-with-query",
+            "a question mark in the raw path",
+            p(|o| o.raw_path = b"/a?b".to_vec()),
+        ),
+        (
+            "raw-path-with-fragment",
+            "a fragment in the raw path",
+            p(|o| o.raw_path = b"/a#b".to_vec()),
+        ),
+        ("long-raw-path", "a raw path of 1025 bytes", p(|o| o.raw_path = vec![b'/'; 1025])),
+        (
+            "long-raw-authority",
+            "a raw authority of 1025 bytes",
+            p(|o| o.raw_authority = vec![b'h'; 1025]),
+        ),
+        ("zero-peer-session", "an all-zero session", p(|o| o.peer_session = vec![0; 16])),
+        ("short-peer-session", "a session of 15 bytes", p(|o| o.peer_session = vec![1; 15])),
+        ("peer-workload", "field 14, which earlier drafts had", {
+            let good = own().encode();
+            let at = good.windows(3).position(|w| w == b"\x7a\x2ao").expect("the cluster");
+            [&good[..at], b"\x72\x01w", &good[at..]].concat()
+        }),
         ("sampling-4", "a sampling decision that does not exist", p(|o| o.sampling = 4)),
         ("context-3", "a context source that does not exist", p(|o| o.context = 3)),
         ("no-salt", "the salt is missing", p(|o| o.salt = vec![])),
@@ -330,10 +441,16 @@ fn entries() -> Vec<Vector> {
             "the callee's entry of the same call: the hop digest is the same",
             entry(Side::Server),
         ),
+        ("gateway-out", "a proxy in the middle, of the hop that it sent", entry(Side::GatewayOut)),
+        (
+            "gateway-in",
+            "a proxy in the middle, of the hop that it received",
+            entry(Side::GatewayIn),
+        ),
         (
             "no-context",
             "ids are zero where no trace context crossed",
-            Entry { trace_id: [0; 16], span_id: [0; 8], ..entry(Side::Gateway) },
+            Entry { trace_id: [0; 16], span_id: [0; 8], ..entry(Side::Client) },
         ),
     ];
     let valid = valid.map(|(name, case, entry)| {
@@ -359,7 +476,17 @@ fn entries() -> Vec<Vector> {
         ("version-0", "version 0", with(0, 0)),
         ("version-2", "version 2", with(0, 2)),
         ("side-0", "side 0", with(1, 0)),
-        ("side-4", "side 4", with(1, 4)),
+        ("side-5", "side 5", with(1, 5)),
+        ("no-span-id", "a trace id without a span id", {
+            let mut bytes = good.to_vec();
+            bytes[18..26].fill(0);
+            bytes
+        }),
+        ("no-trace-id", "a span id without a trace id", {
+            let mut bytes = good.to_vec();
+            bytes[2..18].fill(0);
+            bytes
+        }),
     ];
     let bad = bad.map(|(name, case, bytes)| match Entry::parse(&bytes) {
         Ok(entry) => panic!("entry-{name} was accepted: {entry:?}"),

@@ -232,10 +232,14 @@ fn proofs() -> Vec<Vector> {
 
 /// Two receipts of one call, in the third of five leaves.
 fn evidence() -> Evidence {
+    let (leaf, _) = leaf_bytes(&header(), CHAIN_START, &entries());
+    evidence_of(&leaf)
+}
+
+fn evidence_of(leaf: &[u8]) -> Evidence {
     let key = key();
     let all = entries();
-    let (leaf, _) = leaf_bytes(&header(), CHAIN_START, &all);
-    let data: [&[u8]; 5] = [b"0", b"1", &leaf, b"3", b"4"];
+    let data: [&[u8]; 5] = [b"0", b"1", leaf, b"3", b"4"];
     let leaves = data.map(merkle::leaf_hash);
     let head = TreeHead { size: 5, root: merkle::root(&leaves) };
     let proof = TlogProof {
@@ -253,7 +257,7 @@ fn evidence() -> Evidence {
             index,
             path: merkle::inclusion_path(&entry_hashes(&all), index).expect("in the batch"),
         },
-        leaf: leaf.clone(),
+        leaf: leaf.to_vec(),
         tlog_proof: proof.to_string(),
     };
     Evidence {
@@ -288,6 +292,8 @@ fn evidences() -> Vec<Vector> {
         *json.pointer_mut(pointer).expect("is there") = value;
         json
     };
+    let (mut unsigned, _) = leaf_bytes(&header(), CHAIN_START, &entries());
+    *unsigned.last_mut().expect("the signature") ^= 1;
     let mut unknown = anchored.clone();
     unknown["spans"][0]["colour"] = "red".into();
     let mut spanless = anchored.clone();
@@ -334,6 +340,11 @@ fn evidences() -> Vec<Vector> {
             "index-at-count",
             "an entry behind the last of the batch",
             plain(|e| e.spans[0].batch.index = 2),
+        ),
+        (
+            "altered-signature",
+            "a log that holds a leaf with a false signature",
+            serde_json::to_value(evidence_of(&unsigned)).expect("JSON"),
         ),
         (
             "altered-leaf",

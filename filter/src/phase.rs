@@ -102,7 +102,12 @@ impl RequestPhase {
         if self.role == Role::Gateway && self.received.is_none() {
             self.edge = SpanId::new(*edge);
         }
-        let plan = if config.child_spans { tracer.plan(request) } else { Plan::Nothing };
+        let plan = match tracer.plan(request) {
+            _ if !config.child_spans => Plan::Nothing,
+            // Nobody would tell the other side that `traceparent` counts, and stale B3 would.
+            Plan::W3c if !config.session_header && request.trace.b3().is_some() => Plan::Ours,
+            plan => plan,
+        };
         let traced = request.is_traced();
         self.left = Some(Left { plan, forms: Forms::of(&request.trace), traced });
         if plan == Plan::Nothing {
@@ -223,6 +228,24 @@ mod tests {
         let host = TestHost::with_headers(&[(b"x-request-id", id)]);
         run(&host, Role::Server, "", Tracer::Unknown);
         assert_eq!(host.request_headers().count(), 1);
+    }
+
+    #[test]
+    fn beside_a_tracer_of_w3c_a_span_is_begun_only_where_stale_b3_would_count() {
+        for (header, b3, begun) in
+            [(true, true, false), (true, false, false), (false, true, true), (false, false, false)]
+        {
+            let mut headers: Vec<(&[u8], &[u8])> = vec![(b"x-request-id", b"1")];
+            if b3 {
+                headers.push((b"x-b3-traceid", b"0000000000000001"));
+                headers.push((b"x-b3-spanid", b"0000000000000002"));
+            }
+            let host = TestHost::with_headers(&headers);
+            let json = format!(r#"{{"session_header": {header}}}"#);
+            let phase = run(&host, Role::Client, &json, Tracer::W3c);
+            assert_eq!(phase.left.unwrap().plan == Plan::Ours, begun, "{header} {b3}");
+            assert_eq!(phase.sent != phase.received, begun);
+        }
     }
 
     #[test]

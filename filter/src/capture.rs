@@ -1,6 +1,7 @@
 //! The end of one call: the records that the filter makes of it.
 
-use crate::attributes::{Answer, As, Ask, Attributes, Expressions, VIA_UPSTREAM};
+use crate::answer::{Answer, Attributes, VIA_UPSTREAM};
+use crate::attributes::{As, Ask, Expressions};
 use crate::config::{Config, Detail, PathPrivacy, Role};
 use crate::context::{Forms, Tracer};
 use crate::headers::HeaderMap;

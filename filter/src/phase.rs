@@ -1,6 +1,6 @@
 //! The request phase of one call: what the filter reads, writes and keeps of it.
 
-use crate::attributes::integer;
+use crate::answer::integer;
 use crate::config::{Config, Detail, Role};
 use crate::context::{Forms, Left, Plan, Tracer, child_of, write};
 use crate::headers::HeaderMap;

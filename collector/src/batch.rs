@@ -1,8 +1,9 @@
 //! A POSTed batch, checked: everything about it that needs no state of the log.
 
+use crate::count::check_counts;
 use meshchain_core::canonical::MAX_FIELD;
 use meshchain_core::leaf::{CHAIN_START, Signature, entry_hashes};
-use meshchain_core::session::{BadSignature, KEY_LEN, SIGNATURE_LEN, Signed, session_id};
+use meshchain_core::session::{BadSignature, KEY_LEN, Signed, session_id};
 use meshchain_core::{
     BatchHeader, Canonical, DecodeError, ENTRY_LEN, Entry, Hash, SpanRecord, chain_hash, merkle,
 };
@@ -129,7 +130,8 @@ impl Refusal {
     }
 }
 
-/// A batch that holds together: header, entries, chain and records fit each other.
+/// A batch that holds together: header, entries, chain and records fit each other, and the key is the
+/// session's. The signature is checked with those of other batches, when it is judged.
 #[derive(Debug, Clone)]
 pub struct Checked {
     /// Canonical header.
@@ -159,12 +161,13 @@ pub struct Checked {
 impl Checked {
     /// Parses and checks a body. `principal` is the SPIFFE id that mTLS proved, if any.
     pub fn parse(body: &[u8], principal: &str) -> Result<Self, Refusal> {
+        check_counts(body)?;
         let batch = Batch::decode(body).map_err(|e| Refusal::Malformed(e.to_string()))?;
         let not_canonical = |part| move |fault| Refusal::NotCanonical { part, fault };
         let header = BatchHeader::decode(&batch.header).map_err(not_canonical("header"))?;
         let (prev, chain) = (exact(&batch.prev, "prev")?, exact(&batch.chain, "chain")?);
         let public_key = exact(&batch.public_key, "public key")?;
-        let signature = exact::<SIGNATURE_LEN>(&batch.signature, "signature")?;
+        let signature = Signature(exact(&batch.signature, "signature")?);
         if session_id(&public_key) != header.session {
             return Err(Refusal::BadPart("the public key is not that of the session".to_owned()));
         }
@@ -180,7 +183,6 @@ impl Checked {
         if chain_hash(&prev, &batch.header, &batch.entries) != chain {
             return Err(Refusal::WrongChain);
         }
-        Signed { public_key, chain, signature }.verify()?;
         check_records(&batch)?;
         check_principal(principal, header.source.namespace)?;
         Ok(Self {
@@ -189,7 +191,7 @@ impl Checked {
             prev,
             chain,
             public_key,
-            signature: Signature(signature),
+            signature,
             entries_root: merkle::root(&entry_hashes(&batch.entries)),
             principal: principal.to_owned(),
             header: batch.header,
@@ -201,6 +203,12 @@ impl Checked {
     /// The header, parsed again from its bytes.
     pub fn header(&self) -> BatchHeader<'_> {
         BatchHeader::decode(&self.header).unwrap_or_default()
+    }
+
+    /// Whose word it is: to be verified.
+    pub fn signed(&self) -> Signed {
+        let Self { public_key, chain, signature: Signature(signature), .. } = *self;
+        Signed { public_key, chain, signature }
     }
 
     /// Bytes that this batch holds in memory.
@@ -215,11 +223,6 @@ fn exact<const N: usize>(bytes: &[u8], name: &str) -> Result<[u8; N], Refusal> {
 }
 
 fn check_records(batch: &Batch) -> Result<(), Refusal> {
-    let entries = batch.entries.len() / ENTRY_LEN;
-    if !batch.records.is_empty() && batch.records.len() != entries {
-        let text = format!("{} records for {entries} entries", batch.records.len());
-        return Err(Refusal::BadPart(text));
-    }
     for (index, bytes) in batch.entries.chunks_exact(ENTRY_LEN).enumerate() {
         let bad = |e| Refusal::BadPart(format!("entry {index}: {e}"));
         let entry = Entry::parse(bytes).map_err(bad)?;

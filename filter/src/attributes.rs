@@ -5,24 +5,23 @@
 //! that may be missing has a default, and so it is for the calls that follow as long as something is missing.
 //! Where a host has no expressions, single attributes serve.
 
-use crate::config::Detail;
 use crate::headers::HeaderMap;
 use crate::host::Host;
 
 /// Most attributes.
-const MOST: usize = 14;
+pub(crate) const MOST: usize = 14;
 
 /// One attribute, as CEL in each [`Kind`] of list, and as the path of a property.
 #[derive(Clone, Copy)]
-struct Attribute {
-    field: Field,
+pub(crate) struct Attribute {
+    pub(crate) field: Field,
     cel: [&'static str; 3],
-    path: &'static str,
+    pub(crate) path: &'static str,
 }
 
 /// Which of [`Attributes`] an attribute is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Field {
+pub(crate) enum Field {
     Start,
     Duration,
     Code,
@@ -181,7 +180,7 @@ pub struct Ask {
 }
 
 impl Ask {
-    fn attributes(self) -> impl Iterator<Item = &'static Attribute> {
+    pub(crate) fn attributes(self) -> impl Iterator<Item = &'static Attribute> {
         let own = match self.side {
             As::Client => &CLIENT[..],
             As::Server => &SERVER[..],
@@ -256,7 +255,7 @@ impl Expressions {
     }
 
     /// The list of the current stream; `None` where the host evaluates none.
-    fn list(&mut self, host: &impl Host, ask: Ask) -> Option<HeaderMap> {
+    pub(crate) fn list(&mut self, host: &impl Host, ask: Ask) -> Option<HeaderMap> {
         let usual = self.usual.get(ask.number()).copied()?;
         let list = match (usual, self.evaluate(host, usual, ask)) {
             (Kind::Quick, Some(list)) => return Some(list),
@@ -275,172 +274,7 @@ impl Expressions {
 
 /// What a list has in place of a missing attribute: no attribute that is there looks like CEL's `false`, and an
 /// empty text, as the name of a route without one, is not missing.
-const MISSING: &[u8] = &[0];
-
-/// The host's answer, raw.
-pub enum Answer {
-    /// A CEL list: its elements stand where a header map has its names.
-    List(HeaderMap),
-    /// Single attributes, empty where missing.
-    Singles(Vec<Vec<u8>>),
-    /// Of an ordinary call, only what is cheap to ask for.
-    Brief(Brief),
-}
-
-/// What a brief answer has.
-#[derive(Debug, Default)]
-pub struct Brief {
-    code: u32,
-    /// Whether the response is the upstream's.
-    via_upstream: bool,
-    peer: Vec<u8>,
-    upstream_peer: Vec<u8>,
-    grpc_status: Vec<u8>,
-}
-
-/// What Envoy says of a response that came from an upstream.
-pub const VIA_UPSTREAM: &[u8] = b"via_upstream";
-/// What Envoy's router adds to each response that came from an upstream.
-const UPSTREAM_TIME: &[u8] = b"x-envoy-upstream-service-time";
-
-impl Answer {
-    /// Asks for the attributes of the current stream.
-    pub fn read(host: &impl Host, expressions: &mut Expressions, ask: Ask) -> Self {
-        expressions.list(host, ask).map_or_else(
-            || {
-                let single = |a: &Attribute| host.property(a.path).unwrap_or_default();
-                Self::Singles(ask.attributes().map(single).collect())
-            },
-            Self::List,
-        )
-    }
-
-    /// Asks for status and flags, and with `detail: auto` for the principals; for all attributes where the
-    /// call is none of the ordinary ones: no response, one with flags, or one to a sending side that did not
-    /// come from its upstream; with `auto` also one that is not 2xx, or was retried.
-    pub fn read_brief(
-        host: &impl Host,
-        expressions: &mut Expressions,
-        ask: Ask,
-        detail: Detail,
-    ) -> Self {
-        let headers = host.response_headers();
-        let status = headers.get(b":status").and_then(|text| std::str::from_utf8(text).ok());
-        let code: u32 = status.and_then(|text| text.parse().ok()).unwrap_or(0);
-        let via_upstream = headers.get(UPSTREAM_TIME).is_some();
-        let auto = detail == Detail::Auto;
-        let sends = matches!(ask.side, As::Client | As::Middle);
-        let number = |path| host.property(path).map(|bytes| integer(&bytes));
-        let ordinary = code != 0
-            && (via_upstream || !sends)
-            && (!auto || (200..300).contains(&code))
-            && number("response\0flags") == Some(0)
-            && (!auto || !sends || number(ATTEMPTS).is_none_or(|attempts| attempts <= 1));
-        if !ordinary {
-            return Self::read(host, expressions, ask);
-        }
-        let text =
-            |wanted: bool, path| wanted.then(|| host.property(path)).flatten().unwrap_or_default();
-        Self::Brief(Brief {
-            code,
-            via_upstream,
-            peer: text(auto && matches!(ask.side, As::Server | As::Middle), DOWNSTREAM_PEER),
-            upstream_peer: text(auto && sends, UPSTREAM_PEER),
-            grpc_status: text(ask.grpc, GRPC_STATUS),
-        })
-    }
-
-    /// The attributes in it, which was read for the same question.
-    pub fn attributes(&self, ask: Ask) -> Attributes<'_> {
-        let mut values: [&[u8]; MOST] = [&[]; MOST];
-        match self {
-            Self::List(list) => {
-                let present = list.iter().map(|(e, _)| if e == MISSING { &[] } else { e });
-                values.iter_mut().zip(present).for_each(|(v, e)| *v = e);
-            }
-            Self::Singles(list) => values.iter_mut().zip(list).for_each(|(v, e)| *v = e),
-            Self::Brief(brief) => {
-                let code_details = if brief.via_upstream { VIA_UPSTREAM } else { &[] };
-                return Attributes {
-                    code: brief.code,
-                    code_details,
-                    peer: &brief.peer,
-                    upstream_peer: &brief.upstream_peer,
-                    grpc_status: status(&brief.grpc_status),
-                    ..Attributes::default()
-                };
-            }
-        }
-        let mut attributes = Attributes::default();
-        for (attribute, value) in ask.attributes().zip(values) {
-            attributes.take(attribute.field, value);
-        }
-        attributes
-    }
-}
-
-fn status(bytes: &[u8]) -> Option<u32> {
-    if bytes.is_empty() { None } else { u32::try_from(integer(bytes)).ok() }
-}
-
-/// Attributes of a call; a missing one is 0 or empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes<'a> {
-    /// Start of the request, unix nanoseconds.
-    pub start_ns: u64,
-    /// Duration, nanoseconds.
-    pub duration_ns: u64,
-    /// Status of the response.
-    pub code: u32,
-    /// Response flags.
-    pub flags: u64,
-    /// Response code details.
-    pub code_details: &'a [u8],
-    /// Bytes of the request.
-    pub request_bytes: u64,
-    /// Bytes of the response.
-    pub response_bytes: u64,
-    /// Protocol.
-    pub protocol: &'a [u8],
-    /// Upstream cluster.
-    pub cluster: &'a [u8],
-    /// Route name.
-    pub route: &'a [u8],
-    /// Upstream attempts.
-    pub attempts: u32,
-    /// SPIFFE id of the peer whose call came in, from mTLS.
-    pub peer: &'a [u8],
-    /// SPIFFE id of the peer that the call was sent to, from mTLS.
-    pub upstream_peer: &'a [u8],
-    /// gRPC status, where it was asked for.
-    pub grpc_status: Option<u32>,
-}
-
-impl<'a> Attributes<'a> {
-    fn take(&mut self, field: Field, value: &'a [u8]) {
-        match field {
-            Field::Start => self.start_ns = integer(value),
-            Field::Duration => self.duration_ns = integer(value),
-            Field::Code => self.code = integer(value) as u32,
-            Field::Flags => self.flags = integer(value),
-            Field::Details => self.code_details = value,
-            Field::RequestBytes => self.request_bytes = integer(value),
-            Field::ResponseBytes => self.response_bytes = integer(value),
-            Field::Protocol => self.protocol = value,
-            Field::Route => self.route = value,
-            Field::Cluster => self.cluster = value,
-            Field::Peer => self.peer = value,
-            Field::UpstreamPeer => self.upstream_peer = value,
-            Field::Attempts => self.attempts = integer(value) as u32,
-            Field::Grpc => self.grpc_status = status(value),
-        }
-    }
-}
-
-/// An integer, time or duration: 8 bytes, little-endian; 0 for anything else.
-pub fn integer(bytes: &[u8]) -> u64 {
-    bytes.try_into().map_or(0, u64::from_le_bytes)
-}
+pub(crate) const MISSING: &[u8] = &[0];
 
 /// What a host answers to an expression of this module.
 #[cfg(test)]
@@ -471,151 +305,4 @@ pub(crate) fn evaluate(text: &str, property: impl Fn(&str) -> Option<Vec<u8>>) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::test_host::TestHost;
-
-    const CLUSTER: &str = "xds\0cluster_name";
-
-    /// What is asked, and where the peer that it has stands.
-    fn questions() -> impl Iterator<Item = (Ask, Vec<&'static str>)> {
-        asks().map(|ask| {
-            let peers = match ask.side {
-                As::Client => vec![UPSTREAM_PEER],
-                As::Server => vec![DOWNSTREAM_PEER],
-                As::Told => vec![],
-                As::Middle => vec![UPSTREAM_PEER, DOWNSTREAM_PEER],
-            };
-            (ask, peers)
-        })
-    }
-
-    fn host() -> TestHost {
-        let host = TestHost::default();
-        host.has_expressions.set(true);
-        host.set_number("request\0time", 5);
-        host.set_number("response\0code", 503);
-        host.set_number("response\0flags", 0);
-        host.set_text("response\0code_details", b"via_upstream");
-        host.set_text("xds\0route_name", b"default");
-        host.set_text(CLUSTER, b"inbound|9080||");
-        host.set_text("request\0protocol", b"HTTP/2");
-        host.set_number(ATTEMPTS, 1);
-        host.set_number(GRPC_STATUS, 7);
-        host.set_text(UPSTREAM_PEER, b"spiffe://up");
-        host.set_text(DOWNSTREAM_PEER, b"spiffe://down");
-        host
-    }
-
-    #[test]
-    fn a_list_and_single_attributes_tell_the_same() {
-        for (ask, peers) in questions() {
-            let host = host();
-            host.set_text("xds\0route_name", b""); // there, and without a name
-            let mut expressions = Expressions::create(&host);
-            // Which lists are asked for, and with which the next call begins.
-            let mut asked = |missing: &[&str], lists: &[Kind], next: Kind| {
-                let take = |path: &&str| {
-                    Some((path.to_string(), host.properties.borrow_mut().remove(*path)?))
-                };
-                let left: Vec<_> = missing.iter().filter_map(take).collect();
-                host.evaluated.borrow_mut().clear();
-                let answer = Answer::read(&host, &mut expressions, ask);
-                assert!(matches!(answer, Answer::List(_)));
-                let singles = Answer::read(&host, &mut Expressions::default(), ask);
-                assert!(matches!(singles, Answer::Singles(_)));
-                let call = answer.attributes(ask);
-                assert_eq!(call, singles.attributes(ask));
-                assert_eq!((call.start_ns, call.code, call.route), (5, 503, &b""[..]));
-                for (path, peer, value) in [
-                    (UPSTREAM_PEER, call.upstream_peer, &b"spiffe://up"[..]),
-                    (DOWNSTREAM_PEER, call.peer, b"spiffe://down"),
-                ] {
-                    let there = peers.contains(&path) && !missing.contains(&path);
-                    assert_eq!(peer, if there { value } else { b"" });
-                }
-                assert_eq!(call.protocol.is_empty(), missing.contains(&"request\0protocol"));
-                assert_eq!(call.cluster.is_empty(), missing.contains(&CLUSTER));
-                assert_eq!(call.attempts, u32::from(peers.contains(&UPSTREAM_PEER)));
-                assert_eq!(call.grpc_status, ask.grpc.then_some(7));
-                let tokens = lists.iter().map(|&kind| 3 * ask.number() as u32 + kind as u32);
-                assert_eq!(*host.evaluated.borrow(), tokens.collect::<Vec<_>>());
-                assert_eq!(expressions.usual.get(ask.number()), Some(&next));
-                host.properties.borrow_mut().extend(left);
-            };
-            asked(&[], &[Kind::Quick], Kind::Quick);
-            asked(&["request\0protocol"], &[Kind::Quick, Kind::Sure], Kind::Sure);
-            asked(&[], &[Kind::Sure], Kind::Quick);
-            asked(&[CLUSTER], &[Kind::Quick, Kind::Sure], Kind::Sure);
-            asked(&[], &[Kind::Sure], Kind::Quick);
-            for &path in &peers {
-                asked(&[CLUSTER, path], &[Kind::Quick, Kind::Sure], Kind::Sure);
-                asked(&[path], &[Kind::Sure], Kind::Plain);
-                asked(&[path], &[Kind::Plain], Kind::Plain);
-                asked(&[CLUSTER, path], &[Kind::Plain, Kind::Sure], Kind::Sure);
-                asked(&[], &[Kind::Sure], Kind::Quick);
-                asked(&[path], &[Kind::Quick, Kind::Sure], Kind::Plain);
-                let again = [Kind::Plain, Kind::Sure];
-                let whole = ask.side != As::Server;
-                asked(&[], if whole { &again[..1] } else { &again }, Kind::Quick);
-            }
-            asked(&[], &[Kind::Quick], Kind::Quick);
-        }
-    }
-
-    #[test]
-    fn expressions_are_those_that_follow_each_other() {
-        let host = host();
-        let from = |first| Expressions { first, ..Expressions::default() };
-        let number = (3 * asks().count()) as u32;
-        assert_eq!(Expressions::create(&host), from(Some(0)));
-        assert_eq!(Expressions::create(&host), from(Some(number)));
-        host.has_expressions.set(false);
-        assert_eq!(Expressions::create(&host), from(None));
-    }
-
-    #[test]
-    fn a_brief_answer_has_what_is_cheap_and_all_is_asked_for_where_a_call_is_not_ordinary() {
-        let host = host();
-        let mut expressions = Expressions::create(&host);
-        let respond = |pairs: &[(&[u8], &[u8])]| {
-            *host.response.borrow_mut() =
-                pairs.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
-        };
-        let mut brief = |side, detail| {
-            let ask = Ask { side, grpc: false };
-            let answer = Answer::read_brief(&host, &mut expressions, ask, detail);
-            let call = answer.attributes(ask);
-            let peers = [call.peer, call.upstream_peer].map(<[u8]>::len);
-            (matches!(answer, Answer::Brief(_)), call.code, peers)
-        };
-        let (up, down) = (b"spiffe://up".len(), b"spiffe://down".len());
-        respond(&[(b":status", b"204"), (UPSTREAM_TIME, b"3")]);
-        for side in SIDES {
-            assert_eq!(brief(side, Detail::Lean), (true, 204, [0, 0]));
-            let peers = match side {
-                As::Client => [0, up],
-                As::Server => [down, 0],
-                As::Told => [0, 0],
-                As::Middle => [down, up],
-            };
-            assert_eq!(brief(side, Detail::Auto), (true, 204, peers));
-        }
-        respond(&[(b":status", b"404"), (UPSTREAM_TIME, b"3")]);
-        assert!(brief(As::Server, Detail::Lean).0);
-        assert!(!brief(As::Server, Detail::Auto).0, "an error");
-        respond(&[(b":status", b"200")]);
-        assert!(brief(As::Server, Detail::Auto).0);
-        assert!(!brief(As::Client, Detail::Lean).0, "it answered itself");
-        respond(&[(b":status", b"200"), (UPSTREAM_TIME, b"3")]);
-        host.set_number(ATTEMPTS, 2);
-        assert!(!brief(As::Client, Detail::Auto).0, "it was retried");
-        assert!(brief(As::Server, Detail::Auto).0);
-        host.set_number(ATTEMPTS, 1);
-        host.set_number("response\0flags", 2);
-        assert!(!brief(As::Server, Detail::Lean).0, "it has flags");
-        host.set_number("response\0flags", 0);
-        respond(&[]);
-        assert!(!brief(As::Server, Detail::Lean).0, "no response");
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! The end of one call: the records that the filter makes of it.
 
-use crate::attributes::{Answer, As, Ask, Attributes, Expressions, VIA_UPSTREAM};
+use crate::answer::{Answer, Attributes, VIA_UPSTREAM};
+use crate::attributes::{As, Ask, Expressions};
 use crate::config::{Config, Detail, PathPrivacy, Role};
 use crate::context::{Forms, Tracer};
 use crate::headers::HeaderMap;
@@ -319,14 +320,18 @@ fn is_collector(node: &Node, authority: &str) -> bool {
 /// Whether a complete response went over the wire between the sidecars.
 ///
 /// The sending side received one unless it answered itself or the upstream broke off; the receiving
-/// side sent one, its own answers included, unless the downstream left, the upstream broke off, or the
-/// time was up while it ran. A response of the upstream's that has the status of a timeout and runs out of
+/// side sent one, its own answers included, unless the downstream left, the upstream broke off, the time was up
+/// while it ran, or Envoy followed it as a redirect. A response of the upstream's that has the status of a timeout and runs out of
 /// time passes for Envoy's own.
 fn response_crossed(side: Side, call: &Attributes<'_>) -> bool {
-    let upstreams = call.code_details == VIA_UPSTREAM || call.code_details == REDIRECTED;
+    let redirected = call.code_details == REDIRECTED;
+    let came = match side.sends() {
+        true => redirected || call.code_details == VIA_UPSTREAM,
+        false => !redirected,
+    };
     let broken = call.code_details.starts_with(b"upstream_reset_after_response_started");
     let cut = call.flags & OUT_OF_TIME != 0 && !TIMEOUTS.contains(&call.code);
-    (!side.sends() || upstreams) && call.flags & DOWNSTREAM_GONE == 0 && !broken && !cut
+    came && call.flags & DOWNSTREAM_GONE == 0 && !broken && !cut
 }
 
 fn context_source(received: Option<&TraceContext>, used: Option<&TraceContext>) -> ContextSource {

@@ -4,6 +4,7 @@
 //! The module `plugin` only connects Envoy's callbacks to [`vm::Vm`]; every decision is there and in
 //! the modules it uses, behind [`host::Host`], and runs natively in tests.
 
+pub mod answer;
 pub mod attributes;
 pub mod capture;
 pub mod config;

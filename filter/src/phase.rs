@@ -1,6 +1,6 @@
 //! The request phase of one call: what the filter reads, writes and keeps of it.
 
-use crate::attributes::integer;
+use crate::answer::integer;
 use crate::config::{Config, Detail, Role};
 use crate::context::{Forms, Left, Plan, Tracer, child_of, write};
 use crate::headers::HeaderMap;
@@ -31,15 +31,19 @@ pub struct RequestPhase {
     pub start_ns: u64,
 }
 
-/// On which sides of a call this proxy is: by configuration, else by its node, else Envoy is asked. What
-/// stands in a request says nothing of it, as anybody can write that.
+/// On which sides of a call this proxy is: by configuration, else by its node, else Envoy is asked. A
+/// configuration for clients reaches gateways too, so there the node counts. What stands in a request says
+/// nothing of it, as anybody can write that.
 pub fn role_of(host: &impl Host, config: &Config, middle: bool) -> Role {
-    let asked = || match host.property("xds\0listener_direction").map(|bytes| integer(&bytes)) {
-        Some(1) => Role::Server,
-        Some(2) => Role::Client,
-        _ => Role::Gateway,
-    };
-    config.side.unwrap_or_else(|| if middle { Role::Gateway } else { asked() })
+    match config.side {
+        Some(Role::Client) | None if middle => Role::Gateway,
+        Some(side) => side,
+        None => match host.property("xds\0listener_direction").map(|bytes| integer(&bytes)) {
+            Some(1) => Role::Server,
+            Some(2) => Role::Client,
+            _ => Role::Gateway,
+        },
+    }
 }
 
 /// Where and as whom a request is met.
@@ -98,7 +102,12 @@ impl RequestPhase {
         if self.role == Role::Gateway && self.received.is_none() {
             self.edge = SpanId::new(*edge);
         }
-        let plan = if config.child_spans { tracer.plan(request) } else { Plan::Nothing };
+        let plan = match tracer.plan(request) {
+            _ if !config.child_spans => Plan::Nothing,
+            // Nobody would tell the other side that `traceparent` counts, and stale B3 would.
+            Plan::W3c if !config.session_header && request.trace.b3().is_some() => Plan::Ours,
+            plan => plan,
+        };
         let traced = request.is_traced();
         self.left = Some(Left { plan, forms: Forms::of(&request.trace), traced });
         if plan == Plan::Nothing {
@@ -182,7 +191,10 @@ mod tests {
             assert_eq!(asked("", false), expected);
             assert_eq!(asked("", true), Role::Gateway);
             for (name, given) in sides {
-                assert_eq!(asked(&format!("{{\"side\": \"{name}\"}}"), true), given);
+                let json = format!("{{\"side\": \"{name}\"}}");
+                assert_eq!(asked(&json, false), given);
+                let middle = if given == Role::Client { Role::Gateway } else { given };
+                assert_eq!(asked(&json, true), middle, "gateways have the clients' configuration");
             }
         }
     }
@@ -216,6 +228,24 @@ mod tests {
         let host = TestHost::with_headers(&[(b"x-request-id", id)]);
         run(&host, Role::Server, "", Tracer::Unknown);
         assert_eq!(host.request_headers().count(), 1);
+    }
+
+    #[test]
+    fn beside_a_tracer_of_w3c_a_span_is_begun_only_where_stale_b3_would_count() {
+        for (header, b3, begun) in
+            [(true, true, false), (true, false, false), (false, true, true), (false, false, false)]
+        {
+            let mut headers: Vec<(&[u8], &[u8])> = vec![(b"x-request-id", b"1")];
+            if b3 {
+                headers.push((b"x-b3-traceid", b"0000000000000001"));
+                headers.push((b"x-b3-spanid", b"0000000000000002"));
+            }
+            let host = TestHost::with_headers(&headers);
+            let json = format!(r#"{{"session_header": {header}}}"#);
+            let phase = run(&host, Role::Client, &json, Tracer::W3c);
+            assert_eq!(phase.left.unwrap().plan == Plan::Ours, begun, "{header} {b3}");
+            assert_eq!(phase.sent != phase.received, begun);
+        }
     }
 
     #[test]

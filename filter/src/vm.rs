@@ -214,7 +214,10 @@ impl Vm {
         let limits = sending.map(|config| (config.queue_bytes, config.batch_spans));
         let Some(Session { queue, random }) = &mut self.session else {
             if self.unseeded == 0 {
-                host.log(Level::Warn, "meshchain: no randomness from the host: nothing is recorded");
+                host.log(
+                    Level::Warn,
+                    "meshchain: no randomness from the host: nothing is recorded",
+                );
             }
             self.unseeded += 1;
             return;

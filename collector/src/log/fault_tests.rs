@@ -2,8 +2,8 @@
 //! acknowledged batch is there exactly once, all checkpoints ever published are consistent, and
 //! the verifier's fsck finds nothing damaged.
 
-mod fsck;
-mod store;
+pub(super) mod fsck;
+pub(super) mod store;
 
 use super::{Accepted, Log, OpenError, SealAt, Submission, SubmitError, open, run};
 use crate::audit::Audit;
@@ -28,7 +28,7 @@ use std::time::Duration;
 use store::{FAULTS, Fault, Faulty};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-fn key() -> SigningKey {
+pub(super) fn key() -> SigningKey {
     SigningKey::from_seed("faults.example/log", &[1; 32]).unwrap()
 }
 
@@ -139,7 +139,7 @@ async fn live(
 }
 
 /// Some leaves are sealed, some are not.
-const SEAL_AT: SealAt =
+pub(super) const SEAL_AT: SealAt =
     SealAt { entries: 1000, leaves: 4, pools: 100, bytes: 1 << 30, age: Duration::from_secs(3600) };
 
 async fn reopen(store: Store) -> Result<Arc<Log>, OpenError> {
@@ -172,7 +172,8 @@ async fn grown() -> (Arc<InMemory>, Vec<Vec<Checked>>) {
     let mut source = Source::default();
     let first = (100..354).map(|session| source.next(session)).collect();
     live(Store::over(objects.clone(), true), &[first], &mut Vec::new()).await.unwrap();
-    let rounds = (0..3).map(|_| (0..3).map(|session| source.next(session)).collect());
+    // One of the sessions sends two batches at once.
+    let rounds = (0..3).map(|_| [0, 1, 1].map(|session| source.next(session)).to_vec());
     (objects, rounds.collect())
 }
 

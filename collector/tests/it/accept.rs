@@ -86,7 +86,6 @@ fn proofs_hold_across_tiles_after_their_partial_versions_are_gone() {
     let data = tempfile::tempdir().unwrap();
     let collector = Collector::start(data.path(), &[]);
     let key = vkey(&collector);
-    // One batch of a session goes into a commit, so many sessions fill a tile quickly.
     std::thread::scope(|scope| {
         for id in 1..=90 {
             let collector = &collector;

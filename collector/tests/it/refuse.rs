@@ -210,3 +210,15 @@ fn a_sender_is_known_by_its_certificate_and_speaks_for_its_namespace_only() {
     let opened = collector.audit("session_opened");
     assert_eq!(opened["principal"], "spiffe://shop.example/ns/shop/sa/x");
 }
+
+#[test]
+fn a_body_of_countless_empty_records_takes_little_more_memory_than_it_is_long() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    let body = [0x2a, 0].repeat(8 << 20);
+    let before = collector.peak_kib();
+    let (status, answer) = collector.post(&body);
+    assert_eq!((status, answer["reason"].as_str()), (400, Some("bad_part")), "{answer}");
+    let more = (collector.peak_kib() - before) >> 10;
+    assert!(more < 64, "{more} MiB for a body of 16");
+}

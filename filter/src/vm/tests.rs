@@ -170,7 +170,8 @@ fn a_proxy_in_the_middle_records_both_hops_tied_by_parent_id() {
         call(&mut vm, &host);
         let batch = posted(&mut vm, &host);
         let calls = calls(&batch);
-        let [(received, _, came), (sent, _, went)] = calls.as_slice() else { panic!("{calls:?}") };
+        assert_eq!(calls_of(&batch), [Side::GatewayIn, Side::GatewayOut]);
+        let ((received, _, came), (sent, _, went)) = (&calls[0], &calls[1]);
         assert_eq!(received.trace_id, sent.trace_id);
         assert_eq!(went.parent_span_id.unwrap().0, received.span_id);
         assert_ne!(received.span_id, sent.span_id);
@@ -448,17 +449,23 @@ fn any_grpc_status_is_recorded_and_none_of_what_is_not_grpc() {
 
 #[test]
 fn a_redirect_that_envoy_follows_is_recorded_as_it_went_out() {
-    let (mut vm, host) = proxy(2, 1);
-    vm.begin(STREAM, PLACE);
-    vm.on_request(&host, STREAM);
-    host.set_request_header(":path", b"/landed");
-    host.set_number("response\0code", 302);
-    host.set_text("response\0code_details", b"internal_redirect");
-    vm.on_log(&host, STREAM);
-    let batch = posted(&mut vm, &host);
-    let (entry, hop, _) = calls(&batch)[0].clone();
-    assert_eq!((hop.path, hop.status), (&b"/reviews/0"[..], 302));
-    assert_ne!(entry.span_id, [0; 8]);
+    for (direction, path, status) in [(2, &b"/reviews/0"[..], 302), (1, b"/reviews/0", 0)] {
+        let (mut vm, host) = proxy(direction, 1);
+        vm.begin(STREAM, PLACE);
+        vm.on_request(&host, STREAM);
+        host.set_request_header(":path", b"/landed");
+        host.set_number("response\0code", 302);
+        host.set_text("response\0code_details", b"internal_redirect");
+        vm.on_log(&host, STREAM);
+        let batch = posted(&mut vm, &host);
+        let (_, hop, own) = calls(&batch)[0].clone();
+        assert_eq!(
+            (hop.path, hop.status),
+            (path, status),
+            "the caller gets the answer to the next leg"
+        );
+        assert_eq!(own.code_details, b"internal_redirect");
+    }
 }
 
 #[test]

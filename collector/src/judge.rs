@@ -1,0 +1,104 @@
+//! Whether a batch may follow its session: judged against what is committed, and against what the
+//! commit that is being made holds already.
+
+use crate::batch::{Checked, Refusal};
+use crate::session::Sessions;
+use meshchain_core::{Hash, SessionId};
+use std::collections::HashMap;
+
+/// What a batch is to its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judged {
+    /// It is the next one.
+    Next(Next),
+    /// Its place is not after the last committed: it was logged already, or cannot be any more.
+    Passed(Passed),
+    /// It is in this commit already; how many [`Judged::Next`] came before that one.
+    Again(usize),
+    /// It cannot follow.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// Because of a batch of this commit: should that fail, nothing is known against it.
+        by_this_commit: bool,
+    },
+}
+
+/// How a batch follows its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    /// It is the session's first in the log.
+    pub opens: bool,
+    /// Batches from this seq up to its own are missing.
+    pub gap_from: Option<u64>,
+}
+
+/// A session that went on past a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// Leaf index of its first batch.
+    pub first_leaf: u64,
+    /// Last seq in the log.
+    pub last: u64,
+}
+
+/// A session's last batch in this commit.
+struct Last {
+    seq: u64,
+    chain: Hash,
+    /// How many were before it.
+    at: usize,
+}
+
+/// The judge of one commit's batches. Those of a session come in ascending order of seq.
+pub struct Judge<'a> {
+    sessions: &'a Sessions,
+    pooled: HashMap<SessionId, Last>,
+    count: usize,
+}
+
+impl<'a> Judge<'a> {
+    /// A judge with nothing in the commit yet, over what is committed.
+    pub fn new(sessions: &'a Sessions) -> Self {
+        Self { sessions, pooled: HashMap::new(), count: 0 }
+    }
+
+    /// Judges a batch, and takes it into the commit if it is the next of its session.
+    pub fn judge(&mut self, batch: &Checked) -> Judged {
+        let (committed, pooled) =
+            (self.sessions.get(&batch.session), self.pooled.get(&batch.session));
+        let by_this_commit = pooled.is_some();
+        let refused = |refusal| Judged::Refused { refusal, by_this_commit };
+        let seq = batch.seq;
+        if let Some(session) = committed.filter(|session| seq <= session.last_seq) {
+            let last = session.last_seq;
+            return Judged::Passed(Passed { first_leaf: session.first_leaf, last });
+        }
+        let last = match (pooled, committed) {
+            (Some(last), _) if seq < last.seq => {
+                return refused(Refusal::Reordered { seq, last: last.seq });
+            }
+            (Some(last), _) if seq == last.seq => {
+                return match last.chain == batch.chain {
+                    true => Judged::Again(last.at),
+                    false => refused(Refusal::Equivocation { seq }),
+                };
+            }
+            (Some(last), _) => Some((last.seq, last.chain)),
+            (None, Some(session)) => Some((session.last_seq, session.chain)),
+            (None, None) => None,
+        };
+        let next = last.map_or(0, |(last, _)| last + 1);
+        if let Some((last, chain)) = last
+            && seq == next
+            && batch.prev != chain
+        {
+            return refused(Refusal::WrongPrev { seq, last });
+        }
+        let opens = last.is_none();
+        let last = Last { seq, chain: batch.chain, at: self.count };
+        self.pooled.insert(batch.session, last);
+        self.count += 1;
+        Judged::Next(Next { opens, gap_from: (seq > next).then_some(next) })
+    }
+}

@@ -15,6 +15,9 @@ No Kubernetes and no control plane: every sidecar gets its whole configuration a
     plain     an Envoy outside any mesh, with the filter and a listener for each of its configurations
     standin   a stand-in for the collector that answers as it is told
     posts     what a filter posted, read
+    flood     as many requests as one thread can make
+    pairs     one Envoy that is all clients and all servers, with any settings
+    forms     the forms in which a caller states its trace context
     load      calls one after another, each in a trace of its own
     bookinfo  the Bookinfo application of the demo, as a topology
     chain     three services in a row, and what crosses the wire between them

@@ -26,6 +26,7 @@ import pytest
 from lab import client
 from lab.collector import meshchain
 from lab.procs import wait_until
+from lab.receipts import canonical_authority, canonical_path
 from lab.tools import OLDEST_ENVOY, ToolMissing, envoy_of
 from phases import caller
 from phases.app import BIG
@@ -83,7 +84,9 @@ def test_each_side_tells_what_it_saw_in_one_record_for_each_attempt(matrix, row)
         assert (span.flags, span.own["attempts"], span.own["protocol"].decode()) == (
             seen.flags, seen.attempts, seen.protocol)
         assert span.details.startswith(seen.details)
-        assert (span.hop["authority"].decode(), span.hop["path"].decode()) == (row.authority, seen.path or row.path)
+        assert (span.authority, span.path) == (row.authority, seen.path or row.path)
+        assert span.hop["authority"] == canonical_authority(span.authority.encode())
+        assert span.hop["path"] == canonical_path(span.path.encode())
         end_ns = span.own["start_ns"] + span.own["duration_ns"]
         assert matrix.began_ns <= span.own["start_ns"] < end_ns <= time.time_ns()
 

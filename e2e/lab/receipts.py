@@ -15,7 +15,8 @@ from lab.messages import decode, fields
 from lab.tools import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "tests"))
-from check_vectors import ACCEPTED, DENIED, ENTRY, context_of, sha256  # noqa: E402, F401
+from check_vectors import (  # noqa: E402, F401
+    ACCEPTED, DENIED, ENTRY, canonical_authority, canonical_path, context_of, sha256)
 
 SENDING = (CLIENT, GATEWAY_OUT)  # the sides that sent a hop; the others received it
 OTLP_CLIENT = 3  # a span's kind

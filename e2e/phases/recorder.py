@@ -30,6 +30,16 @@ class Span:
         return SIDES[self.own["side"]]
 
     @property
+    def authority(self) -> str:
+        """As the proxy saw it."""
+        return (self.own["raw_authority"] or self.hop["authority"]).decode()
+
+    @property
+    def path(self) -> str:
+        """As the proxy saw it."""
+        return (self.own["raw_path"] or self.hop["path"]).decode()
+
+    @property
     def status(self) -> int:
         return self.hop["status"]
 

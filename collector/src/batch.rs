@@ -1,6 +1,7 @@
 //! A POSTed batch, checked: everything about it that needs no state of the log.
 
 use crate::count::check_counts;
+use crate::judge::MAX_JUMP;
 use meshchain_core::canonical::MAX_FIELD;
 use meshchain_core::leaf::{CHAIN_START, Signature, entry_hashes};
 use meshchain_core::session::{BadSignature, KEY_LEN, Signed, session_id};
@@ -18,9 +19,12 @@ pub const MAX_BODY: usize = 16 << 20;
 /// Why a batch is refused. Nothing of it reaches the log.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// More bytes than a batch may have, or than were announced; or fewer, as the sender left.
-    #[error("the body is longer than {0} bytes, or broke off")]
+    /// More bytes than a batch may have.
+    #[error("the body is longer than {0} bytes")]
     Oversized(usize),
+    /// The sender went away in the middle of it.
+    #[error("the body broke off: the sender went away")]
+    BrokenOff,
     /// The body took too long.
     #[error("the body did not arrive in time")]
     Slow,
@@ -71,6 +75,26 @@ pub enum Refusal {
         /// Namespace that the header claims.
         namespace: String,
     },
+    /// The session is somebody else's.
+    #[error(
+        "the session belongs to {owner:?} and the source of its first batch; this one is of {principal:?}"
+    )]
+    ForeignSession {
+        /// SPIFFE id that delivered its first batch; empty where unknown.
+        owner: String,
+        /// SPIFFE id that delivered this one.
+        principal: String,
+    },
+    /// It jumps over more than a proxy can have lost.
+    #[error(
+        "seq {seq} comes where {next} was next: no proxy loses more than {MAX_JUMP} batches at once"
+    )]
+    SeqJump {
+        /// Seq of the batch.
+        seq: u64,
+        /// Seq that would have been next.
+        next: u64,
+    },
     /// Its place in the session was passed without it.
     #[error("seq {seq} comes after seq {last} was logged: late batches are refused")]
     Reordered {
@@ -100,6 +124,7 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Oversized(_) => "oversized",
+            Self::BrokenOff => "broken_off",
             Self::Slow => "slow",
             Self::Malformed(_) => "malformed",
             Self::NotCanonical { .. } => "not_canonical",
@@ -110,21 +135,38 @@ impl Refusal {
             Self::NoPrincipal => "no_principal",
             Self::WrongTrustDomain { .. } => "wrong_trust_domain",
             Self::WrongPrincipal { .. } => "wrong_principal",
+            Self::ForeignSession { .. } => "foreign_session",
+            Self::SeqJump { .. } => "seq_jump",
             Self::Reordered { .. } => "reordered",
             Self::Equivocation { .. } => "equivocation",
             Self::WrongPrev { .. } => "wrong_prev",
         }
     }
 
-    /// HTTP status: 408 and 413 for the body as such, 400 malformed, 403 not entitled, 409 against the log, 422 false digests
+    /// Whose session it is, where it is not the sender's.
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            Self::ForeignSession { owner, .. } => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// HTTP status: 408 and 413 for the body as such, 400 malformed, 403 not entitled, 409 against the log,
+    /// 410 the session is not the sender's, 422 false digests
     /// and signatures.
     pub fn status(&self) -> u16 {
         match self {
             Self::Oversized(_) => 413,
             Self::Slow => 408,
-            Self::Malformed(_) | Self::NotCanonical { .. } | Self::BadPart(_) => 400,
+            Self::BrokenOff | Self::Malformed(_) | Self::NotCanonical { .. } | Self::BadPart(_) => {
+                400
+            }
             Self::NoPrincipal | Self::WrongTrustDomain { .. } | Self::WrongPrincipal { .. } => 403,
-            Self::Reordered { .. } | Self::Equivocation { .. } | Self::WrongPrev { .. } => 409,
+            Self::SeqJump { .. }
+            | Self::Reordered { .. }
+            | Self::Equivocation { .. }
+            | Self::WrongPrev { .. } => 409,
+            Self::ForeignSession { .. } => 410,
             Self::WrongChain | Self::BadSignature(_) | Self::WrongDigest { .. } => 422,
         }
     }

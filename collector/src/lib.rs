@@ -9,6 +9,7 @@ pub mod evidence;
 pub mod http;
 pub mod judge;
 pub mod key;
+pub mod limit;
 pub mod log;
 pub mod metrics;
 pub mod run;

@@ -2,11 +2,12 @@
 
 use crate::anchor::AnchorHandle;
 use crate::audit::Audit;
-use crate::batch::{Checked, MAX_BODY, Refusal, check_trust_domain, principal_from_xfcc};
+use crate::batch::{Checked, MAX_BODY, Refusal, check_trust_domain};
 use crate::config::Ingest;
 use crate::evidence::{self, EvidenceError};
 use crate::log::{Log, Submission, SubmitError, refuse};
 use crate::metrics::Metrics;
+use crate::xfcc;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -120,9 +121,8 @@ fn sender(ingest: &Ingest, headers: &HeaderMap) -> Result<String, (String, Refus
         return Ok(String::new());
     }
     let values = headers.get_all("x-forwarded-client-cert");
-    let last = values.iter().next_back().and_then(|v| v.to_str().ok());
-    let principal = last.and_then(principal_from_xfcc);
-    let principal = principal.ok_or_else(|| (String::new(), Refusal::NoPrincipal))?.to_owned();
+    let principal = xfcc::principal(values.iter().map(|value| value.as_bytes()));
+    let principal = principal.map_err(|why| (String::new(), why.into()))?;
     match check_trust_domain(&principal, ingest.trust_domain.as_deref()) {
         Ok(()) => Ok(principal),
         Err(refusal) => Err((principal, refusal)),

@@ -16,3 +16,4 @@ pub mod run;
 pub mod session;
 pub mod signatures;
 pub mod store;
+pub mod xfcc;

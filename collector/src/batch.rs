@@ -152,7 +152,7 @@ impl Refusal {
     }
 
     /// HTTP status: 408 and 413 for the body as such, 400 malformed, 403 not entitled, 409 against the log,
-    /// 410 the session is not the sender's, 422 false digests
+    /// 410 the session cannot go on here, and the sender's calls can in another one, 422 false digests
     /// and signatures.
     pub fn status(&self) -> u16 {
         match self {
@@ -164,11 +164,8 @@ impl Refusal {
             Self::NoPrincipal(_) | Self::WrongTrustDomain { .. } | Self::WrongPrincipal { .. } => {
                 403
             }
-            Self::SeqJump { .. }
-            | Self::Reordered { .. }
-            | Self::Equivocation { .. }
-            | Self::WrongPrev { .. } => 409,
-            Self::ForeignSession { .. } => 410,
+            Self::Reordered { .. } | Self::Equivocation { .. } | Self::WrongPrev { .. } => 409,
+            Self::SeqJump { .. } | Self::ForeignSession { .. } => 410,
             Self::WrongChain | Self::BadSignature(_) | Self::WrongDigest { .. } => 422,
         }
     }

@@ -69,7 +69,7 @@ fn a_jump_that_no_proxy_makes_is_refused_and_counted_as_no_loss() {
     let fresh = Session::new(2);
     for jump in [at(&session, 1_000_002), at(&session, u64::MAX - 1), at(&fresh, 1_000_001)] {
         let (status, answer) = collector.post(&jump);
-        assert_eq!((status, &answer["reason"]), (409, &"seq_jump".into()), "{answer}");
+        assert_eq!((status, &answer["reason"]), (410, &"seq_jump".into()), "{answer}");
     }
     assert!(collector.text("/metrics").contains("meshchain_batches_missing_total 0\n"));
     assert_eq!(collector.post(&at(&session, 1_000_001)).0, 200, "what a proxy may have lost");

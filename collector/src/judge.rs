@@ -6,6 +6,11 @@ use crate::session::Sessions;
 use meshchain_core::{Hash, SessionId};
 use std::collections::HashMap;
 
+/// Batches that a session may jump over at once. A proxy gives up what it has sealed and not sent: its
+/// queue is 256 MiB at most, and a batch takes 280 bytes of it at least (an entry, header, chain values,
+/// key and signature), so no honest jump is longer.
+pub const MAX_JUMP: u64 = 1_000_000;
+
 /// What a batch is to its session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judged {
@@ -43,17 +48,19 @@ pub struct Passed {
 }
 
 /// A session's last batch in this commit.
-struct Last {
+struct Last<'a> {
     seq: u64,
     chain: Hash,
     /// How many were before it.
     at: usize,
+    /// The first one of a session that this commit opens.
+    opened_by: Option<&'a Checked>,
 }
 
 /// The judge of one commit's batches. Those of a session come in ascending order of seq.
 pub struct Judge<'a> {
     sessions: &'a Sessions,
-    pooled: HashMap<SessionId, Last>,
+    pooled: HashMap<SessionId, Last<'a>>,
     count: usize,
 }
 
@@ -64,12 +71,25 @@ impl<'a> Judge<'a> {
     }
 
     /// Judges a batch, and takes it into the commit if it is the next of its session.
-    pub fn judge(&mut self, batch: &Checked) -> Judged {
+    pub fn judge(&mut self, batch: &'a Checked) -> Judged {
         let (committed, pooled) =
             (self.sessions.get(&batch.session), self.pooled.get(&batch.session));
         let by_this_commit = pooled.is_some();
         let refused = |refusal| Judged::Refused { refusal, by_this_commit };
         let seq = batch.seq;
+        let source = batch.header().source;
+        // Whoever does not own the session learns nothing else about it.
+        if let Some(session) = committed
+            && !session.is_of(batch.principal.as_bytes(), &source)
+        {
+            let refusal = foreign(&session.principal, batch);
+            return Judged::Refused { refusal, by_this_commit: false };
+        }
+        if let Some(first) = pooled.and_then(|last| last.opened_by)
+            && (first.principal != batch.principal || first.header().source != source)
+        {
+            return refused(foreign(&first.principal, batch));
+        }
         if let Some(session) = committed.filter(|session| seq <= session.last_seq) {
             let last = session.last_seq;
             return Judged::Passed(Passed { first_leaf: session.first_leaf, last });
@@ -89,6 +109,9 @@ impl<'a> Judge<'a> {
             (None, None) => None,
         };
         let next = last.map_or(0, |(last, _)| last + 1);
+        if seq - next > MAX_JUMP {
+            return refused(Refusal::SeqJump { seq, next });
+        }
         if let Some((last, chain)) = last
             && seq == next
             && batch.prev != chain
@@ -96,9 +119,17 @@ impl<'a> Judge<'a> {
             return refused(Refusal::WrongPrev { seq, last });
         }
         let opens = last.is_none();
-        let last = Last { seq, chain: batch.chain, at: self.count };
+        let opened_by = match pooled {
+            Some(last) => last.opened_by,
+            None => opens.then_some(batch),
+        };
+        let last = Last { seq, chain: batch.chain, at: self.count, opened_by };
         self.pooled.insert(batch.session, last);
         self.count += 1;
         Judged::Next(Next { opens, gap_from: (seq > next).then_some(next) })
     }
+}
+
+fn foreign(owner: &str, batch: &Checked) -> Refusal {
+    Refusal::ForeignSession { owner: owner.to_owned(), principal: batch.principal.clone() }
 }

@@ -17,7 +17,8 @@ impl Sessions {
     /// Takes in a batch that is in the log.
     pub fn record(&mut self, leaf: &BatchLeaf<'_>, header: &BatchHeader<'_>, index: u64) {
         self.silent.remove(&header.session);
-        self.all.entry(header.session).or_default().record(leaf, header, index);
+        // What would be odd about it was refused.
+        let _ = self.all.entry(header.session).or_default().record(leaf, header, index);
     }
 
     /// Takes for told which sessions had been silent for `after_ns` when the newest batch was received.

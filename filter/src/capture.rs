@@ -147,7 +147,8 @@ impl Ending<'_> {
         phase: Option<&RequestPhase>,
     ) -> (Answer, Option<u64>) {
         let detail = self.config.detail;
-        let Some(phase) = phase.filter(|_| detail != Detail::Full && !self.in_full) else {
+        let in_full = detail == Detail::Full || detail == Detail::Auto && self.in_full;
+        let Some(phase) = phase.filter(|_| !in_full) else {
             return (Answer::read(host, self.expressions, ask), None);
         };
         let now_ns = host.now_ns();

@@ -62,11 +62,12 @@ pub struct Config {
     /// alone.
     pub child_spans: bool,
     /// `session_header`: whether `context: auto` also names the session, and the request id, to the
-    /// other side in `x-meshchain-session`. Default true.
+    /// other side in `x-meshchain-session`. Default true; with false the header is taken out.
     pub session_header: bool,
-    /// `detail`: `full` (default), `auto` or `lean`. What is not asked for are protocol, code details, sizes,
-    /// cluster, route and attempts, with `lean` the peer's principal too; start and duration are then the
-    /// filter's own clock's, from the request's headers to the end. The hop part is the same in all.
+    /// `detail`: `full` (default), `auto` or `lean`. What is not asked for of ordinary calls are protocol, sizes,
+    /// cluster, route and attempts, with `lean` the peer's principal too, unless a header tells it; start and
+    /// duration are then the filter's own clock's, from the request's headers to the end. The hop part is the
+    /// same in all.
     pub detail: Detail,
     /// Milliseconds from which a call is slow, for `detail: auto`. Default 1000, 1 to 3600000.
     pub slow_ms: u64,
@@ -330,10 +331,17 @@ mod tests {
     #[test]
     fn the_manifest_for_admins_is_a_valid_configuration() {
         let manifest = include_str!("../../envoyfilter/envoyfilter.yaml");
-        let (_, json) = manifest.split_once("value: |\n").unwrap();
-        let (json, _) = json.split_once("\n              vm_config").unwrap();
-        let parsed = parse(json.as_bytes());
-        assert_eq!(parsed, Parsed { config: Ok(Config::default()), notices: vec![] });
+        let blocks: Vec<_> = manifest.split("value: |\n").skip(1).collect();
+        let expected = [
+            Config { side: Some(Role::Server), principal_from_xfcc: true, ..Config::default() },
+            Config { side: Some(Role::Client), ..Config::default() },
+        ];
+        assert_eq!(blocks.len(), expected.len());
+        for (block, expected) in blocks.iter().zip(expected) {
+            let (json, _) = block.split_once("\n                  }\n").unwrap();
+            let parsed = parse(format!("{json}}}").as_bytes());
+            assert_eq!(parsed, Parsed { config: Ok(expected), notices: vec![] });
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub trait Host {
     fn request_headers(&self) -> HeaderMap;
     /// Headers of the current stream's response; none where there is no response.
     fn response_headers(&self) -> HeaderMap;
+    /// Takes a header out of the current stream's request.
+    fn remove_request_header(&self, name: &str);
     /// Replaces a header of the current stream's request.
     fn set_request_header(&self, name: &str, value: &[u8]);
     /// An attribute; `path` has a 0 byte between its elements.
@@ -93,6 +95,11 @@ mod abi {
             name_size: usize,
             value: *const u8,
             value_size: usize,
+        ) -> u32;
+        pub(super) fn proxy_remove_header_map_value(
+            map: u32,
+            name: *const u8,
+            name_size: usize,
         ) -> u32;
         pub(super) fn proxy_get_buffer_bytes(
             buffer: u32,
@@ -244,6 +251,11 @@ mod proxy {
 
         fn response_headers(&self) -> HeaderMap {
             header_map(MapType::HttpResponseHeaders)
+        }
+
+        fn remove_request_header(&self, name: &str) {
+            let map = MapType::HttpRequestHeaders as u32;
+            unsafe { abi::proxy_remove_header_map_value(map, name.as_ptr(), name.len()) };
         }
 
         fn set_request_header(&self, name: &str, value: &[u8]) {

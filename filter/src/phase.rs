@@ -31,12 +31,12 @@ pub struct RequestPhase {
     pub start_ns: u64,
 }
 
-/// On which sides of a call this proxy is: by configuration, else by its node, else Envoy is asked. A
-/// configuration for clients reaches gateways too, so there the node counts. What stands in a request says
-/// nothing of it, as anybody can write that.
+/// On which sides of a call this proxy is: by its node where that stands in the middle, since Istio's
+/// configuration for clients reaches gateways too and that for servers waypoints; else by configuration,
+/// else Envoy is asked. What stands in a request says nothing of it, as anybody can write that.
 pub fn role_of(host: &impl Host, config: &Config, middle: bool) -> Role {
     match config.side {
-        Some(Role::Client) | None if middle => Role::Gateway,
+        _ if middle => Role::Gateway,
         Some(side) => side,
         None => match host.property("xds\0listener_direction").map(|bytes| integer(&bytes)) {
             Some(1) => Role::Server,
@@ -110,6 +110,11 @@ impl RequestPhase {
         };
         let traced = request.is_traced();
         self.left = Some(Left { plan, forms: Forms::of(&request.trace), traced });
+        let names_session = config.session_header && plan != Plan::Nothing;
+        if config.child_spans && !names_session && request.trace.session.is_some() {
+            // Another proxy's, which this one was told or an application handed on.
+            host.remove_request_header(NAME);
+        }
         if plan == Plan::Nothing {
             return;
         }
@@ -122,7 +127,7 @@ impl RequestPhase {
                 self.sent = Some(child);
             }
         }
-        if config.session_header {
+        if names_session {
             let mut room = [0; UUID];
             let made_up = id.first_chunk().map(|id| uuid(id, &mut room));
             let id = if request.id.is_empty() { made_up } else { Some(request.id) };
@@ -193,8 +198,7 @@ mod tests {
             for (name, given) in sides {
                 let json = format!("{{\"side\": \"{name}\"}}");
                 assert_eq!(asked(&json, false), given);
-                let middle = if given == Role::Client { Role::Gateway } else { given };
-                assert_eq!(asked(&json, true), middle, "gateways have the clients' configuration");
+                assert_eq!(asked(&json, true), Role::Gateway, "whose configuration it has");
             }
         }
     }
@@ -259,6 +263,25 @@ mod tests {
         let sent = Request::read(&map);
         assert_eq!(sent.seen().request_id, b"fresh");
         assert_eq!(sent.trace.session_header().unwrap().session, [7; 16]);
+    }
+
+    #[test]
+    fn where_no_session_is_named_none_leaves() {
+        let stale = b"01".repeat(16);
+        for (json, tracer, leaves) in [
+            (r#"{"session_header": false}"#, Tracer::Unknown, false),
+            ("", Tracer::Silent, false),
+            (r#"{"context": "never"}"#, Tracer::Unknown, true),
+        ] {
+            for role in [Role::Client, Role::Gateway] {
+                let headers: &[(&[u8], &[u8])] = &[(b"x-meshchain-session", &stale)];
+                let host = TestHost::with_headers(headers);
+                let phase = run(&host, role, json, tracer);
+                let map = host.request_headers();
+                assert_eq!(map.get(NAME.as_bytes()).is_some(), leaves, "{json}");
+                assert_eq!(phase.request.peer_session, Some([1; 16]), "what was received");
+            }
+        }
     }
 
     #[test]

@@ -63,6 +63,10 @@ impl Host for TestHost {
         serialize(&headers.iter().map(|(n, v)| (n.as_slice(), v.as_slice())).collect::<Vec<_>>())
     }
 
+    fn remove_request_header(&self, name: &str) {
+        self.headers.borrow_mut().retain(|(n, _)| n != name.as_bytes());
+    }
+
     fn set_request_header(&self, name: &str, value: &[u8]) {
         let mut headers = self.headers.borrow_mut();
         headers.retain(|(n, _)| n != name.as_bytes());

@@ -188,7 +188,7 @@ impl Vm {
         let request = Request::read(&headers);
         let before = stream.checked_sub(1).filter(|before| {
             let phase = self.streams.get(before).and_then(|before| before.phase.as_ref());
-            phase.is_some_and(|phase| phase.role == role && phase.request.is_alike(&request))
+            phase.is_some_and(|phase| phase.request.is_alike(&request))
         });
         let duplicate = before.is_some_and(|before| is_twin(host, stream, before));
         let setting = Setting { config, role, tracer: *tracer, session: queue.session() };

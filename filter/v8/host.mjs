@@ -100,6 +100,11 @@ export class Host {
         this.maps[map].push([key, Buffer.from(this.bytes(value, valueLength))]);
         return OK;
       },
+      proxy_remove_header_map_value(map, name, length) {
+        const key = this.#text(name, length);
+        this.maps[map] = this.maps[map].filter(([other]) => other !== key);
+        return OK;
+      },
       proxy_get_buffer_bytes(buffer, _start, _length, data, size) {
         return buffer === CONFIGURATION ? this.give(this.configuration, data, size) : NOT_FOUND;
       },

@@ -47,7 +47,7 @@ pub enum Outcome {
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// `record`, `entry`, `batch`, `log` of a span; `checkpoint` of a checkpoint; `anchor`, `block`
+    /// `record`, `entry`, `batch`, `signature`, `log` of a span; `checkpoint` of a checkpoint; `anchor`, `block`
     /// of an anchor; `heads` of either, where another tree head contradicts it.
     pub name: &'static str,
     /// What it came to.
@@ -119,7 +119,7 @@ pub struct Conclusions {
 pub struct SpanReport {
     /// Position in the file, from 1.
     pub number: usize,
-    /// `client`, `server` or `gateway`; absent where the entry does not parse.
+    /// `client`, `server`, `gateway_out` or `gateway_in`; absent where the entry does not parse.
     pub side: Option<&'static str>,
     /// Span id of the hop, 16 hex digits, zeros where no context crossed.
     pub span_id: Option<String>,
@@ -131,6 +131,8 @@ pub struct SpanReport {
     pub own: Option<OwnShown>,
     /// The proxy that reported it, by its own word.
     pub source: Option<SourceShown>,
+    /// Session of the batch, hex.
+    pub session: Option<String>,
     /// SPIFFE id that delivered the batch, by the collector's word.
     pub principal: Option<String>,
     /// When the collector says it received the batch, unix nanoseconds.
@@ -141,7 +143,7 @@ pub struct SpanReport {
     pub place: Option<LogPlace>,
     /// An earlier span of the file with the same entry.
     pub duplicate_of: Option<usize>,
-    /// `record`, `entry`, `batch`, `log`.
+    /// `record`, `entry`, `batch`, `signature`, `log`.
     pub steps: Vec<Step>,
 }
 
@@ -173,8 +175,6 @@ pub struct OwnShown {
     pub duration_ns: u64,
     /// SPIFFE id of the peer, authenticated to the proxy by mTLS.
     pub peer_principal: String,
-    /// Workload that the peer said it is; not authenticated.
-    pub peer_workload: String,
     /// Protocol.
     pub protocol: String,
     /// gRPC status, where the call was gRPC.
@@ -195,6 +195,12 @@ pub struct OwnShown {
     pub attempts: u32,
     /// Query of the target, where the proxy was configured to record it.
     pub query: String,
+    /// Path as seen, where it is not the canonical one of the hop part.
+    pub raw_path: Option<String>,
+    /// Authority as seen, where it is not the canonical one of the hop part.
+    pub raw_authority: Option<String>,
+    /// Session that the client's proxy named, hex.
+    pub peer_session: Option<String>,
 }
 
 /// The source of a batch, as its proxy names itself.
@@ -210,6 +216,10 @@ pub struct SourceShown {
     pub workload: String,
     /// Pod.
     pub pod: String,
+    /// Revision of the workload.
+    pub revision: String,
+    /// Version of the filter.
+    pub filter: String,
 }
 
 /// A span's place.

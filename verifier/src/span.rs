@@ -3,6 +3,7 @@
 use crate::report::{Call, LogPlace, Outcome, OwnShown, SourceShown, SpanReport, Step};
 use crate::shown::shown;
 use meshchain_core::evidence::{Disclosed, SpanEvidence};
+use meshchain_core::session::session_id;
 use meshchain_core::{
     BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Hash, HopPart, OwnPart, TlogProof,
     TreeHead, hop, merkle, own,
@@ -42,8 +43,13 @@ pub(crate) fn check_span<'a>(
             Err(format!("of trace {}, not of the file's", hex::encode(entry.trace_id)))
         },
     ));
-    let batch = check_batch(span, &mut report);
+    let leaf = BatchLeaf::decode(&span.leaf);
+    let batch = match &leaf {
+        Ok(leaf) => check_batch(span, leaf, &mut report),
+        Err(error) => Err(error.to_string()),
+    };
     report.steps.push(Step::of("batch", batch));
+    report.steps.extend(leaf.ok().map(|leaf| check_signature(&leaf)));
     CheckedSpan { report, entry: Some(entry), hop }
 }
 
@@ -100,9 +106,13 @@ fn check_own<'a>(bytes: &'a [u8], entry: &Entry) -> Result<OwnPart<'a>, String> 
     Ok(part)
 }
 
-fn check_batch(span: &SpanEvidence, report: &mut SpanReport) -> Result<String, String> {
-    let leaf = BatchLeaf::decode(&span.leaf).map_err(|e| e.to_string())?;
+fn check_batch(
+    span: &SpanEvidence,
+    leaf: &BatchLeaf<'_>,
+    report: &mut SpanReport,
+) -> Result<String, String> {
     let header = leaf.parse_header().map_err(|e| e.to_string())?;
+    report.session = Some(hex::encode(header.session));
     report.source = Some(show_source(&header));
     report.principal = (!leaf.principal.is_empty()).then(|| shown(leaf.principal));
     report.received_ns = Some(leaf.received_ns);
@@ -114,6 +124,16 @@ fn check_batch(span: &SpanEvidence, report: &mut SpanReport) -> Result<String, S
         .map_err(|e| format!("entry {index} of {}: {e}", header.count))?;
     let batch = format!("{} of session {}", header.seq, hex::encode(header.session));
     Ok(format!("entry {index} of {} under the entries root of batch {batch}", header.count))
+}
+
+/// Whose word the batch is: the id of a session is a hash of its key.
+fn check_signature(leaf: &BatchLeaf<'_>) -> Step {
+    let session = hex::encode(session_id(&leaf.public_key));
+    let signed = match leaf.signed().verify() {
+        Ok(()) => Ok(format!("signed by session {session}")),
+        Err(_) => Err(format!("not signed by session {session}, which it says it is of")),
+    };
+    Step::of("signature", signed)
 }
 
 /// Checks the leaf's inclusion in the tree of the checkpoint that stands in its proof.
@@ -162,7 +182,6 @@ fn show_own(own: &OwnPart<'_>) -> OwnShown {
         start_ns: own.start_ns,
         duration_ns: own.duration_ns,
         peer_principal: shown(own.peer_principal),
-        peer_workload: shown(own.peer_workload),
         parent_span_id: own.parent_span_id.map(|id| hex::encode(id.0)),
         context: own.context.name().to_owned(),
         response_flags: own.response_flags,
@@ -175,15 +194,21 @@ fn show_own(own: &OwnPart<'_>) -> OwnShown {
         protocol: shown(own.protocol),
         grpc_status: own.grpc_status,
         attempts: own.attempts,
+        raw_path: (!own.raw_path.is_empty()).then(|| shown(own.raw_path)),
+        raw_authority: (!own.raw_authority.is_empty()).then(|| shown(own.raw_authority)),
+        peer_session: own.peer_session.map(hex::encode),
     }
 }
 
-fn show_source(header: &BatchHeader<'_>) -> SourceShown {
+/// Where a batch comes from, by its proxy's word.
+pub(crate) fn show_source(header: &BatchHeader<'_>) -> SourceShown {
     SourceShown {
         mesh: shown(header.source.mesh),
         cluster: shown(header.source.cluster),
         namespace: shown(header.source.namespace),
         workload: shown(header.source.workload),
         pod: shown(header.source.pod),
+        revision: shown(header.source.revision),
+        filter: shown(header.source.filter),
     }
 }

@@ -64,6 +64,15 @@ fn write_span(out: &mut String, span: &SpanReport) -> std::fmt::Result {
         let took = own.duration_ns as f64 / 1e6;
         let start = shown_time(own.start_ns);
         writeln!(out, "  called          {start}, took {took:.3} ms (claimed by the proxy)")?;
+        let seen = [("path", &own.raw_path), ("authority", &own.raw_authority)];
+        for (what, raw) in seen {
+            if let Some(raw) = raw {
+                writeln!(out, "  as seen         {what} \"{raw}\"")?;
+            }
+        }
+        if let Some(session) = &own.peer_session {
+            writeln!(out, "  peer            named session {session}")?;
+        }
     }
     if let Some(received) = span.received_ns {
         let by = match &span.principal {

@@ -88,6 +88,8 @@ impl Host for Envoy {
         self.headers(envoy::RESPONSE_HEADERS)
     }
 
+    fn remove_request_header(&self, _name: &str) {}
+
     fn set_request_header(&self, name: &str, value: &[u8]) {
         let (name, value) = (Text::of(name.as_bytes()), Text::of(value));
         // SAFETY: in the request phase; Envoy copies both.

@@ -15,7 +15,7 @@ pub(super) fn turn_down(
     metrics: &Metrics,
 ) {
     let Submission { batch, reply, .. } = submission;
-    refuse(audit, metrics, &refusal, Some(&batch));
+    refuse(audit, metrics, &refusal, &batch.principal, Some(&batch));
     let _ = reply.send(Err(refusal.into()));
 }
 
@@ -52,8 +52,14 @@ pub(super) async fn answer_passed(
     turn_down(submission, refusal, &audit, &metrics);
 }
 
-/// Counts a refusal and writes its audit line.
-pub fn refuse(audit: &Audit, metrics: &Metrics, refusal: &Refusal, batch: Option<&Checked>) {
+/// Counts a refusal and writes its audit line. `principal` is the sender, as far as it is known.
+pub fn refuse(
+    audit: &Audit,
+    metrics: &Metrics,
+    refusal: &Refusal,
+    principal: &str,
+    batch: Option<&Checked>,
+) {
     metrics.refused(refusal.reason());
     audit.refusal(&RefusalLine {
         reason: refusal.reason(),
@@ -61,6 +67,7 @@ pub fn refuse(audit: &Audit, metrics: &Metrics, refusal: &Refusal, batch: Option
         session: batch.map(|b| hex::encode(b.session)),
         seq: batch.map(|b| b.seq),
         chain: batch.map(|b| hex::encode(b.chain)),
-        principal: batch.map_or("", |b| &b.principal),
+        principal,
+        owner: refusal.owner(),
     });
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 
 const OWNER: &str = "spiffe://d/ns/shop/sa/owner";
+const STRANGER: &str = "spiffe://d/ns/shop/sa/stranger";
 
 /// What a sender does instead of sending the next batch of an honest session.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,6 +27,10 @@ enum Sent {
     OtherBatch,
     /// It continues no chain.
     OtherPrev,
+    /// From another principal.
+    Foreign,
+    /// With another claimed source.
+    OtherSource,
     /// Not signed by the session's key.
     Unsigned,
 }
@@ -41,9 +46,10 @@ fn batch(session: u8, seq: u64, sent: Sent) -> Checked {
             prev = [7; 32];
         }
         let other = last && matches!(sent, Sent::OtherBatch);
+        let workload = if last && sent == Sent::OtherSource { "bank" } else { "cart" };
         let header = BatchHeader {
             kind: BatchKind::Heartbeat,
-            source: Source { namespace: "shop", workload: "cart", ..Source::default() },
+            source: Source { namespace: "shop", workload, ..Source::default() },
             session: key.id(),
             seq: at,
             first_ns: other.into(),
@@ -56,7 +62,8 @@ fn batch(session: u8, seq: u64, sent: Sent) -> Checked {
     if sent == Sent::Unsigned {
         sealed.signature[0] ^= 1;
     }
-    Checked::parse(&sealed.encode_to_vec(), OWNER).unwrap()
+    let principal = if sent == Sent::Foreign { STRANGER } else { OWNER };
+    Checked::parse(&sealed.encode_to_vec(), principal).unwrap()
 }
 
 /// What became of a batch: its leaf and whether it was there already, or why not.
@@ -140,6 +147,8 @@ fn sent() -> impl Strategy<Value = Sent> {
         12 => Just(Sent::Honest),
         1 => Just(Sent::OtherBatch),
         1 => Just(Sent::OtherPrev),
+        1 => Just(Sent::Foreign),
+        1 => Just(Sent::OtherSource),
         1 => Just(Sent::Unsigned),
     ]
 }
@@ -195,6 +204,7 @@ fn what_contradicts_a_commit_that_fails_is_not_refused_for_it() {
             batch(0, 0, Sent::Honest),
             batch(0, 0, Sent::OtherBatch),
             batch(0, 1, Sent::OtherPrev),
+            batch(0, 1, Sent::Foreign),
             batch(1, 0, Sent::Unsigned),
         ]
     };
@@ -206,13 +216,13 @@ fn what_contradicts_a_commit_that_fails_is_not_refused_for_it() {
                 continue;
             };
             let unavailable = || Err("unavailable".to_owned());
-            let mut expected = vec![unavailable(); 4];
+            let mut expected = vec![unavailable(); 5];
             expected.push(Err("bad_signature".to_owned()));
             assert_eq!(collector.commit(pool()).await, expected);
             let refused = |reason: &str| Err(reason.to_owned());
             let again = collector.commit(pool()).await;
             assert_eq!(again[..2], [Ok((0, false)), Ok((0, true))]);
-            let reasons = ["equivocation", "wrong_prev", "bad_signature"];
+            let reasons = ["equivocation", "wrong_prev", "foreign_session", "bad_signature"];
             assert_eq!(again[2..], reasons.map(refused));
             return;
         }

@@ -203,7 +203,13 @@ fn a_sender_is_known_by_its_certificate_and_speaks_for_its_namespace_only() {
         let (status, answer) = collector.post_with(&batch, &[("x-forwarded-client-cert", &value)]);
         (status, answer["reason"].as_str().unwrap_or("").to_owned())
     };
-    assert_eq!(collector.post(&batch).1["reason"], "no_principal");
+    let (status, answer) = collector.post(&batch);
+    assert_eq!((status, &answer["reason"]), (403, &"no_principal".into()));
+    assert!(answer["error"].as_str().unwrap().ends_with("there is none"), "it says why: {answer}");
+    assert_eq!(post("spiffe://shop.example/ns/shop/sa/"), (403, "no_principal".into()));
+    let quoted = "Hash=ab;Subject=\"CN=a\\\"\\,b\";URI=spiffe://shop.example/ns/bank/sa/x";
+    let (_, answer) = collector.post_with(&batch, &[("x-forwarded-client-cert", quoted)]);
+    assert_eq!(answer["reason"], "wrong_principal", "an odd subject hides no sender: {answer}");
     assert_eq!(post("spiffe://shop.example/ns/bank/sa/x"), (403, "wrong_principal".into()));
     assert_eq!(post("spiffe://other.example/ns/shop/sa/x"), (403, "wrong_trust_domain".into()));
     assert_eq!(post("spiffe://shop.example/ns/shop/sa/x"), (200, String::new()));

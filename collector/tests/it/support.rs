@@ -152,7 +152,7 @@ pub(crate) fn key(seed: u8) -> SessionKey {
 /// A session that makes batches as a filter does.
 #[derive(Clone)]
 pub(crate) struct Session {
-    seed: u8,
+    pub(crate) seed: u8,
     pub(crate) id: [u8; 16],
     pub(crate) seq: u64,
     pub(crate) chain: Hash,

@@ -43,6 +43,8 @@ impl Host for Noise<'_> {
         HeaderMap::new(self.bytes().unwrap_or_default())
     }
 
+    fn remove_request_header(&self, _: &str) {}
+
     fn set_request_header(&self, _: &str, _: &[u8]) {}
 
     fn property(&self, _: &str) -> Option<Vec<u8>> {

@@ -8,6 +8,7 @@ use super::report::{Damage, FsckReport};
 use super::sealed::Sealed;
 use super::segments::{Listing, Segments};
 use super::sessions::Sessions;
+use super::signatures::Signatures;
 use super::source::{LogSource, SourceError};
 use super::stored::Column;
 use crate::policy::Policy;
@@ -102,6 +103,7 @@ pub(super) struct Fsck<'a> {
     pub(super) report: FsckReport,
     pub(super) edge: Edge,
     pub(super) sessions: Sessions,
+    pub(super) signatures: Signatures,
     pub(super) segments: Option<Segments<'a>>,
     pub(super) sealed: Sealed,
     pub(super) pools: Option<Pools<'a>>,
@@ -122,6 +124,7 @@ impl<'a> Fsck<'a> {
             report,
             edge: Edge::default(),
             sessions: Sessions::default(),
+            signatures: Signatures::default(),
             segments: None,
             sealed: Sealed::default(),
             pools: None,
@@ -147,12 +150,13 @@ impl<'a> Fsck<'a> {
             if self.unreadable > MAX_UNREADABLE || self.absent > MAX_ABSENT {
                 let from = (index + 1) * TILE_WIDTH;
                 self.report.not_checked(format!("given up: nothing from leaf {from} on was read"));
-                return;
+                return self.check_signatures();
             }
         }
         self.root();
         self.sealed_sessions();
         self.unpublished(progress);
+        self.check_signatures();
         if collector {
             let walked = files::check(self.source, size, committed, &mut self.report);
             self.keep(walked);

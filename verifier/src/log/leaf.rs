@@ -5,11 +5,13 @@ use super::source::{LogSource, SourceError};
 use super::stored::{Column, fetch};
 use crate::report::SourceShown;
 use crate::shown::{shown, shown_time};
+use crate::span::show_source;
 use meshchain_core::note::MAX_NOTE;
 use meshchain_core::tile::{NodeInTile, TILE_WIDTH, TileKind, TileName, width_at};
 use meshchain_core::tlog_checkpoint::CheckpointError;
 use meshchain_core::{
-    BatchLeaf, Canonical, Checkpoint, DecodeError, DropReason, TreeHead, VerifierKey, merkle,
+    BatchLeaf, Canonical, Checkpoint, DecodeError, DropReason, Dropped, TreeHead, VerifierKey,
+    merkle,
 };
 use serde::Serialize;
 use std::ops::Range;
@@ -70,6 +72,17 @@ pub struct DropsShown {
     pub count: u64,
 }
 
+/// A session that a refusal ended, as the proxy tells of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct PreviousShown {
+    /// Session id.
+    pub session: String,
+    /// Batches that it sealed.
+    pub batches: u64,
+    /// Calls that it lost.
+    pub dropped: Vec<DropsShown>,
+}
+
 /// A leaf, ready to be printed: foreign text is escaped, bytes are hex.
 #[derive(Debug, Clone, Serialize)]
 pub struct LeafShown {
@@ -89,6 +102,8 @@ pub struct LeafShown {
     pub count: u32,
     /// Calls lost so far.
     pub dropped: Vec<DropsShown>,
+    /// The session before, where the batch is the first after a refusal.
+    pub previous: Option<PreviousShown>,
     /// Start of the earliest call, unix nanoseconds.
     pub first_ns: u64,
     /// Start of the latest call.
@@ -107,6 +122,12 @@ pub struct LeafShown {
     pub received_ns: u64,
     /// The same, RFC 3339.
     pub received: String,
+    /// Public key of the session.
+    pub public_key: String,
+    /// The session's signature over the chain value.
+    pub signature: String,
+    /// Whether the signature verifies.
+    pub signed: bool,
 }
 
 impl LeafShown {
@@ -114,23 +135,21 @@ impl LeafShown {
         let not_a_leaf = |fault| ViewError::NotALeaf { index, fault };
         let leaf = BatchLeaf::decode(bytes).map_err(not_a_leaf)?;
         let header = leaf.parse_header().map_err(not_a_leaf)?;
-        let dropped =
-            header.dropped.iter().map(|d| DropsShown { reason: reason(d.reason), count: d.count });
+        let previous = header.previous.as_ref().map(|previous| PreviousShown {
+            session: hex::encode(previous.session),
+            batches: previous.batches,
+            dropped: show_drops(&previous.dropped),
+        });
         Ok(Self {
             index,
             leaf_hash: hex::encode(merkle::leaf_hash(bytes)),
             kind: header.kind.name(),
-            source: SourceShown {
-                mesh: shown(header.source.mesh),
-                cluster: shown(header.source.cluster),
-                namespace: shown(header.source.namespace),
-                workload: shown(header.source.workload),
-                pod: shown(header.source.pod),
-            },
+            source: show_source(&header),
             session: hex::encode(header.session),
             seq: header.seq,
             count: header.count,
-            dropped: dropped.collect(),
+            dropped: show_drops(&header.dropped),
+            previous,
             first_ns: header.first_ns,
             last_ns: header.last_ns,
             notices: header.notices.iter().map(shown).collect(),
@@ -140,8 +159,16 @@ impl LeafShown {
             principal: shown(leaf.principal),
             received_ns: leaf.received_ns,
             received: shown_time(leaf.received_ns),
+            public_key: hex::encode(leaf.public_key),
+            signature: hex::encode(leaf.signature.0),
+            signed: leaf.signed().verify().is_ok(),
         })
     }
+}
+
+fn show_drops(dropped: &[Dropped]) -> Vec<DropsShown> {
+    let show = |d: &Dropped| DropsShown { reason: reason(d.reason), count: d.count };
+    dropped.iter().map(show).collect()
 }
 
 fn reason(number: u32) -> String {

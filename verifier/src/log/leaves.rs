@@ -30,14 +30,13 @@ impl Fsck<'_> {
             self.sealed.lost |= at < self.sealed.end;
             return;
         };
-        let pool = self.pools.as_ref().map_or_else(String::new, |pools| pools.file_of(at));
+        let within = (at % TILE_WIDTH) as usize;
+        let (file, offset) = match bundle {
+            Some(b) => (b.file.clone(), Some(b.offset(within, TileKind::Entries) as u64)),
+            None => (self.pools.as_ref().map_or_else(String::new, |p| p.file_of(at)), None),
+        };
         let place = |report: &mut FsckReport, fault: String, cost: &str| {
-            let within = (at % TILE_WIDTH) as usize;
-            let (file, offset) = match bundle {
-                Some(b) => (b.file.clone(), Some(b.offset(within, TileKind::Entries) as u64)),
-                None => (pool.clone(), None),
-            };
-            let cost = cost.to_owned();
+            let (file, cost) = (file.clone(), cost.to_owned());
             report.damage(Damage { file, offset, fault, cost, leaves: Some((at, at)) });
         };
         let batch = BatchLeaf::decode(bytes);
@@ -58,6 +57,7 @@ impl Fsck<'_> {
             self.sealed.tally.record(at, &batch, &header);
         }
         self.report.entries += u64::from(header.count);
+        self.signatures.push(batch.signed(), at, &file, offset);
         match self.sessions.push(at, &batch, &header) {
             Follows::InOrder => {}
             Follows::AfterGap(batches) => self.report.gap(Gap {
@@ -70,6 +70,9 @@ impl Fsck<'_> {
                 let cost = "the session shows two histories: neither proves what the proxy saw";
                 place(&mut self.report, format!("leaf {at}: {why}"), cost);
             }
+        }
+        if self.signatures.is_full() {
+            self.check_signatures();
         }
     }
 

@@ -20,6 +20,7 @@ mod segment_columns;
 mod segment_index;
 mod segments;
 mod sessions;
+mod signatures;
 mod source;
 mod state;
 mod stored;
@@ -27,7 +28,7 @@ mod tally;
 mod text;
 
 pub use fsck::{LogKey, fsck};
-pub use leaf::{LeafShown, LogView, ViewError};
+pub use leaf::{DropsShown, LeafShown, LogView, PreviousShown, ViewError};
 pub use report::{Damage, FSCK_FORMAT, FsckReport, FsckVerdict, Gap, SignatureCheck};
 pub use source::{Directory, HttpLog, Item, LogSource, SourceError};
 pub use text::{leaf_line, render_fsck, render_leaf};

@@ -106,6 +106,8 @@ pub struct FsckReport {
     pub entries_checked: u64,
     /// Records that were checked against their entry, in pools and segments.
     pub records_checked: u64,
+    /// Leaves that are signed by their session's key.
+    pub signatures_ok: u64,
     /// Tiles and entry bundles that were compared.
     pub tiles: u64,
     /// Pools that were read.
@@ -147,6 +149,7 @@ impl FsckReport {
             root_recomputed: false,
             signature: SignatureCheck::Failed,
             leaves: 0,
+            signatures_ok: 0,
             entries: 0,
             entries_checked: 0,
             records_checked: 0,

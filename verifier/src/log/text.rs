@@ -1,6 +1,6 @@
 //! Reports and leaves as text.
 
-use super::leaf::LeafShown;
+use super::leaf::{DropsShown, LeafShown};
 use super::report::{FsckReport, FsckVerdict, Gap, SignatureCheck};
 use crate::shown::shown_time;
 use std::fmt::Write;
@@ -46,6 +46,8 @@ fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
             let records = report.records_checked - records;
             writeln!(out, "pools       {pools}; {entries} entries and {records} records checked")?;
         }
+        let (signed, batches) = (report.signatures_ok, report.leaves);
+        writeln!(out, "signatures  {signed} of {batches} batches are signed by their sessions")?;
         let (gaps, missing) = (report.gaps, report.missing_batches);
         writeln!(
             out,
@@ -87,12 +89,13 @@ fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
 pub fn render_leaf(leaf: &LeafShown) -> String {
     let source = &leaf.source;
     let of = |text: &str| if text.is_empty() { "unknown".to_owned() } else { text.to_owned() };
-    let dropped = match leaf.dropped.as_slice() {
+    let drops = |dropped: &[DropsShown]| match dropped {
         [] => "none".to_owned(),
         all => {
             all.iter().map(|d| format!("{} {}", d.count, d.reason)).collect::<Vec<_>>().join(", ")
         }
     };
+    let signed = if leaf.signed { "by the session's key" } else { "NOT by the session's key" };
     let lines = [
         ("leaf", leaf.index.to_string()),
         ("leaf hash", leaf.leaf_hash.clone()),
@@ -102,10 +105,12 @@ pub fn render_leaf(leaf: &LeafShown) -> String {
         ("namespace", of(&source.namespace)),
         ("workload", of(&source.workload)),
         ("pod", of(&source.pod)),
+        ("revision", of(&source.revision)),
+        ("filter", of(&source.filter)),
         ("session", leaf.session.clone()),
         ("seq", leaf.seq.to_string()),
         ("entries", leaf.count.to_string()),
-        ("dropped", dropped),
+        ("dropped", drops(&leaf.dropped)),
         ("first call", shown_time(leaf.first_ns)),
         ("last call", shown_time(leaf.last_ns)),
         ("prev", leaf.prev.clone()),
@@ -113,9 +118,21 @@ pub fn render_leaf(leaf: &LeafShown) -> String {
         ("root", leaf.entries_root.clone()),
         ("principal", of(&leaf.principal)),
         ("received", leaf.received.clone()),
+        ("public key", leaf.public_key.clone()),
+        ("signature", leaf.signature.clone()),
+        ("signed", signed.to_owned()),
     ];
+    let previous = leaf.previous.iter().map(|p| {
+        let lost = drops(&p.dropped);
+        ("follows", format!("session {}, of {} batches; lost: {lost}", p.session, p.batches))
+    });
     let notices = leaf.notices.iter().map(|notice| ("notice", notice.clone()));
-    lines.into_iter().chain(notices).map(|(name, value)| format!("{name:<12}{value}\n")).collect()
+    lines
+        .into_iter()
+        .chain(previous)
+        .chain(notices)
+        .map(|(name, value)| format!("{name:<12}{value}\n"))
+        .collect()
 }
 
 /// A leaf in one line.

@@ -1,10 +1,10 @@
 //! Times on logs of a million entries: `cargo test --release -p meshchain -- --ignored --nocapture big`.
 
 use crate::fsck::check;
-use crate::grown::{Batch, Grown, batch};
+use crate::grown::{Batch, Grown, batch, session_key};
 use crate::sealing::{SEED, seal};
 use meshchain::log::FsckVerdict;
-use meshchain_core::leaf::{CHAIN_START, chain_hash, entry_hashes};
+use meshchain_core::leaf::{CHAIN_START, Signature, chain_hash, entry_hashes};
 use meshchain_core::{BatchHeader, BatchLeaf, Canonical, Hash, merkle};
 use meshchain_segment::{Part, SegmentName};
 use std::time::Instant;
@@ -24,7 +24,8 @@ fn wide(number: u64, calls: usize, prev: Hash) -> (Batch, Hash) {
     let header = header.encode();
     let chain = chain_hash(&prev, &header, &entries);
     let root = merkle::root(&entry_hashes(&entries));
-    let leaf = BatchLeaf { header: &header, chain, entries_root: root, ..leaf }.encode();
+    let signature = Signature(session_key(0).sign(&chain));
+    let leaf = BatchLeaf { header: &header, chain, entries_root: root, signature, ..leaf }.encode();
     (Batch { leaf, entries, records }, chain)
 }
 

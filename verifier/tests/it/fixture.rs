@@ -11,10 +11,11 @@ use alloy_trie::root::adjust_index_for_rlp;
 use alloy_trie::{HashBuilder, Nibbles};
 use meshchain::{KnownHashes, Policy, Report, anchored_topic, verify};
 use meshchain_core::evidence::{Disclosed, EvmAnchor, EvmTag, FORMAT, InBatch, SpanEvidence};
-use meshchain_core::leaf::{CHAIN_START, chain_hash, entry_hashes};
+use meshchain_core::hop::{Room, Seen};
+use meshchain_core::leaf::{CHAIN_START, Signature, chain_hash, entry_hashes};
 use meshchain_core::{
-    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Evidence, Hash, HopPart, OwnPart, Side,
-    SigningKey, Source, SpanId, TlogProof, TraceId, TreeHead, hash, merkle, own,
+    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Evidence, Hash, HopPart, OwnPart,
+    SessionKey, Side, SigningKey, Source, SpanId, TlogProof, TraceId, TreeHead, hash, merkle, own,
 };
 use serde_json::{Value, json};
 
@@ -92,6 +93,13 @@ impl LogOf {
         Self::lying(origin, seed, status, |_| ())
     }
 
+    /// As [`LogOf::new`]; the leaf of batch 1 has a false signature.
+    pub(crate) fn forged(origin: &str, seed: u8) -> Self {
+        let mut log = Self::new(origin, seed);
+        *log.batches[1].leaf.last_mut().unwrap() ^= 1;
+        log
+    }
+
     /// As [`LogOf::with`]; `lie` alters each entry after its digests are made.
     pub(crate) fn lying(origin: &str, seed: u8, status: u32, lie: fn(&mut Entry)) -> Self {
         let key = SigningKey::from_seed(origin, &[seed; 32]).unwrap();
@@ -103,7 +111,7 @@ impl LogOf {
         let other = [record(Side::Server, 9, 200)];
         let server = [
             record(Side::Server, 7, 200),
-            record(Side::Gateway, 6, 200),
+            record(Side::GatewayIn, 6, 200),
             record(Side::Server, 1, status),
         ];
         let batches = (0..7u8)
@@ -230,19 +238,23 @@ fn receipt_proof(receipts: &[ReceiptEnvelope], index: usize) -> Vec<Vec<u8>> {
     builder.take_proof_nodes().into_nodes_sorted().into_iter().map(|(_, n)| n.to_vec()).collect()
 }
 
+/// Key of the session of batch `number`.
+pub(crate) fn session_key(number: u8) -> SessionKey {
+    SessionKey::from_seed([number + 1; 32])
+}
+
 /// Hop part and own part of one side of the hop `span`.
 fn record(side: Side, span: u8, status: u32) -> (Vec<u8>, Vec<u8>) {
     let (trace, id) = (TraceId::new(TRACE), SpanId::new([span; 8]));
     let request = format!("request-{span}");
-    let hop = HopPart::capture(
-        trace,
-        id,
-        request.as_bytes(),
-        b"GET",
-        b"reviews:9080",
-        b"/reviews/0?a=b",
-        status,
-    );
+    let seen = Seen {
+        request_id: request.as_bytes(),
+        method: b"GET",
+        authority: b"reviews:9080",
+        target: b"/reviews/0?a=b",
+    };
+    let mut room = Room::default();
+    let hop = HopPart::capture(trace, id, &seen, status, &mut room);
     let own = OwnPart {
         side,
         protocol: b"HTTP/1.1",
@@ -264,24 +276,34 @@ fn batch(number: u8, workload: &str, records: &[(Vec<u8>, Vec<u8>)], lie: fn(&mu
         lie(&mut entry);
         entries.extend_from_slice(&entry.to_bytes());
     }
-    let source =
-        Source { mesh: "mesh1", cluster: "cloud", namespace: "bookinfo", workload, pod: "pod-1" };
+    let source = Source {
+        mesh: "mesh1",
+        cluster: "cloud",
+        namespace: "bookinfo",
+        workload,
+        pod: "pod-1",
+        ..Default::default()
+    };
+    let key = session_key(number);
     let header = BatchHeader {
         source,
-        session: [number + 1; 16],
+        session: key.id(),
         count: records.len() as u32,
         first_ns: 1_794_999_990_000_000_000,
         last_ns: 1_794_999_991_000_000_000,
         ..Default::default()
     };
     let header = header.encode();
+    let chain = chain_hash(&CHAIN_START, &header, &entries);
     let leaf = BatchLeaf {
         header: &header,
         prev: CHAIN_START,
-        chain: chain_hash(&CHAIN_START, &header, &entries),
+        chain,
         entries_root: merkle::root(&entry_hashes(&entries)),
         principal: b"spiffe://cloud.example/ns/bookinfo/sa/default",
         received_ns: 1_794_999_992_000_000_000,
+        public_key: *key.public(),
+        signature: Signature(key.sign(&chain)),
     };
     let leaf = leaf.encode();
     Batch { records: records.to_vec(), entries, leaf }

@@ -5,6 +5,7 @@ use crate::server::serve;
 use meshchain::log::{
     Directory, FsckReport, FsckVerdict, HttpLog, LogKey, LogSource, SignatureCheck, fsck,
 };
+use meshchain_core::leaf::CHAIN_START;
 use meshchain_core::{Checkpoint, SigningKey};
 
 fn check_with(source: &dyn LogSource, key: &LogKey) -> FsckReport {
@@ -259,6 +260,24 @@ fn equivocation_and_what_is_no_leaf_are_damage() {
         assert!(last.file.starts_with("tile/entries/"));
         assert!(report.root_recomputed);
     }
+}
+
+#[test]
+fn a_leaf_that_its_session_did_not_sign_is_named_among_many_that_are() {
+    let mut log = Grown::new(600, 100);
+    assert_eq!(check(&log).signatures_ok, 600);
+    let mut batches: Vec<Batch> =
+        (10..20).map(|session| batch(session, 0, CHAIN_START, session, "reviews")).collect();
+    for forged in [3, 7] {
+        *batches[forged].leaf.last_mut().unwrap() ^= 1;
+    }
+    log.commit_batches(batches);
+    log.publish();
+    let report = check(&log);
+    assert_eq!((report.verdict, report.signatures_ok), (FsckVerdict::Damaged, 608));
+    let named: Vec<_> = report.damages.iter().map(|damage| damage.leaves).collect();
+    assert_eq!(named, [Some((603, 603)), Some((607, 607))], "{report:#?}");
+    assert!(report.damages[0].fault.contains("signature"), "{report:#?}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Logs grown as a collector grows them: pools, head, tiles, bundles, checkpoint.
 
-use meshchain_core::leaf::{CHAIN_START, chain_hash, entry_hashes};
+use meshchain_core::hop::{Room, Seen};
+use meshchain_core::leaf::{CHAIN_START, Signature, chain_hash, entry_hashes};
 use meshchain_core::tile::{EdgeTiles, TileKind, TileName, put_entry};
 use meshchain_core::{
-    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Hash, HopPart, OwnPart, Side, SigningKey,
-    Source, SpanId, SpanRecord, TraceId, TreeHead, hash, merkle, own,
+    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Hash, HopPart, OwnPart, SessionKey, Side,
+    SigningKey, Source, SpanId, SpanRecord, TraceId, TreeHead, hash, merkle, own,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -155,6 +156,13 @@ impl Grown {
     }
 }
 
+/// Key of a session.
+pub(crate) fn session_key(session: u64) -> SessionKey {
+    let mut seed = [9; 32];
+    seed[..8].copy_from_slice(&session.to_be_bytes());
+    SessionKey::from_seed(seed)
+}
+
 /// A batch of two entries with their records; every fifth is a heartbeat.
 pub(crate) fn batch(session: u64, seq: u64, prev: Hash, number: u64, workload: &str) -> Batch {
     let (mut entries, mut records) = (Vec::new(), Vec::new());
@@ -162,15 +170,14 @@ pub(crate) fn batch(session: u64, seq: u64, prev: Hash, number: u64, workload: &
     for side in [Side::Client, Side::Server].into_iter().take(count) {
         let mut trace = [7; 16];
         trace[..8].copy_from_slice(&number.to_be_bytes());
-        let hop = HopPart::capture(
-            TraceId::new(trace),
-            SpanId::new([1 + side as u8; 8]),
-            b"request",
-            b"GET",
-            b"reviews:9080",
-            b"/reviews/0",
-            200,
-        );
+        let seen = Seen {
+            request_id: b"request",
+            method: b"GET",
+            authority: b"reviews:9080",
+            target: b"/reviews/0",
+        };
+        let (span, mut room) = (SpanId::new([1 + side as u8; 8]), Room::default());
+        let hop = HopPart::capture(TraceId::new(trace), span, &seen, 200, &mut room);
         let own = OwnPart {
             side,
             start_ns: 1_800_000_000_000_000_000,
@@ -185,8 +192,7 @@ pub(crate) fn batch(session: u64, seq: u64, prev: Hash, number: u64, workload: &
         records.extend_from_slice(&(record.len() as u32).to_be_bytes());
         records.extend_from_slice(&record);
     }
-    let mut id = [9; 16];
-    id[..8].copy_from_slice(&session.to_be_bytes());
+    let key = session_key(session);
     let source = Source { cluster: "east", namespace: "shop", workload, ..Default::default() };
     let header = BatchHeader {
         kind: match count {
@@ -194,7 +200,7 @@ pub(crate) fn batch(session: u64, seq: u64, prev: Hash, number: u64, workload: &
             _ => meshchain_core::BatchKind::Data,
         },
         source,
-        session: id,
+        session: key.id(),
         seq,
         count: count as u32,
         first_ns: 1_800_000_000_000_000_000,
@@ -202,13 +208,16 @@ pub(crate) fn batch(session: u64, seq: u64, prev: Hash, number: u64, workload: &
         ..Default::default()
     };
     let header = header.encode();
+    let chain = chain_hash(&prev, &header, &entries);
     let leaf = BatchLeaf {
         header: &header,
         prev,
-        chain: chain_hash(&prev, &header, &entries),
+        chain,
         entries_root: merkle::root(&entry_hashes(&entries)),
         principal: b"spiffe://grown.example/ns/shop/sa/reviews",
         received_ns: 1_800_000_001_000_000_000,
+        public_key: *key.public(),
+        signature: Signature(key.sign(&chain)),
     };
     Batch { leaf: leaf.encode(), entries, records }
 }

@@ -90,6 +90,12 @@ const CORRUPTIONS: &[(&str, Corruption, u8, &str)] = &[
         "span 1 batch",
     ),
     (
+        "a batch that its session did not sign",
+        |w| w.evidence = evidence_of(LogOf::forged(ORIGIN, 1)),
+        1,
+        "span 1 signature",
+    ),
+    (
         "proof of another leaf",
         |w| w.evidence.spans[0].tlog_proof = w.evidence.spans[1].tlog_proof.clone(),
         1,
@@ -216,7 +222,7 @@ const CORRUPTIONS: &[(&str, Corruption, u8, &str)] = &[
     ),
     (
         "an entry with another side than its record",
-        |w| w.evidence = evidence_of(LogOf::lying(ORIGIN, 1, 200, |e| e.side = Side::Gateway)),
+        |w| w.evidence = evidence_of(LogOf::lying(ORIGIN, 1, 200, |e| e.side = Side::GatewayIn)),
         1,
         "span 1 record",
     ),

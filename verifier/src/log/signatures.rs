@@ -1,0 +1,62 @@
+//! The signatures of the leaves, checked many at once, which costs a fraction of one by one.
+
+use super::fsck::Fsck;
+use super::report::Damage;
+use meshchain_core::session::{Signed, verify_all};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+/// Signatures that are checked at once. More cost no less, and where one is bad all are checked
+/// one by one.
+const MOST: usize = 512;
+
+/// A leaf's signature, and where the leaf lies.
+struct Pending {
+    signed: Signed,
+    leaf: u64,
+    file: String,
+    offset: Option<u64>,
+}
+
+/// Signatures to be checked.
+#[derive(Default)]
+pub(super) struct Signatures(Vec<Pending>);
+
+impl Signatures {
+    pub(super) fn push(&mut self, signed: Signed, leaf: u64, file: &str, offset: Option<u64>) {
+        self.0.push(Pending { signed, leaf, file: file.to_owned(), offset });
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= MOST
+    }
+
+    /// All so far, without those that hold.
+    fn take_bad(&mut self) -> Vec<Pending> {
+        let mut all = std::mem::take(&mut self.0);
+        let mut seed = [0; 32];
+        // Without randomness many at once prove nothing: one by one then.
+        let at_once = getrandom::fill(&mut seed).is_ok()
+            && verify_all(all.iter().map(|p| p.signed), ChaCha20Rng::from_seed(seed)).is_ok();
+        all.retain(|pending| !at_once && pending.signed.verify().is_err());
+        all
+    }
+}
+
+impl Fsck<'_> {
+    /// Checks what is pending.
+    pub(super) fn check_signatures(&mut self) {
+        self.report.signatures_ok += self.signatures.0.len() as u64;
+        for Pending { leaf, file, offset, .. } in self.signatures.take_bad() {
+            self.report.signatures_ok -= 1;
+            self.report.damage(Damage {
+                file,
+                offset,
+                fault: format!("leaf {leaf}: its signature is not one of its session's key"),
+                cost: "no proxy vouches for the batch: its calls are the collector's word alone"
+                    .to_owned(),
+                leaves: Some((leaf, leaf)),
+            });
+        }
+    }
+}

@@ -1,6 +1,8 @@
 """What a request costs Envoy: bare, with an empty wasm filter, with ours, with its own tracers and access log;
 with more workers and with bodies; and what that does to its times."""
 
+import json
+import subprocess
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -15,7 +17,9 @@ from rounds import CONNECTIONS, Cores, Plan, middle_half, running
 COST = Plan(rounds=25, requests=5_000)
 SHAPE = Plan(rounds=15, requests=5_000)
 PER_S, TIMED, TIMED_ROUNDS = 1000, 2_000, 25
-DIGEST, RECORD, LEAN = {"payload": "digest"}, {"payload": "record"}, {"payload": "record", "detail": "lean"}
+# As the manifests deliver it.
+SERVER, CLIENT = {"side": "server", "principal_from_xfcc": True}, {"side": "client"}
+DIGEST, AUTO, LEAN = {"payload": "digest"}, {"detail": "auto"}, {"detail": "lean"}
 KIB = 1 << 10
 
 
@@ -32,8 +36,12 @@ def cost(binaries: Path, module: Path) -> None:
         directory = Path(name)
         variants = _variants(module, write_empty(directory / "empty.wasm"))
         variants += [
-            Variant("client", "MeshChain, records, client side", "OUTBOUND", module=module, config=RECORD),
-            Variant("client_lean", "MeshChain, lean, client side", "OUTBOUND", module=module, config=LEAN),
+            Variant("asked", "MeshChain, records, side not configured", module=module, config={}),
+            *(Variant(f"client{key}", f"MeshChain, {title}, client side", "OUTBOUND", module=module,
+                      config={**CLIENT, **config}) for key, title, config in
+              (("", "records", {}), ("_auto", "auto", AUTO), ("_lean", "lean", LEAN))),
+            Variant("client_asked", "MeshChain, records, client side not configured", "OUTBOUND", module=module, config={}),
+            Variant("gateway", "MeshChain, records, gateway", "OUTBOUND", module=module, config={"side": "gateway"}),
         ]
         with running(binaries, directory, variants, COST.requests, Cores.SHARED) as bench:
             rows = bench.rows(COST)
@@ -42,8 +50,18 @@ def cost(binaries: Path, module: Path) -> None:
     note = (f"{COST.rounds} rounds of {COST.requests:,} requests per variant, {CONNECTIONS} keep-alive connections, "
             "21 headers, a short answer from an application in another process, one worker; CPU of the whole Envoy "
             "process; medians of differences within a round, and their middle half.")
+    sealing = seal_us()
+    note += (f" To seal and sign a batch of one call takes {number(sealing['seal_us'])} us in V8, of 512 calls"
+             f" {number(sealing['full_us'])} us, off the requests' path.")
     show("filter", "Filter: CPU per request", table(head, [_line(row, tracer) for row in rows]), note)
-    write_json("filter", {"requests_per_round": COST.requests, "connections": CONNECTIONS, "variants": rows})
+    write_json("filter", {"requests_per_round": COST.requests, "connections": CONNECTIONS, "variants": rows,
+                          "sealing": sealing})
+
+
+def seal_us() -> dict:
+    """Microseconds that the built module takes to seal a batch, in node."""
+    run = subprocess.run(["node", Path(__file__).with_name("seal.mjs")], check=True, capture_output=True, text=True)
+    return json.loads(run.stdout)
 
 
 def _variants(module: Path, empty: Path, **shape) -> list[Variant]:
@@ -51,9 +69,10 @@ def _variants(module: Path, empty: Path, **shape) -> list[Variant]:
     return [
         Variant("bare", "bare Envoy", base=None, **shape),
         Variant("empty", "empty wasm filter, on_log only", module=empty, **shape),
-        Variant("digest", "MeshChain, digests", module=module, config=DIGEST, **shape),
-        Variant("record", "MeshChain, records (default)", module=module, config=RECORD, **shape),
-        Variant("lean", "MeshChain, lean", module=module, config=LEAN, **shape),
+        Variant("digest", "MeshChain, digests", module=module, config={**SERVER, **DIGEST}, **shape),
+        Variant("record", "MeshChain, records (default)", module=module, config=SERVER, **shape),
+        Variant("auto", "MeshChain, auto", module=module, config={**SERVER, **AUTO}, **shape),
+        Variant("lean", "MeshChain, lean", module=module, config={**SERVER, **LEAN}, **shape),
         Variant("zipkin", "Envoy's Zipkin tracer at 100 %", observer="zipkin", **shape),
         Variant("otel", "Envoy's OpenTelemetry tracer at 100 %", observer="otel", **shape),
         Variant("als", "Envoy's gRPC access log", observer="als", **shape),
@@ -87,9 +106,9 @@ def shapes(binaries: Path, module: Path) -> None:
         bare, *others = measured[title]
         added = {row["variant"]: row["added_us"] for row in others}
         lines.append([title, number(bare["cpu_us"], 1), *(number(us, 1) for us in added.values()),
-                      *(number(added["zipkin"] / added[ours], 1) for ours in ("record", "lean"))])
-    head = ["shape", "bare us/request", "empty adds", "digests", "records", "lean", "Zipkin", "OpenTelemetry", "gRPC log",
-            "tracer / records", "tracer / lean"]
+                      *(number(added["zipkin"] / added[ours], 1) for ours in ("record", "auto"))])
+    head = ["shape", "bare us/request", "empty adds", "digests", "records", "auto", "lean", "Zipkin", "OpenTelemetry",
+            "gRPC log", "tracer / records", "tracer / auto"]
     peaks = memory(binaries, module)
     workers = sorted(peaks["record"])
     further = [(peaks["record"][n] - peaks["record"][1] - peaks["bare"][n] + peaks["bare"][1]) / (n - 1)
@@ -109,7 +128,7 @@ def memory(binaries: Path, module: Path) -> dict[str, dict[int, float]]:
     peaks: dict[str, dict[int, float]] = {"bare": {}, "record": {}}
     for workers in (1, 2, 4):
         variants = [Variant("bare", "bare Envoy", base=None, workers=workers),
-                    Variant("record", "MeshChain, records", module=module, config=RECORD, workers=workers)]
+                    Variant("record", "MeshChain, records", module=module, config=SERVER, workers=workers)]
         with tempfile.TemporaryDirectory() as name:
             with running(binaries, Path(name), variants, 3 * SHAPE.requests) as bench:
                 for envoy in bench.envoys:
@@ -122,8 +141,8 @@ def memory(binaries: Path, module: Path) -> dict[str, dict[int, float]]:
 def times(binaries: Path, module: Path) -> None:
     variants = [
         Variant("bare", "bare Envoy", base=None),
-        Variant("record", "MeshChain, records", module=module, config=RECORD),
-        Variant("lean", "MeshChain, lean", module=module, config=LEAN),
+        Variant("record", "MeshChain, records", module=module, config=SERVER),
+        Variant("auto", "MeshChain, auto", module=module, config={**SERVER, **AUTO}),
         Variant("calls", "the calls of a full record alone", module=designs.build(), config=designs.FULL),
         Variant("native", "all of the filter as a native module", native=designs.build_native()),
         Variant("zipkin", "Envoy's Zipkin tracer at 100 %", observer="zipkin"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measures MeshChain: `run.py [filter] [designs] [collector] [scale] [profile] [rivals] [verify] [gas]`, all by default.
+"""Measures MeshChain: `run.py [filter] [speed] [designs] [collector] [scale] [profile] [rivals] [verify] [gas]`, all by default.
 
 Builds what it needs, prints one table per measurement, and writes target/bench/NAME.json.
 With --docs the tables of docs/performance.md are replaced.
@@ -18,11 +18,12 @@ import native  # noqa: E402
 import profile_collector  # noqa: E402
 import rivals  # noqa: E402
 import scale  # noqa: E402
+import speed  # noqa: E402
 from lab.collector import BUILD, FILTER  # noqa: E402
 from lab.tools import REPOSITORY  # noqa: E402
 from report import machine_line, update_docs  # noqa: E402
 
-BENCHES = ("filter", "designs", "collector", "scale", "profile", "rivals", "verify", "gas")
+BENCHES = ("filter", "speed", "designs", "collector", "scale", "profile", "rivals", "verify", "gas")
 # Those that need only the folder of the programs.
 SIMPLE = {"designs": designs.run, "collector": native.collector, "profile": profile_collector.run, "rivals": rivals.run,
           "verify": native.verify, "gas": native.gas}
@@ -43,6 +44,8 @@ def main() -> None:
     for name in chosen:
         if name == "filter":
             envoy_filter.run(binaries, module)
+        elif name == "speed":
+            speed.run(binaries, module)
         elif name == "scale":
             scale.run(binaries, arguments.full)
         else:
@@ -59,7 +62,7 @@ def build(chosen: list[str]) -> tuple[Path, Path]:
     if set(chosen) - {"filter", "gas"}:
         # Apart from the bench crate, whose dependencies would switch on features that users do not get.
         subprocess.run([*cargo, "-p", "meshchain-collector", "-p", "meshchain"], cwd=REPOSITORY, check=True)
-    if "filter" in chosen:
+    if {"filter", "speed"} & set(chosen):
         subprocess.run(["./wasm-build.sh"], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
     return BUILD / "release", FILTER
 

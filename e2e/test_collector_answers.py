@@ -7,7 +7,7 @@ import pytest
 
 from lab.load import Done, Load, never_in_the_way
 from lab.plain import Front, Stage
-from lab.posts import REFUSED_CALLS, Post, arrived, check_chain, of_workers
+from lab.posts import GONE, REFUSALS, REFUSED_CALLS, Post, arrived, by_session, check_chain, first_attempts, of_workers
 from lab.procs import wait_until
 from lab.standin import TAKEN, Answer, StandIn, answer
 
@@ -16,7 +16,7 @@ DEADLINE_S = 30.0
 PAUSE_S = (0.25, 0.5)  # least and most after a first failure
 EARLY_S, SLACK_S = 0.05, 1.5  # what the stand-in sees later than it was sent, the first of two or the second
 POST_S = 5.0  # a POST without an answer is given up
-AGAIN, TAKEN_AT_ONCE, REFUSED = "sent again", "taken", "refused"
+AGAIN, TAKEN_AT_ONCE, REFUSED, ELSEWHERE = "sent again", "taken", "refused", "sent in another session"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ ROWS = {
     "503 with retry-after": Row(Answer(answer(503, "retry-after: 2")), AGAIN, 2.0),
     "503 with a date to retry after": _status(503, AGAIN, "retry-after: Wed, 21 Oct 2026 07:28:00 GMT"),
     "302": _status(302, AGAIN, "location: /elsewhere"),
-    **{f"{code}": _status(code, REFUSED) for code in (400, 409, 413, 415, 422)},
+    **{f"{code}": _status(code, REFUSED) for code in REFUSALS},
+    f"{GONE}": _status(GONE, ELSEWHERE),
     "204": Row(Answer(b"HTTP/1.1 204 No Content\r\n\r\n"), TAKEN_AT_ONCE),
     "200 with garbage": _status(200, TAKEN_AT_ONCE, "content-type: application/json", body=b"\xff\x00{]"),
     "200 with 1 MB": _status(200, TAKEN_AT_ONCE, body=bytes(1 << 20)),
@@ -68,25 +69,29 @@ def stage(tmp_path_factory):
 
 @dataclass
 class Course:
-    """What became of one row: the calls that were made, and the POSTs of their session."""
+    """What became of one row: the calls that were made, and the POSTs of their sessions."""
 
     calls: list[Done]
     posts: list[Post]
-    struck: int  # seq of the batch that got the row's answer
+    struck: Post  # that got the row's answer
 
     @property
     def attempts(self) -> list[Post]:
-        return [post for post in self.posts if post.seq == self.struck]
+        return [post for post in self.posts if (post.session, post.seq) == (self.struck.session, self.struck.seq)]
+
+    @property
+    def sessions(self) -> list[list[Post]]:
+        return list(by_session(self.posts).values())
 
 
 @pytest.fixture(scope="module")
 def courses(stage):
     """All rows at once: an Envoy with a listener for each, and calls through each all the while."""
-    struck: dict[str, tuple[bytes, int]] = {}
+    struck: dict[str, Post] = {}
 
     def behave(post: Post) -> Answer:
-        strike = post.has_calls and struck.setdefault(post.path, (post.session, post.seq)) == (post.session, post.seq)
-        return ROWS[NAMES[post.path]].given if strike and post.attempt == 0 else TAKEN
+        strike = post.has_calls and struck.setdefault(post.path, post) is post
+        return ROWS[NAMES[post.path]].given if strike else TAKEN
 
     with ExitStack() as stack:
         stand_in = stack.enter_context(StandIn(behave))
@@ -96,9 +101,9 @@ def courses(stage):
                  for number, path in enumerate(NAMES, start=1)}
 
         def went_on(path: str) -> bool:
-            return sum(post.seq > struck[path][1] for post in of_workers(stand_in.seen(path))) >= 3 \
-                if path in struck else False
-        wait_until(lambda: all(map(went_on, NAMES)), DEADLINE_S, "every session goes on after its answer")
+            return path in struck and sum(post.has_calls and post.at_s > struck[path].at_s
+                                          for post in first_attempts(stand_in.seen(path))) >= 3
+        wait_until(lambda: all(map(went_on, NAMES)), DEADLINE_S, "all go on after their answer")
         for load in loads.values():
             load.stop()
 
@@ -106,7 +111,7 @@ def courses(stage):
             return all(set(load.trace_ids) == set(arrived(stand_in.seen(path))) for path, load in loads.items())
         wait_until(told, DEADLINE_S, "all calls were posted")
         stand_in.leave()
-        yield {name: Course(loads[path].calls, of_workers(stand_in.seen(path)), struck[path][1])
+        yield {name: Course(loads[path].calls, of_workers(stand_in.seen(path)), struck[path])
                for path, name in NAMES.items()}
 
 
@@ -134,17 +139,34 @@ def test_any_success_is_an_acknowledgement_whatever_comes_with_it(courses, name)
 def assert_nothing_lost(course):
     check_chain(course.posts)
     assert arrived(course.posts) == [call.trace_id for call in course.calls]
-    assert not any(post.dropped for post in course.posts)
+    assert not any(post.dropped or post.previous for post in course.posts)
+
+
+@pytest.mark.parametrize("name", rows_of(REFUSED) + rows_of(ELSEWHERE))
+def test_what_is_refused_ends_its_session_and_the_next_one_names_it_and_what_was_lost(courses, name):
+    course = courses[name]
+    former, latter = course.sessions
+    (refused,) = course.attempts
+    for posts in course.sessions:
+        check_chain(posts)
+        assert not any(post.dropped for post in posts)
+    assert former[-1] is refused, "nothing follows what was refused"
+    lost = {REFUSED_CALLS: len(refused.entries)} if name in rows_of(REFUSED) else {}
+    assert latter[0].previous == (former[0].session, len(former), lost)
+    assert not any(post.previous for post in [*former, *latter[1:]])
 
 
 @pytest.mark.parametrize("name", rows_of(REFUSED))
-def test_a_refused_batch_is_not_sent_again_but_counted_and_the_chain_goes_on(courses, name):
+def test_a_refused_batch_is_not_sent_again_and_all_other_calls_arrive(courses, name):
     course = courses[name]
     (refused,) = course.attempts
-    check_chain(course.posts)
-    later = [post for post in course.posts if post.seq > course.struck]
-    assert [post.dropped for post in course.posts if post.seq < course.struck] == [{}] * course.struck
-    assert {REFUSED_CALLS: len(refused.entries)} == later[-1].dropped
     lost = set(refused.trace_ids)
     taken = [trace_id for trace_id in arrived(course.posts) if trace_id not in lost]
     assert taken == [call.trace_id for call in course.calls if call.trace_id not in lost]
+
+
+@pytest.mark.parametrize("name", rows_of(ELSEWHERE))
+def test_calls_of_a_session_that_cannot_be_continued_arrive_in_the_next(courses, name):
+    course = courses[name]
+    former, latter = course.sessions
+    assert arrived(former[:-1]) + arrived(latter) == [call.trace_id for call in course.calls]

@@ -1,11 +1,12 @@
 //! Valid batches, as filters would send them, without an Envoy.
 
 use crate::Ids;
-use meshchain_core::hop::HopPart;
+use meshchain_core::hop::{HopPart, Room, Seen};
 use meshchain_core::leaf::CHAIN_START;
 use meshchain_core::own::span_digest;
 use meshchain_core::{
-    BatchHeader, Canonical, Entry, Hash, OwnPart, Side, Source, SpanId, SpanRecord, TraceId,
+    BatchHeader, Canonical, Entry, Hash, OwnPart, SessionKey, Side, Source, SpanId, SpanRecord,
+    TraceId,
 };
 use meshchain_wire::{Batch, CONTENT_TYPE};
 use prost::Message;
@@ -29,9 +30,10 @@ impl Span {
         let (trace_id, span_id) = (TraceId::new(trace_id), SpanId::new(ids.bytes()));
         let request_id = format!("{:032x}", ids.number()).into_bytes();
         let authority = b"reviews.bookinfo.svc.cluster.local:9080";
-        let path = b"/reviews/0";
-        let hop =
-            HopPart::capture(trace_id, span_id, &request_id, b"GET", authority, path, 200).encode();
+        let target = b"/reviews/0";
+        let seen = Seen { request_id: &request_id, method: b"GET", authority, target };
+        let mut room = Room::default();
+        let hop = HopPart::capture(trace_id, span_id, &seen, 200, &mut room).encode();
         let own = OwnPart {
             side: Side::Server,
             parent_span_id: SpanId::new(ids.bytes()),
@@ -42,7 +44,6 @@ impl Span {
             request_bytes: 900,
             response_bytes: 700,
             peer_principal: b"spiffe://cloud.example/ns/bookinfo/sa/bookinfo-productpage",
-            peer_workload: b"productpage-v1.bookinfo",
             cluster: b"inbound|9080||",
             route: b"default",
             salt: ids.bytes(),
@@ -68,7 +69,7 @@ pub fn trace_id(seed: u64, number: u64) -> [u8; 16] {
 
 /// A proxy's run of batches.
 pub struct Session {
-    id: [u8; 16],
+    key: SessionKey,
     pod: String,
     seq: u64,
     prev: Hash,
@@ -78,7 +79,12 @@ impl Session {
     /// A new session of the pod with this number.
     pub fn new(number: usize, ids: &mut Ids) -> Self {
         let pod = format!("reviews-v1-{number}");
-        Self { id: ids.bytes(), pod, seq: 0, prev: CHAIN_START }
+        Self { key: SessionKey::from_seed(ids.bytes()), pod, seq: 0, prev: CHAIN_START }
+    }
+
+    /// Its key.
+    pub fn key(&self) -> &SessionKey {
+        &self.key
     }
 
     /// The canonical header of the next batch, of `count` calls.
@@ -89,9 +95,11 @@ impl Session {
             namespace: "bookinfo",
             workload: "reviews-v1",
             pod: &self.pod,
+            revision: "v1",
+            filter: env!("CARGO_PKG_VERSION"),
         };
         let (first_ns, last_ns) = (START_NS, START_NS + 250_000_000);
-        let (session, seq) = (self.id, self.seq);
+        let (session, seq) = (self.key.id(), self.seq);
         BatchHeader { source, session, seq, count, first_ns, last_ns, ..BatchHeader::default() }
             .encode()
     }
@@ -114,7 +122,7 @@ impl Session {
     }
 
     fn seal(&mut self, count: usize, entries: Vec<u8>, records: Vec<Vec<u8>>) -> Batch {
-        let batch = Batch::seal(&self.prev, self.header(count as u32), entries, records);
+        let batch = Batch::seal(&self.key, &self.prev, self.header(count as u32), entries, records);
         self.seq += 1;
         self.prev.copy_from_slice(&batch.chain);
         batch

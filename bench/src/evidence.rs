@@ -12,7 +12,7 @@ use alloy_trie::{HashBuilder, Nibbles};
 use anyhow::{Context, Result};
 use meshchain::anchored_topic;
 use meshchain_core::evidence::{Disclosed, EvmAnchor, EvmTag, FORMAT, InBatch, SpanEvidence};
-use meshchain_core::leaf::{CHAIN_START, chain_hash, entry_hashes};
+use meshchain_core::leaf::{CHAIN_START, Signature, chain_hash, entry_hashes};
 use meshchain_core::{
     BatchLeaf, Canonical, Checkpoint, Evidence, Hash, SigningKey, TlogProof, TreeHead, hash, merkle,
 };
@@ -82,14 +82,18 @@ fn one_span(place: usize, trace_id: [u8; 16], ids: &mut Ids) -> Result<SpanEvide
     spans.insert(index as usize, Span::new(trace_id, ids));
     let entries: Vec<u8> = spans.iter().flat_map(|span| span.entry.to_bytes()).collect();
     let hashes = entry_hashes(&entries);
-    let header = Session::new(place, ids).header(CALLS);
+    let session = Session::new(place, ids);
+    let header = session.header(CALLS);
+    let chain = chain_hash(&CHAIN_START, &header, &entries);
     let leaf = BatchLeaf {
         header: &header,
         prev: CHAIN_START,
-        chain: chain_hash(&CHAIN_START, &header, &entries),
+        chain,
         entries_root: merkle::root(&hashes),
         principal: b"spiffe://cloud.example/ns/bookinfo/sa/bookinfo-reviews",
         received_ns: 1_795_000_001_000_000_000,
+        public_key: *session.key().public(),
+        signature: Signature(session.key().sign(&chain)),
     };
     let span = spans.swap_remove(index as usize);
     Ok(SpanEvidence {

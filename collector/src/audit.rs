@@ -1,6 +1,7 @@
 //! The audit log: one JSON object per line, for the auditor. Schema: `docs/audit-log.md`.
 
 use crate::anchor::AnchorEvent;
+use crate::limit::{RefusalLimit, Suppressed};
 use crate::store::{Location, Store, StoreError};
 use meshchain_core::TreeHead;
 use serde::Serialize;
@@ -8,10 +9,7 @@ use serde_json::{Map, Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime};
-
-/// Refusal lines per second; more are counted and told in the next line.
-const REFUSALS_PER_SECOND: u32 = 50;
+use std::time::{Instant, SystemTime};
 
 /// Bytes that may wait to be written to a bucket that fails.
 const MAX_UNSHIPPED: usize = 4 << 20;
@@ -61,16 +59,14 @@ struct Inner {
     sink: Sink,
     echo: Box<dyn Write + Send>,
     head: TreeHead,
-    window: Instant,
-    refusals: u32,
-    suppressed: u64,
+    limit: RefusalLimit,
 }
 
 /// The parts of a refusal that an auditor needs.
 #[derive(Debug, Serialize)]
 pub struct RefusalLine<'a> {
     /// Label of the fault.
-    pub reason: &'a str,
+    pub reason: &'static str,
     /// What is wrong, in words.
     pub detail: &'a str,
     /// Session, hex, where it could be read.
@@ -81,6 +77,9 @@ pub struct RefusalLine<'a> {
     pub chain: Option<String>,
     /// SPIFFE id that delivered it, empty where unknown.
     pub principal: &'a str,
+    /// SPIFFE id whose session it is, where that is another's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<&'a str>,
 }
 
 impl Audit {
@@ -102,14 +101,8 @@ impl Audit {
             None => Sink::Bucket(Vec::new()),
         };
         let head = TreeHead { size: 0, root: meshchain_core::merkle::empty_root() };
-        let inner = Inner {
-            sink,
-            echo: Box::new(echo),
-            head,
-            window: Instant::now(),
-            refusals: 0,
-            suppressed: 0,
-        };
+        let inner =
+            Inner { sink, echo: Box::new(echo), head, limit: RefusalLimit::new(Instant::now()) };
         Ok(Self { origin: origin.to_owned(), inner: Mutex::new(inner) })
     }
 
@@ -134,22 +127,34 @@ impl Audit {
         self.line("anchor", fields);
     }
 
-    /// Writes a refusal, unless there were too many this second.
+    /// Writes a refusal, unless its sender had too many of its reason this second.
     pub fn refusal(&self, refusal: &RefusalLine<'_>) {
         let mut inner = self.lock();
-        if inner.window.elapsed() >= Duration::from_secs(1) {
-            inner.window = Instant::now();
-            inner.refusals = 0;
-            let suppressed = std::mem::take(&mut inner.suppressed);
-            if suppressed > 0 {
-                self.write(&mut inner, "refusals_suppressed", json!({ "count": suppressed }));
-            }
-        }
-        inner.refusals += 1;
-        if inner.refusals > REFUSALS_PER_SECOND {
-            inner.suppressed += 1;
-        } else {
+        let ended = inner.limit.ended(Instant::now());
+        self.suppressed(&mut inner, ended);
+        if inner.limit.admits(refusal.reason, refusal.principal) {
             self.write(&mut inner, "refusal", refusal);
+        }
+    }
+
+    /// Tells which refusals were not written, where their second is over.
+    pub fn tell_suppressed(&self) {
+        let mut inner = self.lock();
+        let ended = inner.limit.ended(Instant::now());
+        self.suppressed(&mut inner, ended);
+    }
+
+    /// Tells which refusals were not written, though their second is not over.
+    pub fn tell_all_suppressed(&self) {
+        let mut inner = self.lock();
+        let ended = inner.limit.end();
+        self.suppressed(&mut inner, ended);
+    }
+
+    fn suppressed(&self, inner: &mut Inner, suppressed: Vec<Suppressed>) {
+        for Suppressed { reason, principal, count } in suppressed {
+            let line = json!({ "reason": reason, "principal": principal, "count": count });
+            self.write(inner, "refusals_suppressed", line);
         }
     }
 

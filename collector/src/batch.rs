@@ -1,7 +1,10 @@
 //! A POSTed batch, checked: everything about it that needs no state of the log.
 
-use meshchain_core::canonical::MAX_FIELD;
-use meshchain_core::leaf::{CHAIN_START, entry_hashes};
+use crate::count::check_counts;
+use crate::judge::MAX_JUMP;
+use crate::xfcc::NoPrincipal;
+use meshchain_core::leaf::{CHAIN_START, Signature, entry_hashes};
+use meshchain_core::session::{BadSignature, KEY_LEN, Signed, session_id};
 use meshchain_core::{
     BatchHeader, Canonical, DecodeError, ENTRY_LEN, Entry, Hash, SpanRecord, chain_hash, merkle,
 };
@@ -9,15 +12,19 @@ use meshchain_wire::Batch;
 use prost::Message;
 use thiserror::Error;
 
-/// Largest body of a POST, in bytes: 10,000 entries with records of 1 KiB, and room.
+/// Largest body of a POST, in bytes: a full batch of 32,768 entries with records of some 400 bytes. A
+/// filter seals a batch before it is as large.
 pub const MAX_BODY: usize = 16 << 20;
 
 /// Why a batch is refused. Nothing of it reaches the log.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// More bytes than a batch may have, or than were announced; or fewer, as the sender left.
-    #[error("the body is longer than {0} bytes, or broke off")]
+    /// More bytes than a batch may have.
+    #[error("the body is longer than {0} bytes")]
     Oversized(usize),
+    /// The sender went away in the middle of it.
+    #[error("the body broke off: the sender went away")]
+    BrokenOff,
     /// The body took too long.
     #[error("the body did not arrive in time")]
     Slow,
@@ -38,6 +45,9 @@ pub enum Refusal {
     /// The chain value is not that of header and entries.
     #[error("the chain value is not the hash of prev, header and entries")]
     WrongChain,
+    /// It is not signed by the session's key.
+    #[error(transparent)]
+    BadSignature(#[from] BadSignature),
     /// A record does not hash to its entry.
     #[error("record {index}: {fault}")]
     WrongDigest {
@@ -47,8 +57,8 @@ pub enum Refusal {
         fault: meshchain_core::record::RecordError,
     },
     /// Nobody proved by mTLS who sends it.
-    #[error("no SPIFFE id in x-forwarded-client-cert: the sender is not known")]
-    NoPrincipal,
+    #[error("x-forwarded-client-cert does not tell who sends: {0}")]
+    NoPrincipal(#[from] NoPrincipal),
     /// The sender is of another trust domain than this collector serves.
     #[error("{principal} is not of trust domain {expected}")]
     WrongTrustDomain {
@@ -64,6 +74,26 @@ pub enum Refusal {
         principal: String,
         /// Namespace that the header claims.
         namespace: String,
+    },
+    /// The session is somebody else's.
+    #[error(
+        "the session belongs to {owner:?} and the source of its first batch; this one is of {principal:?}"
+    )]
+    ForeignSession {
+        /// SPIFFE id that delivered its first batch; empty where unknown.
+        owner: String,
+        /// SPIFFE id that delivered this one.
+        principal: String,
+    },
+    /// It jumps over more than a proxy can have lost.
+    #[error(
+        "seq {seq} comes where {next} was next: no proxy loses more than {MAX_JUMP} batches at once"
+    )]
+    SeqJump {
+        /// Seq of the batch.
+        seq: u64,
+        /// Seq that would have been next.
+        next: u64,
     },
     /// Its place in the session was passed without it.
     #[error("seq {seq} comes after seq {last} was logged: late batches are refused")]
@@ -94,35 +124,55 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Oversized(_) => "oversized",
+            Self::BrokenOff => "broken_off",
             Self::Slow => "slow",
             Self::Malformed(_) => "malformed",
             Self::NotCanonical { .. } => "not_canonical",
             Self::BadPart(_) => "bad_part",
             Self::WrongChain => "wrong_chain",
+            Self::BadSignature(_) => "bad_signature",
             Self::WrongDigest { .. } => "wrong_digest",
-            Self::NoPrincipal => "no_principal",
+            Self::NoPrincipal(_) => "no_principal",
             Self::WrongTrustDomain { .. } => "wrong_trust_domain",
             Self::WrongPrincipal { .. } => "wrong_principal",
+            Self::ForeignSession { .. } => "foreign_session",
+            Self::SeqJump { .. } => "seq_jump",
             Self::Reordered { .. } => "reordered",
             Self::Equivocation { .. } => "equivocation",
             Self::WrongPrev { .. } => "wrong_prev",
         }
     }
 
-    /// HTTP status: 408 and 413 for the body as such, 400 malformed, 403 not entitled, 409 against the log, 422 false digests.
+    /// Whose session it is, where it is not the sender's.
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            Self::ForeignSession { owner, .. } => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// HTTP status: 408 and 413 for the body as such, 400 malformed, 403 not entitled, 409 against the log,
+    /// 410 the session cannot go on here, and the sender's calls can in another one, 422 false digests
+    /// and signatures.
     pub fn status(&self) -> u16 {
         match self {
             Self::Oversized(_) => 413,
             Self::Slow => 408,
-            Self::Malformed(_) | Self::NotCanonical { .. } | Self::BadPart(_) => 400,
-            Self::NoPrincipal | Self::WrongTrustDomain { .. } | Self::WrongPrincipal { .. } => 403,
+            Self::BrokenOff | Self::Malformed(_) | Self::NotCanonical { .. } | Self::BadPart(_) => {
+                400
+            }
+            Self::NoPrincipal(_) | Self::WrongTrustDomain { .. } | Self::WrongPrincipal { .. } => {
+                403
+            }
             Self::Reordered { .. } | Self::Equivocation { .. } | Self::WrongPrev { .. } => 409,
-            Self::WrongChain | Self::WrongDigest { .. } => 422,
+            Self::SeqJump { .. } | Self::ForeignSession { .. } => 410,
+            Self::WrongChain | Self::BadSignature(_) | Self::WrongDigest { .. } => 422,
         }
     }
 }
 
-/// A batch that holds together: header, entries, chain and records fit each other.
+/// A batch that holds together: header, entries, chain and records fit each other, and the key is the
+/// session's. The signature is checked with those of other batches, when it is judged.
 #[derive(Debug, Clone)]
 pub struct Checked {
     /// Canonical header.
@@ -135,6 +185,10 @@ pub struct Checked {
     pub prev: Hash,
     /// Chain value of this batch.
     pub chain: Hash,
+    /// Public key of the session.
+    pub public_key: [u8; KEY_LEN],
+    /// The session's signature over `chain`.
+    pub signature: Signature,
     /// RFC 6962 root over the entries.
     pub entries_root: Hash,
     /// Entries, 90 bytes each.
@@ -148,13 +202,16 @@ pub struct Checked {
 impl Checked {
     /// Parses and checks a body. `principal` is the SPIFFE id that mTLS proved, if any.
     pub fn parse(body: &[u8], principal: &str) -> Result<Self, Refusal> {
+        check_counts(body)?;
         let batch = Batch::decode(body).map_err(|e| Refusal::Malformed(e.to_string()))?;
         let not_canonical = |part| move |fault| Refusal::NotCanonical { part, fault };
         let header = BatchHeader::decode(&batch.header).map_err(not_canonical("header"))?;
-        let hash = |bytes: &[u8], name: &str| {
-            Hash::try_from(bytes).map_err(|_| Refusal::BadPart(format!("{name} is not 32 bytes")))
-        };
-        let (prev, chain) = (hash(&batch.prev, "prev")?, hash(&batch.chain, "chain")?);
+        let (prev, chain) = (exact(&batch.prev, "prev")?, exact(&batch.chain, "chain")?);
+        let public_key = exact(&batch.public_key, "public key")?;
+        let signature = Signature(exact(&batch.signature, "signature")?);
+        if session_id(&public_key) != header.session {
+            return Err(Refusal::BadPart("the public key is not that of the session".to_owned()));
+        }
         if header.seq == 0 && prev != CHAIN_START {
             return Err(Refusal::BadPart("prev of seq 0 is not zero".to_owned()));
         }
@@ -174,6 +231,8 @@ impl Checked {
             seq: header.seq,
             prev,
             chain,
+            public_key,
+            signature,
             entries_root: merkle::root(&entry_hashes(&batch.entries)),
             principal: principal.to_owned(),
             header: batch.header,
@@ -187,6 +246,12 @@ impl Checked {
         BatchHeader::decode(&self.header).unwrap_or_default()
     }
 
+    /// Whose word it is: to be verified.
+    pub fn signed(&self) -> Signed {
+        let Self { public_key, chain, signature: Signature(signature), .. } = *self;
+        Signed { public_key, chain, signature }
+    }
+
     /// Bytes that this batch holds in memory.
     pub fn bytes(&self) -> usize {
         let records: usize = self.records.iter().map(Vec::len).sum();
@@ -194,12 +259,11 @@ impl Checked {
     }
 }
 
+fn exact<const N: usize>(bytes: &[u8], name: &str) -> Result<[u8; N], Refusal> {
+    bytes.try_into().map_err(|_| Refusal::BadPart(format!("{name} is not {N} bytes")))
+}
+
 fn check_records(batch: &Batch) -> Result<(), Refusal> {
-    let entries = batch.entries.len() / ENTRY_LEN;
-    if !batch.records.is_empty() && batch.records.len() != entries {
-        let text = format!("{} records for {entries} entries", batch.records.len());
-        return Err(Refusal::BadPart(text));
-    }
     for (index, bytes) in batch.entries.chunks_exact(ENTRY_LEN).enumerate() {
         let bad = |e| Refusal::BadPart(format!("entry {index}: {e}"));
         let entry = Entry::parse(bytes).map_err(bad)?;
@@ -217,13 +281,13 @@ fn check_principal(principal: &str, namespace: &str) -> Result<(), Refusal> {
     if principal.is_empty() {
         return Ok(());
     }
-    if principal.len() > MAX_FIELD {
-        let text = format!("the sender's SPIFFE id is longer than {MAX_FIELD} bytes");
-        return Err(Refusal::BadPart(text));
-    }
     let path = principal.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
     match path.map(|(_, path)| path.split('/').collect::<Vec<_>>()).as_deref() {
-        Some(["ns", of, "sa", _]) if *of == namespace => Ok(()),
+        Some(["ns", of, "sa", account])
+            if *of == namespace && !of.is_empty() && !account.is_empty() =>
+        {
+            Ok(())
+        }
         _ => Err(Refusal::WrongPrincipal {
             principal: principal.to_owned(),
             namespace: namespace.to_owned(),
@@ -243,47 +307,9 @@ pub fn check_trust_domain(principal: &str, expected: Option<&str>) -> Result<(),
     }
 }
 
-/// The SPIFFE id in `x-forwarded-client-cert`: the URI of its last element, which the collector's
-/// own sidecar wrote; what stands before came from outside.
-pub fn principal_from_xfcc(header: &str) -> Option<&str> {
-    let mut quoted = false;
-    let last = header.rsplit(|c| {
-        quoted ^= c == '"';
-        c == ',' && !quoted
-    });
-    let element = last.into_iter().next()?;
-    let mut quoted = false;
-    let pairs = element.split(|c| {
-        quoted ^= c == '"';
-        c == ';' && !quoted
-    });
-    let mut uris = pairs.filter_map(|pair| pair.strip_prefix("URI="));
-    // A certificate with several URIs names nobody.
-    uris.next().filter(|uri| uri.starts_with("spiffe://") && uris.next().is_none())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_last_forwarded_element_counts() {
-        let ours =
-            "By=spiffe://a/ns/x/sa/y;Hash=ab;Subject=\"CN=a,O=b;c\";URI=spiffe://b/ns/n/sa/s";
-        let forged = format!("URI=spiffe://evil/ns/n/sa/s,{ours}");
-        for header in [ours, &forged] {
-            assert_eq!(principal_from_xfcc(header), Some("spiffe://b/ns/n/sa/s"));
-        }
-        for none in [
-            "",
-            "Hash=ab",
-            "URI=http://x",
-            "URI=spiffe://a/b;URI=spiffe://c/d",
-            "URI=spiffe://a,Hash=1",
-        ] {
-            assert_eq!(principal_from_xfcc(none), None, "{none:?}");
-        }
-    }
 
     #[test]
     fn a_collector_serves_its_own_trust_domain() {
@@ -299,8 +325,8 @@ mod tests {
     fn a_workload_speaks_only_for_its_namespace() {
         assert_eq!(check_principal("spiffe://d/ns/shop/sa/web", "shop"), Ok(()));
         assert_eq!(check_principal("", "shop"), Ok(()));
-        let long = format!("spiffe://d/ns/shop/sa/{}", "w".repeat(MAX_FIELD));
-        assert!(check_principal(&long, "shop").is_err());
+        assert!(check_principal("spiffe://d/ns//sa/web", "").is_err(), "no namespace");
+        assert!(check_principal("spiffe://d/ns/shop/sa/", "shop").is_err(), "no account");
         for principal in ["spiffe://d/ns/shop/sa/web/x", "spiffe://d/ns/other/sa/web", "shop"] {
             assert!(check_principal(principal, "shop").is_err(), "{principal}");
         }

@@ -2,17 +2,20 @@
 
 use crate::anchor::AnchorHandle;
 use crate::audit::Audit;
-use crate::batch::{Checked, MAX_BODY, Refusal, check_trust_domain, principal_from_xfcc};
+use crate::batch::{Checked, MAX_BODY, Refusal, check_trust_domain};
 use crate::config::Ingest;
 use crate::evidence::{self, EvidenceError};
 use crate::log::{Log, Submission, SubmitError, refuse};
 use crate::metrics::Metrics;
-use axum::body::{Body, Bytes, to_bytes};
+use crate::xfcc;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use bytes::BytesMut;
+use futures::StreamExt;
 use meshchain_core::evidence::MAX_LEN;
 use meshchain_core::hash::log_id;
 use meshchain_core::tile::TileName;
@@ -76,23 +79,24 @@ fn push_back(doors: &Doors) -> Response {
 
 async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    // The sender is known before anything is done for it, so that whatever is refused names it.
+    let principal = match sender(&doors.ingest, &parts.headers) {
+        Ok(principal) => principal,
+        Err((principal, refusal)) => return turn_down(&doors, &refusal, &principal),
+    };
     // Room is taken before the body is read, so that bodies cannot fill the memory.
     let length = content_length(&parts.headers).unwrap_or(MAX_BODY).min(MAX_BODY);
     let room = doors.waiting.clone().try_acquire_many_owned(length.max(1) as u32);
     let Some(permit) = room.ok().filter(|_| !doors.log.lags()) else {
         return push_back(&doors);
     };
-    let body = match timeout(BODY_TIMEOUT, to_bytes(body, length)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => Err(Refusal::Oversized(length)),
+    let body = match timeout(BODY_TIMEOUT, whole(body, length)).await {
+        Ok(body) => body,
         Err(_) => Err(Refusal::Slow),
     };
-    let batch = match body.and_then(|body| check(&doors, &parts.headers, &body)) {
+    let batch = match body.and_then(|body| Checked::parse(&body, &principal)) {
         Ok(batch) => batch,
-        Err(refusal) => {
-            refuse(&doors.audit, &doors.metrics, &refusal, None);
-            return refused(&refusal);
-        }
+        Err(refusal) => return turn_down(&doors, &refusal, &principal),
     };
     let (reply, answer) = oneshot::channel();
     if doors.submissions.try_send(Submission { batch, reply, permit }).is_err() {
@@ -111,17 +115,37 @@ fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn check(doors: &Doors, headers: &HeaderMap, body: &Bytes) -> Result<Checked, Refusal> {
-    let principal = if doors.ingest.principal_from_xfcc {
-        let values = headers.get_all("x-forwarded-client-cert");
-        let last = values.iter().next_back().and_then(|v| v.to_str().ok());
-        let principal = last.and_then(principal_from_xfcc).ok_or(Refusal::NoPrincipal)?;
-        check_trust_domain(principal, doors.ingest.trust_domain.as_deref())?;
-        principal
-    } else {
-        ""
-    };
-    Checked::parse(body, principal)
+/// Who sends: the SPIFFE id from mTLS, empty where senders are not known. A refusal comes with as much.
+fn sender(ingest: &Ingest, headers: &HeaderMap) -> Result<String, (String, Refusal)> {
+    if !ingest.principal_from_xfcc {
+        return Ok(String::new());
+    }
+    let values = headers.get_all("x-forwarded-client-cert");
+    let principal = xfcc::principal(values.iter().map(|value| value.as_bytes()));
+    let principal = principal.map_err(|why| (String::new(), why.into()))?;
+    match check_trust_domain(&principal, ingest.trust_domain.as_deref()) {
+        Ok(()) => Ok(principal),
+        Err(refusal) => Err((principal, refusal)),
+    }
+}
+
+/// A body of `most` bytes at most.
+async fn whole(body: Body, most: usize) -> Result<Bytes, Refusal> {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Refusal::BrokenOff)?;
+        if bytes.len() + chunk.len() > most {
+            return Err(Refusal::Oversized(most));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+fn turn_down(doors: &Doors, refusal: &Refusal, principal: &str) -> Response {
+    refuse(&doors.audit, &doors.metrics, refusal, principal, None);
+    refused(refusal)
 }
 
 fn refused(refusal: &Refusal) -> Response {
@@ -179,18 +203,20 @@ async fn sessions(State(doors): State<Arc<Doors>>) -> Json<Value> {
     let mut list: Vec<(u64, Value)> = sessions
         .iter()
         .map(|(id, s)| {
-            let [mesh, cluster, namespace, workload, pod] = &s.source;
+            let [mesh, cluster, namespace, workload, pod, revision, filter] = &s.source;
             let value = json!({
                 "session": hex::encode(id),
                 "source": { "mesh": mesh, "cluster": cluster, "namespace": namespace,
-                            "workload": workload, "pod": pod },
+                            "workload": workload, "pod": pod, "revision": revision,
+                            "filter": filter },
                 "principal": s.principal,
                 "batches": s.batches,
                 "next_seq": s.last_seq.saturating_add(1),
                 "entries": s.entries,
                 "missing_batches": s.missing,
-                "dropped": s.dropped,
+                "dropped": s.dropped_calls(),
                 "notices": s.notices,
+                "previous": s.previous.as_ref().map(|former| hex::encode(former.session)),
                 "last_received_ns": s.last_received_ns,
                 "closed": s.closed,
                 "silent": sessions.is_silent(id),

@@ -24,10 +24,18 @@ const SHIP_INTERVAL: Duration = Duration::from_secs(1);
 /// Time that open requests get to end when the collector stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// What it means that `ingest.principal_from_xfcc` is off.
+const UNKNOWN_SENDERS: &str = "nobody authenticates senders (ingest.principal_from_xfcc = false): whoever reaches \
+     this port may send batches in the name of any workload, and no refusal can name its sender; \
+     a session still cannot be continued without its key";
+
 /// Runs the collector until `stop` resolves. An error is fatal; what was acknowledged is kept.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let (data, key_file) = config.places();
     let seal_at = config.seal_at();
+    if !config.ingest.principal_from_xfcc {
+        ::log::warn!("{UNKNOWN_SENDERS}");
+    }
     let store = Store::open(&data)?;
     let (key, new_key) = load_or_create(&key_file, config.origin.as_deref())?;
     let vkey = key.verifier().clone();
@@ -115,6 +123,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         retaining.abort();
     }
     shipping.await?;
+    audit.tell_all_suppressed();
     audit.line("stop", json!({ "why": "asked" }));
     audit.ship(&store).await.context("audit log")?;
     audit.sync().context("audit log")?;
@@ -133,10 +142,12 @@ where
     }
 }
 
-/// Brings audit lines to the bucket, where there is one, until the collector stops.
+/// Tells which refusals were not written, and brings audit lines to the bucket, where there is one,
+/// until the collector stops.
 async fn ship(audit: Arc<Audit>, store: Store, mut closed: watch::Receiver<bool>) {
     let mut stopped = async move || closed.wait_for(|closed| *closed).await.is_ok();
     while tokio::time::timeout(SHIP_INTERVAL, stopped()).await.is_err() {
+        audit.tell_suppressed();
         if let Err(error) = audit.ship(&store).await {
             ::log::error!("audit log: {error}");
         }

@@ -1,40 +1,9 @@
-//! Sessions: where each proxy's run of batches stands, and whether a batch may follow.
+//! Sessions: where each proxy's run of batches stands.
 
-use crate::batch::{Checked, Refusal};
 use meshchain_core::{BatchHeader, BatchLeaf};
 use meshchain_segment::Session;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
-
-/// What a batch is to its session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judged {
-    /// It follows what is there.
-    Follows(Follows),
-    /// Its place is not after the last: it was logged already, or cannot be any more.
-    Passed(Passed),
-}
-
-/// A session that went on past a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Passed {
-    /// Leaf index of its first batch.
-    pub first_leaf: u64,
-    /// Last seq in the log.
-    pub last: u64,
-}
-
-/// How a batch follows its session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Follows {
-    /// It starts the session at seq 0, or continues it.
-    InOrder,
-    /// Batches `from..seq` are missing.
-    AfterGap {
-        /// First missing seq.
-        from: u64,
-    },
-}
 
 /// All sessions of a log.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -45,30 +14,11 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Judges a batch by what its session has in the log.
-    pub fn judge(&self, batch: &Checked) -> Result<Judged, Refusal> {
-        let seq = batch.seq;
-        let Some(session) = self.all.get(&batch.session) else {
-            let follows = if seq == 0 { Follows::InOrder } else { Follows::AfterGap { from: 0 } };
-            return Ok(Judged::Follows(follows));
-        };
-        let last = session.last_seq;
-        if seq <= last {
-            return Ok(Judged::Passed(Passed { first_leaf: session.first_leaf, last }));
-        }
-        if seq - last > 1 {
-            return Ok(Judged::Follows(Follows::AfterGap { from: last + 1 }));
-        }
-        if batch.prev != session.chain {
-            return Err(Refusal::WrongPrev { seq, last });
-        }
-        Ok(Judged::Follows(Follows::InOrder))
-    }
-
     /// Takes in a batch that is in the log.
     pub fn record(&mut self, leaf: &BatchLeaf<'_>, header: &BatchHeader<'_>, index: u64) {
         self.silent.remove(&header.session);
-        self.all.entry(header.session).or_default().record(leaf, header, index);
+        // What would be odd about it was refused.
+        let _ = self.all.entry(header.session).or_default().record(leaf, header, index);
     }
 
     /// Takes for told which sessions had been silent for `after_ns` when the newest batch was received.

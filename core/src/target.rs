@@ -182,9 +182,9 @@ pub fn canonical_authority<'a>(authority: &'a [u8], room: &'a mut Vec<u8>) -> &'
 
 /// Without `:` and digits at the end; the colons of an IPv6 address stand in brackets.
 fn without_port(host: &[u8]) -> &[u8] {
-    let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    match host.split_at(host.len() - digits) {
-        ([host @ .., b':'], [_, ..]) => host,
+    let end = host.iter().rposition(|byte| !byte.is_ascii_digit());
+    match end.and_then(|end| host.split_at_checked(end)) {
+        Some((name, [b':', _, ..])) => name,
         _ => host,
     }
 }

@@ -40,7 +40,8 @@ ISTIOD_POD, COLLECTOR_POD = "istiod-0", "meshchain-collector-0"
 IPS = {ISTIOD_POD: "10.99.0.10", COLLECTOR_POD: "10.99.0.11", "server-0": "10.99.0.12", "client-0": "10.99.0.13"}
 COLLECTOR_PORT = 8080
 WORKERS = 2  # of each Envoy: the injector gives istio-proxy two CPUs
-MACHINES = WORKERS + 2  # wasm VMs: the one that others are cloned from, the main thread's, each worker's
+MACHINES = WORKERS + 2  # wasm VMs: the one that others are cloned from, the main thread's, each worker's; for both parts
+INBOUND, OUTBOUND = "virtualInbound", f"0.0.0.0_{workloads.PORT}"  # listeners
 PAUSE_S = 0.02  # between the requests of steady traffic
 
 
@@ -224,7 +225,8 @@ class Scene:
         """Waits until the filter runs with a configuration that has `text` in it, and the VMs before it are gone."""
         def configured(sidecar: Sidecar) -> bool:
             found = [each["config"]["configuration"]["value"] for each in sidecar.delivered()]
-            return len(found) == 1 and text in found[0] and sidecar.machines() == MACHINES
+            everywhere = len(found) == len(manifests.PARTS) and all(text in each for each in found)
+            return everywhere and sidecar.machines() == MACHINES
         self._wait_sidecars(f"the filter runs with {text}", configured)
 
     def wait_no_filter(self) -> None:
@@ -239,8 +241,8 @@ class Scene:
     @staticmethod
     def _in_place(sidecar: Sidecar) -> bool:
         lists = sidecar.http_filters()
-        wanted = [f"0.0.0.0_{workloads.PORT}", "virtualInbound"]
-        return not sidecar.draining() and all(any(FILTER in n for n in lists.get(listener, [])) for listener in wanted)
+        wanted = zip((INBOUND, OUTBOUND), manifests.PARTS)
+        return not sidecar.draining() and all(any(p in n for n in lists.get(listener, [])) for listener, p in wanted)
 
     def trace(self, sampling_percent: float | None) -> None:
         """Traces that share of all calls; None: no tracer."""

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from istio.pod import Pod
 
 ADMIN, AGENT, ENVOY_METRICS = 15000, 15020, 15090  # ports
-FILTER = "meshchain"  # in the name of the HTTP filter, whichever way it was delivered
+FILTER = "meshchain"  # in the name of each of our HTTP filters, and of our metrics
 
 
 class Sidecar:
@@ -60,7 +60,7 @@ class Sidecar:
         return {tracing["random_sampling"].get("value", 0.0) if "provider" in tracing else None for tracing in found}
 
     def delivered(self) -> list[dict]:
-        """Our filter's configuration as discovered, or what stands in for it: one per resource."""
+        """Our filters' configurations as discovered, or what stands in for them: one per resource, so two."""
         found = [each["ecds_filter"] for part in self._parts() for each in part.get("ecds_filters", [])]
         return [each["typed_config"] for each in found if FILTER in each["name"]]
 

@@ -7,7 +7,7 @@ import secrets
 import pytest
 
 from istio.checks import CLIENT, agreed, both_sides
-from istio.manifests import DELIVERIES
+from istio.manifests import DELIVERIES, PARTS
 from istio.scene import COLLECTOR_PORT, DEADLINE_S
 from lab.batches import Session
 from lab.client import request
@@ -84,8 +84,8 @@ def test_a_module_that_cannot_be_had_is_no_outage_and_the_right_one_works_at_onc
         scene.apply(faulty(scene, delivery, fault))
         try:
             for name, sidecar in scene.sidecars.items():
-                wait_until(lambda s=sidecar: STAND_IN in [each["@type"] for each in s.delivered()], DEADLINE_S,
-                           f"{name}: the agent stands in for the module")
+                wait_until(lambda s=sidecar: [each["@type"] for each in s.delivered()] == [STAND_IN] * len(PARTS),
+                           DEADLINE_S, f"{name}: the agent stands in for the module, on either side")
             scene.wait_drained()
             assert {scene.call().status for _ in range(2 * CALLS)} == {200}
             scene.apply(scene.manifest(delivery))

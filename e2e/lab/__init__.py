@@ -19,6 +19,8 @@ No Kubernetes and no control plane: every sidecar gets its whole configuration a
     bookinfo  the Bookinfo application of the demo, as a topology
     chain     three services in a row, and what crosses the wire between them
     receipts  what filters and tracers send, taken down
+    evidence  what a collector gives of a trace, read and judged
+    gateways  two organisations, and the gateways and waypoints between them
     context   the matrix of trace contexts that goes through a chain
 
 To use it from outside this folder, put `e2e/` on `sys.path`.

@@ -1,17 +1,22 @@
 """Batches as a proxy sends them, each chained to the one before; written from docs/format.md alone."""
 
-import struct
+import functools
 import sys
 from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from lab.tools import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "tests"))
-from check_vectors import ENTRY, encode, leaf_hash, sha256, tree_root  # noqa: E402, F401
+from check_vectors import (  # noqa: E402, F401
+    ENTRY, batch_message, chain_value, encode, leaf_hash, session_id, sha256, tree_root)
 
 START_NS = 1_795_000_000_000_000_000
 SECOND_NS = 1_000_000_000
 DATA, HEARTBEAT, CLOSE = 1, 2, 3
+CLIENT, SERVER, GATEWAY_OUT, GATEWAY_IN = 1, 2, 3, 4  # the sides of an entry
 
 
 @dataclass(frozen=True)
@@ -28,19 +33,21 @@ def call(name: bytes, trace_id: bytes, start_ns: int = START_NS, **hop) -> Call:
     span_id = sha256(b"span", name)[:8]
     part = encode("HopPart", {"trace_id": hexed(trace_id), "span_id": hexed(span_id), "method": "GET",
                               "authority": "load", "path": "/", "status": 200, "request_id": "", **hop})
-    own = encode("OwnPart", {"side": 2, "start_ns": start_ns, "duration_ns": 1000,
+    own = encode("OwnPart", {"side": SERVER, "start_ns": start_ns, "duration_ns": 1000,
                              "salt": hexed(sha256(b"salt", name)[:16]), "headers": []})
     hop_digest = sha256(b"meshchain/hop/v1\0", part)
     span_digest = sha256(b"meshchain/span/v1\0", hop_digest, own)
-    entry = ENTRY.pack(1, 2, trace_id, span_id, hop_digest, span_digest)
+    entry = ENTRY.pack(1, SERVER, trace_id, span_id, hop_digest, span_digest)
     return Call(trace_id, entry, encode("SpanRecord", {"hop": hexed(part), "own": hexed(own)}))
 
 
 class Session:
-    """A proxy's run of batches."""
+    """A proxy's run of batches, signed; `name` makes its key."""
 
     def __init__(self, name: bytes, **source):
-        self.id = sha256(b"session", name)[:16]
+        self.key = Ed25519PrivateKey.from_private_bytes(sha256(b"session", name))
+        self.public_key = self.key.public_key().public_bytes_raw()
+        self.id = session_id(self.public_key)
         self.source = source
         self.seq, self.prev = 0, bytes(32)
 
@@ -52,11 +59,26 @@ class Session:
             "seq": self.seq, "count": len(entries), "dropped": [], "first_ns": first_ns, "last_ns": last_ns,
             "notices": []})
         joined = b"".join(entries)
-        chain = sha256(b"meshchain/chain/v1\0", self.prev, struct.pack(">I", len(header)), header, joined)
-        parts = {"header": header, "prev": self.prev, "chain": chain, "entries": joined}
+        chain = chain_value(self.prev, header, joined)
+        parts = {"header": header, "prev": self.prev, "chain": chain, "entries": joined,
+                 "public_key": self.public_key, "signature": self.key.sign(batch_message(chain))}
         self.seq, self.prev = self.seq + 1, chain
         return encode("Batch", {**{name: hexed(part) for name, part in parts.items()},
                                 "records": [hexed(record) for record in records]})
+
+
+def check_signed(batch: dict, header: dict) -> None:
+    """Fails unless a batch's chain value is its own, its key signed that, and its session is the key's."""
+    public_key, chain = batch["public_key"], batch["chain"]
+    assert header["session"] == session_id(public_key), "the session is not the key's"
+    assert chain == chain_value(batch["prev"], batch["header"], batch.get("entries", b"")), "the chain is broken"
+    try:
+        _loaded(public_key).verify(batch["signature"], batch_message(chain))
+    except InvalidSignature:
+        raise AssertionError("the batch is not signed by its session's key") from None
+
+
+_loaded = functools.lru_cache(1024)(Ed25519PublicKey.from_public_bytes)
 
 
 def hexed(data: bytes) -> str:

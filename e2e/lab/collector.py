@@ -14,6 +14,7 @@ BUILD = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 COLLECTOR = BUILD / "release" / "meshchain-collector"
 VERIFIER = BUILD / "release" / "meshchain"
 FILTER = BUILD / "wasm32-wasip1" / "release-wasm" / "meshchain_filter.wasm"
+COLLECTOR_CLUSTER = "outbound|8080||meshchain-collector.meshchain.svc.cluster.local"  # the filter's default
 TOOL_S = 30.0
 
 

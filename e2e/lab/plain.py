@@ -9,13 +9,12 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.collector import COLLECTOR, FILTER, Collector, check_built
+from lab.collector import COLLECTOR, COLLECTOR_CLUSTER, FILTER, Collector, check_built
 from lab.envoy import HCM, _address, _cluster, _typed
 from lab.procs import Processes, free_port, wait_http
 from lab.sidecar import Envoy
 
 START_S = 30.0
-CLUSTER = "outbound|8080||meshchain-collector.meshchain.svc.cluster.local"
 ROUTER = {"name": "envoy.filters.http.router", "typed_config": _typed("envoy.extensions.filters.http.router.v3.Router")}
 # What an Istio sidecar shows of its metrics where nothing was configured (istio/istio, pkg/bootstrap/config.go).
 SHOWN = ("reporter=", "cluster_manager", "listener_manager", "server", "cluster.xds-grpc", "wasm", "component", "istio")
@@ -46,7 +45,7 @@ class Plain(Envoy):
             "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"prefix": p} for p in SHOWN]}}},
             "dynamic_resources": {"lds_config": {"resource_api_version": "V3",
                                                  "path_config_source": {"path": str(self._listeners)}}},
-            "static_resources": {"clusters": [_cluster(CLUSTER, [("127.0.0.1", collector_port)])]},
+            "static_resources": {"clusters": [_cluster(COLLECTOR_CLUSTER, [("127.0.0.1", collector_port)])]},
         }
         super().__init__(name, bootstrap, admin_port, processes, directory, workers)
 

@@ -1,17 +1,18 @@
 """What a filter posted, as docs/format.md says how to read it."""
 
-import struct
 from dataclasses import dataclass, field
 
-from lab.batches import DATA, sha256
+from lab.batches import DATA
 
 ENTRY_BYTES = 90
 QUEUE_FULL, REFUSED_CALLS = 1, 2  # why calls were dropped
+REFUSALS = (400, 409, 413, 415, 422)  # statuses that end a session; what they refuse is lost
+GONE = 410  # ends a session too, and nothing is lost
 
 
 @dataclass(frozen=True)
 class Post:
-    """One POST of a batch. `attempt`: 0 the first time that this batch comes."""
+    """One POST of a batch, whose chain value and signature hold. `attempt`: 0 the first time that this batch comes."""
 
     at_s: float  # time.monotonic() when all of it was here
     path: str
@@ -45,20 +46,31 @@ class Post:
     @property
     def dropped(self) -> dict[int, int]:
         """Calls lost so far, by reason."""
-        return {d["reason"]: d["count"] for d in self.header["dropped"]}
+        return _counts(self.header["dropped"])
 
     @property
-    def chain_holds(self) -> bool:
-        """Whether its chain value is that of its header and entries after `prev`."""
-        header, joined = self.batch["header"], self.batch.get("entries", b"")
-        return self.batch["chain"] == sha256(b"meshchain/chain/v1\0", self.batch["prev"],
-                                             struct.pack(">I", len(header)), header, joined)
+    def previous(self) -> tuple[bytes, int, dict[int, int]] | None:
+        """The session that its own follows: id, batches, and calls lost by reason; in a first header only."""
+        told = self.header.get("previous")
+        return told and (told["session"], told.get("batches", 0), _counts(told["dropped"]))
+
+
+def _counts(dropped: list[dict]) -> dict[int, int]:
+    return {d["reason"]: d["count"] for d in dropped}
 
 
 def of_workers(posts: list[Post]) -> list[Post]:
     """POSTs of the sessions that have calls: the main thread's VM only beats."""
     sessions = {post.session for post in posts if post.has_calls}
     return [post for post in posts if post.session in sessions]
+
+
+def by_session(posts: list[Post]) -> dict[bytes, list[Post]]:
+    """The POSTs of each session, in the order in which the sessions began."""
+    found: dict[bytes, list[Post]] = {}
+    for post in posts:
+        found.setdefault(post.session, []).append(post)
+    return found
 
 
 def first_attempts(posts: list[Post]) -> list[Post]:
@@ -71,7 +83,7 @@ def check_chain(posts: list[Post]) -> None:
     assert [post.seq for post in batches] == list(range(len(batches))), "out of order, or one is missing"
     prev = bytes(32)
     for post in batches:
-        assert post.chain_holds and post.batch["prev"] == prev, post
+        assert post.batch["prev"] == prev, post
         prev = post.batch["chain"]
     bodies = {post.seq: post.body for post in batches}
     assert all(post.body == bodies[post.seq] for post in posts), "what is sent again is the same"

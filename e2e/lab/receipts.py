@@ -10,13 +10,14 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from lab.batches import CLIENT, GATEWAY_IN, GATEWAY_OUT, SERVER, check_signed  # noqa: F401
 from lab.messages import decode, fields
 from lab.tools import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "tests"))
 from check_vectors import ACCEPTED, DENIED, ENTRY, context_of, sha256  # noqa: E402, F401
 
-CLIENT, SERVER = 1, 2  # the sides of an entry
+SENDING = (CLIENT, GATEWAY_OUT)  # the sides that sent a hop; the others received it
 OTLP_CLIENT = 3  # a span's kind
 BATCHES_PATH, ZIPKIN_PATH, OTLP_PATH = "/v1/batches", "/api/v2/spans", "/v1/traces"
 
@@ -28,7 +29,8 @@ class Receipt:
     """An entry with its record. Ids are lower-case hex, zeros where there are none."""
 
     pod: str
-    side: int  # CLIENT or SERVER
+    session: bytes
+    side: int  # CLIENT, SERVER, GATEWAY_OUT or GATEWAY_IN
     trace_id: str
     span_id: str
     hop_digest: bytes
@@ -38,6 +40,11 @@ class Receipt:
     @property
     def path(self) -> str:
         return self.hop["path"].decode()
+
+    @property
+    def parent(self) -> str:
+        """Id of the span above its own, "" where there is none."""
+        return self.own.get("parent_span_id", b"").hex()
 
 
 @dataclass(frozen=True)
@@ -58,17 +65,22 @@ def check(entry: tuple, record: dict) -> None:
 
 
 def receipts_of(body: bytes) -> list[Receipt]:
-    """The calls of a batch, each record checked against its entry."""
+    """The calls of a signed batch, each record checked against its entry."""
     batch = decode("Batch", body)
-    pod = decode("BatchHeader", batch["header"])["source"]["pod"]
-    found = []
-    for entry, record in zip(ENTRY.iter_unpack(batch.get("entries", b"")), batch["records"], strict=True):
-        _, side, trace_id, span_id, hop_digest, _ = entry
-        parts = decode("SpanRecord", record)
-        check(entry, parts)
-        found.append(Receipt(pod, side, trace_id.hex(), span_id.hex(), hop_digest, decode("HopPart", parts["hop"]),
-                             decode("OwnPart", parts["own"])))
-    return found
+    header = decode("BatchHeader", batch["header"])
+    check_signed(batch, header)
+    return [receipt(header, entry, decode("SpanRecord", record)) for entry, record in
+            zip(ENTRY.iter_unpack(batch.get("entries", b"")), batch["records"], strict=True)]
+
+
+def receipt(header: dict, entry: tuple, record: dict) -> Receipt:
+    """An entry with its record, which must fit it, out of a batch with that header."""
+    check(entry, record)
+    _, side, trace_id, span_id, hop_digest, _ = entry
+    own = decode("OwnPart", record["own"])
+    assert own["side"] == side, "the record is of another side"
+    return Receipt(header["source"]["pod"], header["session"], side, trace_id.hex(), span_id.hex(), hop_digest,
+                   decode("HopPart", record["hop"]), own)
 
 
 def zipkin_spans(body: bytes) -> list[Span]:

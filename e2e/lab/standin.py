@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from lab.batches import check_signed
 from lab.client import request
 from lab.messages import decode
 from lab.posts import Post
@@ -33,15 +34,20 @@ def answer(status: int, *headers: str, body: bytes = b"{}", version: str = "1.1"
 
 
 TAKEN = Answer(answer(200))
+BAD = Answer(answer(400))
 
 
 class StandIn:
-    """Listens on `port` while it is not away. `behave` says the answer to each POST, and may be replaced."""
+    """Listens on `port` while it is not away. `behave` says the answer to each POST, and may be replaced.
+
+    A batch that is not signed by its session's key is answered 400, and fails the `with` block.
+    """
 
     def __init__(self, behave: Callable[[Post], Answer] = lambda _: TAKEN):
         self.port = free_port()
         self.behave = behave
         self.posts: list[Post] = []
+        self.faults: list[str] = []
         self._attempts: dict[tuple[bytes, int], int] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -52,9 +58,10 @@ class StandIn:
         self.come()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, failed: type | None, *_) -> None:
         self._closing.set()
         self.leave()
+        assert failed or not self.faults, self.faults
 
     def come(self) -> None:
         """Begins to accept connections."""
@@ -90,7 +97,7 @@ class StandIn:
         with contextlib.suppress(OSError), connection, connection.makefile("rb") as stream:
             try:
                 for path, body in _requests(stream):
-                    given = self.behave(self._keep(path, body))
+                    given = self._judge(path, body)
                     self._closing.wait(given.after_s)
                     connection.sendall(given.raw)
                     if given.end == "reset":
@@ -101,15 +108,40 @@ class StandIn:
                 with self._lock:
                     self._connections.discard(connection)
 
-    def _keep(self, path: str, body: bytes) -> Post:
-        batch = decode("Batch", body)
-        header = decode("BatchHeader", batch["header"])
+    def _judge(self, path: str, body: bytes) -> Answer:
+        try:
+            batch = decode("Batch", body)
+            header = decode("BatchHeader", batch["header"])
+            check_signed(batch, header)
+        except (AssertionError, LookupError, ValueError) as fault:
+            self.faults.append(f"POST {path}: {fault!r}")
+            return BAD
+        return self.behave(self._keep(path, body, batch, header))
+
+    def _keep(self, path: str, body: bytes, batch: dict, header: dict) -> Post:
         place = header["session"], header.get("seq", 0)
         with self._lock:
             attempt = self._attempts[place] = self._attempts.get(place, -1) + 1
             post = Post(time.monotonic(), path, body, attempt, batch, header)
             self.posts.append(post)
         return post
+
+
+def late(after_s: float) -> Callable[[Post], Answer]:
+    """The behaviour of a collector that takes everything, and says so after that time."""
+    return lambda _: Answer(answer(200), after_s=after_s)
+
+
+def once(status: int) -> Callable[[Post], Answer]:
+    """The behaviour of a collector that answers the first batch with calls with `status`, and takes all others."""
+    struck: list[Post] = []
+
+    def behave(post: Post) -> Answer:
+        if post.has_calls and not struck:
+            struck.append(post)
+            return Answer(answer(status))
+        return TAKEN
+    return behave
 
 
 def forward_to(url: str) -> Callable[[Post], Answer]:

@@ -6,10 +6,10 @@ from http.server import BaseHTTPRequestHandler
 
 from lab.client import Response, request
 from lab.messages import decode_whole as decode
-from lab.receipts import ENTRY, check
+from lab.receipts import CLIENT, ENTRY, GATEWAY_IN, GATEWAY_OUT, SERVER, check
 from phases.app import Server
 
-SIDES = {1: "client", 2: "server", 3: "gateway"}
+SIDES = {CLIENT: "client", SERVER: "server", GATEWAY_OUT: "gateway_out", GATEWAY_IN: "gateway_in"}
 # Envoy's CoreResponseFlag by its place, as access logs write it.
 FLAGS = ("LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC", "URX", "SI",
          "IH", "DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR")

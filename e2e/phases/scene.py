@@ -11,14 +11,13 @@ import copy
 from pathlib import Path
 
 from lab.client import Client
-from lab.collector import COLLECTOR, FILTER, check_built
+from lab.collector import COLLECTOR, COLLECTOR_CLUSTER, FILTER, check_built
 from lab.mesh import Mesh
 from lab.procs import Processes, free_port, wait_http, wait_until
 from lab.topology import Organisation, Pod, Service, Topology, WasmFilter
 from phases.app import App
 from phases.recorder import Recorder, Span
 
-COLLECTOR_CLUSTER = "outbound|8080||meshchain-collector.meshchain.svc.cluster.local"  # the filter's default
 SERVER = Service("server", "shop", 9080, pods=("server-0",))
 HOST = "server.shop:9080"
 CONFIG = {"tick_ms": 20, "heartbeat_s": 1}

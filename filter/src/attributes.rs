@@ -9,12 +9,39 @@ use crate::headers::HeaderMap;
 use crate::host::Host;
 
 /// Most attributes.
-const MOST: usize = 12;
+pub(crate) const MOST: usize = 14;
 
 /// One attribute, as CEL in each [`Kind`] of list, and as the path of a property.
-struct Attribute {
+#[derive(Clone, Copy)]
+pub(crate) struct Attribute {
+    pub(crate) field: Field,
     cel: [&'static str; 3],
-    path: &'static str,
+    pub(crate) path: &'static str,
+}
+
+/// Which of [`Attributes`] an attribute is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    Start,
+    Duration,
+    Code,
+    Flags,
+    Details,
+    RequestBytes,
+    ResponseBytes,
+    Protocol,
+    Route,
+    Cluster,
+    Peer,
+    UpstreamPeer,
+    Attempts,
+    Grpc,
+}
+
+impl Attribute {
+    fn is_peer(&self) -> bool {
+        matches!(self.field, Field::Peer | Field::UpstreamPeer)
+    }
 }
 
 /// Which list. A guarded attribute takes twice the time of a bare one, so usual calls go without.
@@ -23,114 +50,197 @@ enum Kind {
     /// All bare: what nearly every call by mTLS has.
     #[default]
     Quick,
-    /// All bare but the peer, for calls without mTLS.
+    /// All bare but the peers, for calls without mTLS.
     Plain,
     /// What cannot fail.
     Sure,
 }
 
-const fn present(cel: &'static str, path: &'static str) -> Attribute {
-    Attribute { cel: [cel; 3], path }
+const fn present(field: Field, cel: &'static str, path: &'static str) -> Attribute {
+    Attribute { field, cel: [cel; 3], path }
 }
 
-const fn attribute(quick: &'static str, sure: &'static str, path: &'static str) -> Attribute {
-    Attribute { cel: [quick, quick, sure], path }
+const fn attribute(
+    field: Field,
+    quick: &'static str,
+    sure: &'static str,
+    path: &'static str,
+) -> Attribute {
+    Attribute { field, cel: [quick, quick, sure], path }
 }
 
 /// Of either side.
 const COMMON: [Attribute; 10] = [
-    present("request.time", "request\0time"),
-    present("request.duration", "request\0duration"),
-    attribute("response.code", "has(response.code) ? response.code : false", "response\0code"),
-    present("response.flags", "response\0flags"),
+    present(Field::Start, "request.time", "request\0time"),
+    present(Field::Duration, "request.duration", "request\0duration"),
     attribute(
+        Field::Code,
+        "response.code",
+        "has(response.code) ? response.code : false",
+        "response\0code",
+    ),
+    present(Field::Flags, "response.flags", "response\0flags"),
+    attribute(
+        Field::Details,
         "response.code_details",
         "has(response.code_details) ? response.code_details : false",
         "response\0code_details",
     ),
-    present("request.total_size", "request\0total_size"),
-    present("response.total_size", "response\0total_size"),
+    present(Field::RequestBytes, "request.total_size", "request\0total_size"),
+    present(Field::ResponseBytes, "response.total_size", "response\0total_size"),
     attribute(
+        Field::Protocol,
         "request.protocol",
         "has(request.protocol) ? request.protocol : false",
         "request\0protocol",
     ),
-    attribute("xds.route_name", "has(xds.route_name) ? xds.route_name : false", "xds\0route_name"),
     attribute(
+        Field::Route,
+        "xds.route_name",
+        "has(xds.route_name) ? xds.route_name : false",
+        "xds\0route_name",
+    ),
+    attribute(
+        Field::Cluster,
         "xds.cluster_name",
         "has(xds.cluster_name) ? xds.cluster_name : false",
         "xds\0cluster_name",
     ),
 ];
-const SERVER: [Attribute; 2] = [
-    Attribute {
-        cel: [
-            "connection.uri_san_peer_certificate",
-            "connection.mtls", // in place of the peer, to know when there is one
-            "has(connection.uri_san_peer_certificate) ? connection.uri_san_peer_certificate : false",
-        ],
-        path: "connection\0uri_san_peer_certificate",
-    },
-    // Asked for where it is not known; the last, so that it can be left out.
-    present("xds.listener_direction", "xds\0listener_direction"),
-];
-const IF_ANY: &str =
+const DOWNSTREAM: &str = "connection.uri_san_peer_certificate";
+const DOWNSTREAM_IF_ANY: &str =
+    "has(connection.uri_san_peer_certificate) ? connection.uri_san_peer_certificate : false";
+/// Path of the peer of the connection that came in, from mTLS.
+pub const DOWNSTREAM_PEER: &str = "connection\0uri_san_peer_certificate";
+const UPSTREAM: &str = "upstream.uri_san_peer_certificate";
+const UPSTREAM_IF_ANY: &str =
     "has(upstream.uri_san_peer_certificate) ? upstream.uri_san_peer_certificate : false";
+/// Path of the peer of the connection that went out, from mTLS.
+pub const UPSTREAM_PEER: &str = "upstream\0uri_san_peer_certificate";
+/// Path of the number of upstream attempts.
+pub const ATTEMPTS: &str = "upstream\0request_attempt_count";
+const SERVER: [Attribute; 1] = [Attribute {
+    field: Field::Peer,
+    // In place of the peer its absence, to know when there is one.
+    cel: [DOWNSTREAM, "connection.mtls", DOWNSTREAM_IF_ANY],
+    path: DOWNSTREAM_PEER,
+}];
 const CLIENT: [Attribute; 2] = [
     Attribute {
-        cel: ["upstream.uri_san_peer_certificate", IF_ANY, IF_ANY],
-        path: "upstream\0uri_san_peer_certificate",
+        field: Field::UpstreamPeer,
+        cel: [UPSTREAM, UPSTREAM_IF_ANY, UPSTREAM_IF_ANY],
+        path: UPSTREAM_PEER,
     },
     attribute(
+        Field::Attempts,
         "upstream.request_attempt_count",
         "has(upstream.request_attempt_count) ? upstream.request_attempt_count : false",
-        "upstream\0request_attempt_count",
+        ATTEMPTS,
     ),
 ];
-/// Where the peer stands in a list.
-const PEER: usize = COMMON.len();
+const MIDDLE: [Attribute; 3] = [
+    CLIENT[0],
+    CLIENT[1],
+    Attribute {
+        field: Field::Peer,
+        cel: [DOWNSTREAM, DOWNSTREAM_IF_ANY, DOWNSTREAM_IF_ANY],
+        path: DOWNSTREAM_PEER,
+    },
+];
+/// Asked for of gRPC calls alone; always the last.
+const GRPC: Attribute = attribute(
+    Field::Grpc,
+    "response.grpc_status",
+    "has(response.grpc_status) ? response.grpc_status : false",
+    GRPC_STATUS,
+);
+/// Path of the gRPC status.
+pub const GRPC_STATUS: &str = "response\0grpc_status";
 
 /// As which side the attributes are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum As {
-    /// A client side, or a gateway.
+    /// The client side.
     Client,
     /// The server side.
     Server,
-    /// What seems to be the server side: the direction is asked for too.
-    Unknown,
+    /// The server side of a call whose peer a header tells.
+    Told,
+    /// A proxy in the middle, which has a peer on each side.
+    Middle,
 }
 
-fn attributes(side: As) -> impl Iterator<Item = &'static Attribute> {
-    let own = match side {
-        As::Client => &CLIENT[..],
-        As::Server => &SERVER[..1],
-        As::Unknown => &SERVER[..],
-    };
-    COMMON.iter().chain(own)
+/// What is asked about a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// As which side.
+    pub side: As,
+    /// Whether it is a gRPC call.
+    pub grpc: bool,
 }
 
-fn list(side: As, kind: Kind) -> String {
-    let items: Vec<_> =
-        attributes(side).filter_map(|a| a.cel.get(kind as usize).copied()).collect();
-    format!("[{}]", items.join(", "))
+impl Ask {
+    pub(crate) fn attributes(self) -> impl Iterator<Item = &'static Attribute> {
+        let own = match self.side {
+            As::Client => &CLIENT[..],
+            As::Server => &SERVER[..],
+            As::Told => &[],
+            As::Middle => &MIDDLE[..],
+        };
+        COMMON.iter().chain(own).chain(self.grpc.then_some(&GRPC))
+    }
+
+    fn list(self, kind: Kind) -> String {
+        let items: Vec<_> =
+            self.attributes().filter_map(|a| a.cel.get(kind as usize).copied()).collect();
+        format!("[{}]", items.join(", "))
+    }
+
+    /// Its place among [`ASKS`].
+    fn number(self) -> usize {
+        2 * self.side as usize + usize::from(self.grpc)
+    }
+
+    /// Whether a list that stands in for a peer has one.
+    fn has_peers(self, list: &HeaderMap) -> bool {
+        let peer = |(at, a): (usize, &Attribute)| a.is_peer().then_some(at);
+        let mut peers = self.attributes().enumerate().filter_map(peer);
+        let present = |at| list.iter().nth(at).is_some_and(|(p, _)| !matches!(p, [] | MISSING));
+        peers.all(present)
+    }
+
+    /// The least list that would have told what this one does.
+    fn enough_for(self, list: &HeaderMap) -> Kind {
+        let mut others = self.attributes().zip(list.iter()).filter(|(a, _)| !a.is_peer());
+        if others.any(|(_, (element, _))| element == MISSING) {
+            Kind::Sure
+        } else if self.has_peers(list) {
+            Kind::Quick
+        } else {
+            Kind::Plain
+        }
+    }
 }
 
-const SIDES: [As; 3] = [As::Client, As::Server, As::Unknown];
+const SIDES: [As; 4] = [As::Client, As::Server, As::Told, As::Middle];
 const KINDS: [Kind; 3] = [Kind::Quick, Kind::Plain, Kind::Sure];
 
-/// The expressions of all root contexts, by the number of the first; none where the host has none.
+fn asks() -> impl Iterator<Item = Ask> {
+    SIDES.into_iter().flat_map(|side| [false, true].map(|grpc| Ask { side, grpc }))
+}
+
+/// The expressions of a root context, by the number of the first; none where the host has none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Expressions {
     first: Option<u32>,
-    /// The list that would have done for the last call, by kind of side: the next call is asked about with it.
-    usual: [Kind; SIDES.len()],
+    /// The list that would have done for the last call, by what is asked: the next call is asked about with it.
+    usual: [Kind; 2 * SIDES.len()],
 }
 
 impl Expressions {
     /// Makes the expressions of the current root context; the host numbers them one after the other.
     pub fn create(host: &impl Host) -> Self {
-        let texts = SIDES.iter().flat_map(|&side| KINDS.map(|kind| list(side, kind)));
+        let texts = asks().flat_map(|ask| KINDS.map(|kind| ask.list(kind)));
         let mut tokens = texts.map(|text| host.create_expression(&text));
         let first = tokens.next().flatten();
         let follow =
@@ -138,30 +248,25 @@ impl Expressions {
         Self { first: first.filter(follow), ..Self::default() }
     }
 
-    /// These and another root context's: a host numbers each one's alike. Should one not, there are none.
-    pub fn also(self, other: Self) -> Self {
-        Self { first: self.first.filter(|first| other.first == Some(*first)), ..self }
-    }
-
-    fn evaluate(self, host: &impl Host, kind: Kind, side: As) -> Option<HeaderMap> {
-        let token = self.first? + KINDS.len() as u32 * side as u32 + kind as u32;
+    fn evaluate(self, host: &impl Host, kind: Kind, ask: Ask) -> Option<HeaderMap> {
+        let token = self.first? + (KINDS.len() * ask.number()) as u32 + kind as u32;
         let list = HeaderMap::new(host.evaluate(token)?);
-        (list.count() == attributes(side).count()).then_some(list)
+        (list.count() == ask.attributes().count()).then_some(list)
     }
 
     /// The list of the current stream; `None` where the host evaluates none.
-    fn list(&mut self, host: &impl Host, side: As) -> Option<HeaderMap> {
-        let usual = self.usual.get(side as usize).copied()?;
-        let list = match (usual, self.evaluate(host, usual, side)) {
+    pub(crate) fn list(&mut self, host: &impl Host, ask: Ask) -> Option<HeaderMap> {
+        let usual = self.usual.get(ask.number()).copied()?;
+        let list = match (usual, self.evaluate(host, usual, ask)) {
             (Kind::Quick, Some(list)) => return Some(list),
-            (Kind::Plain, Some(list)) if !has_peer(&list) => return Some(list),
+            (Kind::Plain, Some(list)) if !ask.has_peers(&list) => return Some(list),
             // Server sides say that there is a peer, and not which.
-            (Kind::Plain, Some(list)) if side == As::Client => list,
+            (Kind::Plain, Some(list)) if ask.side != As::Server => list,
             (Kind::Sure, Some(list)) => list,
-            _ => self.evaluate(host, Kind::Sure, side)?,
+            _ => self.evaluate(host, Kind::Sure, ask)?,
         };
-        if let Some(usual) = self.usual.get_mut(side as usize) {
-            *usual = enough_for(&list);
+        if let Some(usual) = self.usual.get_mut(ask.number()) {
+            *usual = ask.enough_for(&list);
         }
         Some(list)
     }
@@ -169,161 +274,20 @@ impl Expressions {
 
 /// What a list has in place of a missing attribute: no attribute that is there looks like CEL's `false`, and an
 /// empty text, as the name of a route without one, is not missing.
-const MISSING: &[u8] = &[0];
-
-fn has_peer(list: &HeaderMap) -> bool {
-    list.iter().nth(PEER).is_some_and(|(peer, _)| !matches!(peer, [] | MISSING))
-}
-
-/// The least list that would have told what this one does.
-fn enough_for(list: &HeaderMap) -> Kind {
-    let mut elements = list.iter().enumerate();
-    if elements.any(|(at, (element, _))| at != PEER && element == MISSING) {
-        Kind::Sure
-    } else if has_peer(list) {
-        Kind::Quick
-    } else {
-        Kind::Plain
-    }
-}
-
-/// The host's answer, raw.
-pub enum Answer {
-    /// A CEL list: its elements stand where a header map has its names.
-    List(HeaderMap),
-    /// Single attributes, empty where missing.
-    Singles(Vec<Vec<u8>>),
-    /// Status only, of a response without flags.
-    Brief {
-        /// Status.
-        code: u32,
-        /// Whether the response is the upstream's.
-        via_upstream: bool,
-    },
-}
-
-const VIA_UPSTREAM: &[u8] = b"via_upstream";
-/// What Envoy's router adds to each response that came from an upstream.
-const UPSTREAM_TIME: &[u8] = b"x-envoy-upstream-service-time";
-
-impl Answer {
-    /// Asks for the attributes of the current stream.
-    pub fn read(host: &impl Host, expressions: &mut Expressions, side: As) -> Self {
-        expressions.list(host, side).map_or_else(
-            || {
-                let single = |a: &Attribute| host.property(a.path).unwrap_or_default();
-                Self::Singles(attributes(side).map(single).collect())
-            },
-            Self::List,
-        )
-    }
-
-    /// Asks for status and flags only; for all attributes where that is not enough: no response, one
-    /// with flags, or one to a client side that did not come from its upstream.
-    pub fn read_brief(host: &impl Host, expressions: &mut Expressions, side: As) -> Self {
-        let headers = host.response_headers();
-        let status = headers.get(b":status").and_then(|text| std::str::from_utf8(text).ok());
-        let code = status.and_then(|text| text.parse().ok());
-        let via_upstream = headers.get(UPSTREAM_TIME).is_some();
-        let flags = || host.property("response\0flags").map(|bytes| integer(&bytes));
-        match code.filter(|_| (via_upstream || side != As::Client) && flags() == Some(0)) {
-            Some(code) => Self::Brief { code, via_upstream },
-            None => Self::read(host, expressions, side),
-        }
-    }
-
-    /// The attributes in it, which was read as the same side.
-    pub fn attributes(&self, side: As) -> Attributes<'_> {
-        let mut values: [&[u8]; MOST] = [&[]; MOST];
-        match self {
-            Self::List(list) => {
-                let present = list.iter().map(|(e, _)| if e == MISSING { &[] } else { e });
-                values.iter_mut().zip(present).for_each(|(v, e)| *v = e);
-            }
-            Self::Singles(list) => values.iter_mut().zip(list).for_each(|(v, e)| *v = e),
-            Self::Brief { code, via_upstream } => {
-                let code_details = if *via_upstream { VIA_UPSTREAM } else { &[] };
-                return Attributes { code: *code, code_details, ..Attributes::default() };
-            }
-        }
-        let [
-            time,
-            duration,
-            code,
-            flags,
-            code_details,
-            request_size,
-            response_size,
-            protocol,
-            route,
-            cluster,
-            peer,
-            last,
-        ] = values;
-        let (direction, attempts) =
-            if side == As::Client { (&[][..], last) } else { (last, &[][..]) };
-        Attributes {
-            direction: integer(direction),
-            start_ns: integer(time),
-            duration_ns: integer(duration),
-            code: integer(code) as u32,
-            flags: integer(flags),
-            code_details,
-            request_bytes: integer(request_size),
-            response_bytes: integer(response_size),
-            protocol,
-            cluster,
-            route,
-            attempts: integer(attempts) as u32,
-            peer,
-        }
-    }
-}
-
-/// Attributes of a call; a missing one is 0 or empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes<'a> {
-    /// Direction of the listener: 1 inbound, 2 outbound, 0 neither. Only where it was not known.
-    pub direction: u64,
-    /// Start of the request, unix nanoseconds.
-    pub start_ns: u64,
-    /// Duration, nanoseconds.
-    pub duration_ns: u64,
-    /// Status of the response.
-    pub code: u32,
-    /// Response flags.
-    pub flags: u64,
-    /// Response code details.
-    pub code_details: &'a [u8],
-    /// Bytes of the request.
-    pub request_bytes: u64,
-    /// Bytes of the response.
-    pub response_bytes: u64,
-    /// Protocol.
-    pub protocol: &'a [u8],
-    /// Upstream cluster.
-    pub cluster: &'a [u8],
-    /// Route name.
-    pub route: &'a [u8],
-    /// Upstream attempts.
-    pub attempts: u32,
-    /// SPIFFE id of the peer, from mTLS.
-    pub peer: &'a [u8],
-}
-
-/// An integer, time or duration: 8 bytes, little-endian; 0 for anything else.
-pub fn integer(bytes: &[u8]) -> u64 {
-    bytes.try_into().map_or(0, u64::from_le_bytes)
-}
+pub(crate) const MISSING: &[u8] = &[0];
 
 /// What a host answers to an expression of this module.
 #[cfg(test)]
 pub(crate) fn evaluate(text: &str, property: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
-    let kinds = SIDES.iter().flat_map(|&side| KINDS.map(|kind| (side, kind)));
-    let (side, kind) = kinds.into_iter().find(|&(side, kind)| text == list(side, kind))?;
-    let values = attributes(side).map(|a| {
+    let all = asks().flat_map(|ask| KINDS.map(|kind| (ask, kind)));
+    let (ask, kind) = all.into_iter().find(|&(ask, kind)| text == ask.list(kind))?;
+    let values = ask.attributes().map(|a| {
         let [quick, plain, sure] = a.cel;
-        let guarded = kind == Kind::Sure || plain == IF_ANY && kind == Kind::Plain;
+        let guarded = match kind {
+            Kind::Quick => false,
+            Kind::Plain => plain.starts_with("has("),
+            Kind::Sure => true,
+        };
         let missing = match quick == sure {
             true => Some(Vec::new()), // which hosts always have
             false => guarded.then(|| MISSING.to_vec()),
@@ -341,117 +305,4 @@ pub(crate) fn evaluate(text: &str, property: impl Fn(&str) -> Option<Vec<u8>>) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::test_host::TestHost;
-
-    const PEERS: [(As, &str, &[u8]); 3] = [
-        (As::Unknown, "connection\0uri_san_peer_certificate", b"spiffe://server-side"),
-        (As::Server, "connection\0uri_san_peer_certificate", b"spiffe://server-side"),
-        (As::Client, "upstream\0uri_san_peer_certificate", b"spiffe://client-side"),
-    ];
-
-    const CLUSTER: &str = "xds\0cluster_name";
-
-    fn host() -> TestHost {
-        let host = TestHost::default();
-        host.has_expressions.set(true);
-        host.set_number("xds\0listener_direction", 2);
-        host.set_number("request\0time", 5);
-        host.set_number("response\0code", 503);
-        host.set_number("response\0flags", 0);
-        host.set_text("response\0code_details", b"via_upstream");
-        host.set_text("xds\0route_name", b"default");
-        host.set_text(CLUSTER, b"inbound|9080||");
-        host.set_text("request\0protocol", b"HTTP/2");
-        host.set_number("upstream\0request_attempt_count", 1);
-        PEERS.iter().for_each(|(_, path, peer)| host.set_text(path, peer));
-        host
-    }
-
-    #[test]
-    fn a_list_and_single_attributes_tell_the_same() {
-        for (side, path, peer) in PEERS {
-            let host = host();
-            host.set_text("xds\0route_name", b""); // there, and without a name
-            let mut expressions = Expressions::create(&host);
-            // Which lists are asked for, and with which the next call begins.
-            let mut asked = |missing: &[&str], lists: &[Kind], next: Kind| {
-                let take = |path: &&str| {
-                    Some((path.to_string(), host.properties.borrow_mut().remove(*path)?))
-                };
-                let left: Vec<_> = missing.iter().filter_map(take).collect();
-                host.evaluated.borrow_mut().clear();
-                let answer = Answer::read(&host, &mut expressions, side);
-                assert!(matches!(answer, Answer::List(_)));
-                let singles = Answer::read(&host, &mut Expressions::default(), side);
-                assert!(matches!(singles, Answer::Singles(_)));
-                let call = answer.attributes(side);
-                assert_eq!(call, singles.attributes(side));
-                assert_eq!(call.direction, if side == As::Unknown { 2 } else { 0 });
-                assert_eq!((call.start_ns, call.code, call.route), (5, 503, &b""[..]));
-                assert_eq!(call.peer, if missing.contains(&path) { b"" } else { peer });
-                assert_eq!(call.protocol.is_empty(), missing.contains(&"request\0protocol"));
-                assert_eq!(call.cluster.is_empty(), missing.contains(&CLUSTER));
-                assert_eq!(call.attempts, u32::from(side == As::Client));
-                let tokens = lists.iter().map(|&kind| 3 * side as u32 + kind as u32);
-                assert_eq!(*host.evaluated.borrow(), tokens.collect::<Vec<_>>());
-                assert_eq!(expressions.usual.get(side as usize), Some(&next));
-                host.properties.borrow_mut().extend(left);
-            };
-            asked(&[], &[Kind::Quick], Kind::Quick);
-            asked(&["request\0protocol"], &[Kind::Quick, Kind::Sure], Kind::Sure);
-            asked(&[], &[Kind::Sure], Kind::Quick);
-            asked(&[CLUSTER], &[Kind::Quick, Kind::Sure], Kind::Sure);
-            asked(&[CLUSTER, path], &[Kind::Sure], Kind::Sure);
-            asked(&[path], &[Kind::Sure], Kind::Plain);
-            asked(&[path], &[Kind::Plain], Kind::Plain);
-            asked(&[CLUSTER, path], &[Kind::Plain, Kind::Sure], Kind::Sure);
-            asked(&[], &[Kind::Sure], Kind::Quick);
-            asked(&[path], &[Kind::Quick, Kind::Sure], Kind::Plain);
-            let again = [Kind::Plain, Kind::Sure];
-            asked(&[], if side == As::Client { &again[..1] } else { &again }, Kind::Quick);
-            asked(&[], &[Kind::Quick], Kind::Quick);
-        }
-    }
-
-    #[test]
-    fn expressions_are_those_that_follow_each_other() {
-        let host = host();
-        let from = |first| Expressions { first, ..Expressions::default() };
-        let (first, second) = (Expressions::create(&host), Expressions::create(&host));
-        assert_eq!((first, second), (from(Some(0)), from(Some(9))));
-        assert_eq!(first.also(first), first);
-        assert_eq!(first.also(second), from(None), "another root context's have other numbers");
-        host.has_expressions.set(false);
-        assert_eq!(Expressions::create(&host), from(None));
-        assert_eq!(first.also(from(None)), from(None));
-    }
-
-    #[test]
-    fn a_brief_answer_has_the_status_and_all_is_asked_for_where_that_is_not_enough() {
-        let host = host();
-        let mut expressions = Expressions::create(&host);
-        let respond = |pairs: &[(&[u8], &[u8])]| {
-            *host.response.borrow_mut() =
-                pairs.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
-        };
-        let mut start = |side| {
-            let answer = Answer::read_brief(&host, &mut expressions, side);
-            let call = answer.attributes(side);
-            (call.start_ns, call.code, call.code_details.to_vec())
-        };
-        let (via, none) = (b"via_upstream".to_vec(), Vec::new());
-        respond(&[(b":status", b"204"), (UPSTREAM_TIME, b"3")]);
-        assert_eq!(start(As::Client), (0, 204, via.clone()));
-        assert_eq!(start(As::Server), (0, 204, via.clone()));
-        respond(&[(b":status", b"403")]);
-        assert_eq!(start(As::Server), (0, 403, none));
-        assert_eq!(start(As::Client), (5, 503, via.clone()), "it answered itself");
-        host.set_number("response\0flags", 2);
-        assert_eq!(start(As::Server), (5, 503, via.clone()), "it has flags");
-        host.set_number("response\0flags", 0);
-        respond(&[]);
-        assert_eq!(start(As::Server), (5, 503, via), "no response");
-    }
-}
+mod tests;

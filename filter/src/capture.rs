@@ -1,15 +1,20 @@
-//! One call: what the filter keeps of the request phase, and the record it makes at the end.
+//! The end of one call: the records that the filter makes of it.
 
-use crate::attributes::{Answer, As, Attributes, Expressions, integer};
-use crate::config::{Config, PathPrivacy};
-use crate::context::{Forms, Tracer, child_of, write};
+use crate::answer::{Answer, Attributes, VIA_UPSTREAM};
+use crate::attributes::{As, Ask, Expressions};
+use crate::config::{Config, Detail, PathPrivacy, Role};
+use crate::context::{Forms, Tracer};
 use crate::headers::HeaderMap;
 use crate::host::Host;
+use crate::node::Node;
+use crate::phase::{RequestPhase, role_of};
 use crate::queue::Queue;
 use crate::request::{KeptRequest, Request, included};
-use meshchain_core::hop::{cut, split_target};
+use meshchain_core::hop::{Room, Seen, cut, split_target};
 use meshchain_core::own::HeaderField;
-use meshchain_core::{ContextSource, HopPart, OwnPart, Sampling, Side, TraceContext};
+use meshchain_core::{
+    ContextSource, HopPart, OwnPart, Sampling, SessionId, Side, SpanId, TraceContext,
+};
 
 /// Envoy's response flags "downstream connection terminated" (DC) and "downstream remote reset" (DR).
 const DOWNSTREAM_GONE: u64 = 1 << 14 | 1 << 28;
@@ -18,85 +23,8 @@ const DOWNSTREAM_GONE: u64 = 1 << 14 | 1 << 28;
 const OUT_OF_TIME: u64 = 1 << 2 | 1 << 16 | 1 << 19 | 1 << 22;
 /// What Envoy answers where the time was up before a response began.
 const TIMEOUTS: [u32; 2] = [408, 504];
-
-/// What the request phase saw and did.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct RequestPhase {
-    /// `None` where the end tells: it seems to be the server side.
-    side: Option<Side>,
-    received: Option<TraceContext>,
-    /// Contexts that the filter left on the request; not on the server side, which learns nothing of tracers.
-    left: Option<Forms>,
-    /// Headers as received; kept unless this is known not to be the server side, whose hop they are.
-    request: Option<KeptRequest>,
-    /// When it was; only with `detail: lean`.
-    start_ns: u64,
-}
-
-impl RequestPhase {
-    /// Reads the request, and on its way out gives it a child span where no tracer does.
-    ///
-    /// To ask for the direction is dear. What has a client certificate in its headers came in, as far
-    /// as a child span goes: Istio's sidecars put one into each request that came by mTLS, and take
-    /// it out of those that go out. Which side the record is of, the end tells.
-    pub fn run(
-        host: &impl Host,
-        config: &Config,
-        gateway: bool,
-        tracer: Tracer,
-        random: impl FnOnce() -> [u8; 24],
-    ) -> Self {
-        let headers = host.request_headers();
-        let request = Request::read(&headers);
-        let received = request.trace.context();
-        let ask = gateway || !request.client_cert;
-        let side = ask.then(|| side_of(gateway, || direction(host)));
-        let start_ns = if config.lean { host.now_ns() } else { 0 };
-        let mut phase = Self { side, received, left: None, request: None, start_ns };
-        match side {
-            None | Some(Side::Server) => {
-                let included = included(&headers, &config.include_headers);
-                phase.request = Some(KeptRequest::new(&request, &included));
-            }
-            Some(_) => {
-                let ours = config.child_spans && tracer.leaves_it_to_us(&request.trace);
-                let child = || child_of(received.as_ref(), &random());
-                phase.left = Some(match ours.then(child).flatten() {
-                    Some(child) => write(host, &request.trace, &child),
-                    None => Forms::of(&request.trace),
-                });
-            }
-        }
-        phase
-    }
-}
-
-fn asked_as(side: Side) -> As {
-    if side == Side::Server { As::Server } else { As::Client }
-}
-
-fn direction(host: &impl Host) -> u64 {
-    host.property("xds\0listener_direction").map_or(0, |bytes| integer(&bytes))
-}
-
-/// A gateway's listeners have no direction, or are outbound.
-fn side_of(gateway: bool, direction: impl FnOnce() -> u64) -> Side {
-    if gateway {
-        return Side::Gateway;
-    }
-    match direction() {
-        1 => Side::Server,
-        2 => Side::Client,
-        _ => Side::Gateway,
-    }
-}
-
-/// The request that a record is about.
-struct Seen<'a> {
-    request: Request<'a>,
-    context: Option<TraceContext>,
-    included: Vec<HeaderField<'a>>,
-}
+/// Envoy followed a redirect itself: the response came, and a leg of its own follows.
+const REDIRECTED: &[u8] = b"internal_redirect";
 
 /// What came of a stream's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,183 +33,306 @@ pub enum Outcome {
     Call(u64),
     /// On its way to the collector, or of a path that is left out.
     Skipped,
+    /// The filter has recorded it already, as it stands twice in the chain.
+    Duplicate,
     /// The host had no headers, as for a malformed request.
     Unreadable,
 }
 
 /// What the end of a stream needs, and changes.
 pub struct Ending<'a> {
-    /// Configuration.
+    /// Configuration of the place.
     pub config: &'a Config,
-    /// Whether this proxy is a gateway.
-    pub gateway: bool,
     /// How the attributes are asked for.
     pub expressions: &'a mut Expressions,
-    /// Whether there is a tracer.
+    /// What is known of a tracer.
     pub tracer: &'a mut Tracer,
     /// Where the call goes.
     pub queue: &'a mut Queue,
-    /// 16 fresh bytes.
-    pub salt: [u8; 16],
+    /// Memory for canonical values.
+    pub room: &'a mut Room,
+    /// 16 fresh bytes for each record.
+    pub salts: [[u8; 16]; 2],
+    /// Whether records go along.
+    pub records: bool,
+    /// Whether this one is asked about in full, whatever `detail` says.
+    pub in_full: bool,
+    /// Bytes that may wait at most.
+    pub queue_bytes: usize,
+    /// Start of the call that the stream before this one was, where that one had no request phase.
+    pub twin_start_ns: Option<u64>,
+}
+
+/// The request of one hop, as it was on the wire.
+struct Hop<'a> {
+    side: Side,
+    seen: Seen<'a>,
+    context: Option<TraceContext>,
+    parent: Option<SpanId>,
+    received: Option<TraceContext>,
+    included: Vec<HeaderField<'a>>,
+    peer: &'a [u8],
+    peer_session: Option<SessionId>,
 }
 
 impl Ending<'_> {
-    /// Puts the stream's record into the queue, and learns whether there is a tracer.
+    /// Puts the stream's records into the queue, and learns whether there is a tracer.
     pub fn log(mut self, host: &impl Host, phase: Option<&RequestPhase>) -> Outcome {
-        let known = phase.and_then(|phase| phase.side);
-        // A brief answer does not tell the direction.
-        let ask = phase.is_none() || self.config.lean;
-        let known = known.or_else(|| ask.then(|| side_of(self.gateway, || direction(host))));
-        let mut asked = known.map_or(As::Unknown, asked_as);
-        let mut answer = self.ask(host, asked);
-        let side = known.unwrap_or_else(|| side_of(false, || answer.attributes(asked).direction));
-        if asked == As::Unknown && side != Side::Server {
-            asked = asked_as(side);
-            answer = self.ask(host, asked);
+        let middle = self.queue.node().middle;
+        let role = phase.map_or_else(|| role_of(host, self.config, middle), |phase| phase.role);
+        // What the server side received was kept; only a side that sends must look at what went out.
+        let headers = match phase {
+            Some(_) if role == Role::Server => HeaderMap::default(),
+            _ => host.request_headers(),
+        };
+        let request = Request::read(&headers);
+        let kept = phase.map(|phase| &phase.request);
+        if !kept.map_or(request.readable, |kept| kept.readable) {
+            return Outcome::Unreadable;
         }
-        // What the server side saw is what it received; only the client side must look again.
-        let kept = phase.and_then(|phase| Some((phase.request.as_ref()?, phase.received)));
-        let kept = kept.filter(|_| side == Side::Server);
-        let headers = if kept.is_none() { host.request_headers() } else { HeaderMap::default() };
-        let seen = match kept {
-            Some((kept, context)) => {
-                Seen { request: kept.request(), context, included: kept.included() }
-            }
+        let grpc = kept.map_or(request.grpc, |kept| kept.grpc);
+        let ask = Ask { side: asked_as(role, kept), grpc };
+        let (answer, now_ns) = self.ask(host, ask, phase);
+        let mut call = answer.attributes(ask);
+        if call.start_ns == 0 {
+            let now_ns = now_ns.unwrap_or_else(|| host.now_ns());
+            call.start_ns = phase.map_or(now_ns, |phase| phase.start_ns);
+            call.duration_ns = now_ns.saturating_sub(call.start_ns);
+        }
+        if phase.is_none() && self.twin_start_ns == Some(call.start_ns) {
+            return Outcome::Duplicate;
+        }
+        let number = |text: Vec<u8>| std::str::from_utf8(&text).ok()?.parse().ok();
+        if grpc && call.grpc_status.is_none() && call.code != 0 {
+            // Envoy knows the statuses that gRPC defines, and an application may send any.
+            call.grpc_status = host.response_trailer("grpc-status").and_then(number);
+        }
+        let answered_earlier;
+        let received = match kept {
+            Some(kept) => kept,
             None => {
-                let request = Request::read(&headers);
                 let included = included(&headers, &self.config.include_headers);
-                Seen { request, context: request.trace.context(), included }
+                answered_earlier = KeptRequest::new(&request, &included, &[]);
+                &answered_earlier
             }
         };
-        if !seen.request.readable {
-            Outcome::Unreadable
-        } else if is_skipped(&seen.request, self.config) {
-            Outcome::Skipped
-        } else {
-            self.call(host, side, phase, seen, answer.attributes(asked))
+        if is_skipped(role, &received.seen(), self.queue.node(), self.config) {
+            return Outcome::Skipped;
         }
+        if let Some(phase) = phase {
+            self.learn(phase, &request, &call);
+        }
+        let start_ns = call.start_ns;
+        let arrived = phase.map_or(request.trace.context(), |phase| phase.received);
+        let sent = Sent::of(phase, &request, &call);
+        if role != Role::Client {
+            let side = if role == Role::Server { Side::Server } else { Side::GatewayIn };
+            self.push(&call, incoming(side, received, arrived, &sent, phase, &call));
+        }
+        if role == Role::Client || role == Role::Gateway && was_sent_on(&call) {
+            let included = match role {
+                Role::Client => received.included(),
+                _ => Vec::new(), // they stand in the record of the hop that was received
+            };
+            self.push(&call, outgoing(role, arrived, &sent, phase, &call, included));
+        }
+        Outcome::Call(start_ns)
     }
 
-    fn ask(&mut self, host: &impl Host, side: As) -> Answer {
-        if self.config.lean {
-            Answer::read_brief(host, self.expressions, side)
-        } else {
-            Answer::read(host, self.expressions, side)
-        }
-    }
-
-    fn call(
-        self,
+    /// The attributes, in full or of an ordinary call; with the time where it was looked at.
+    fn ask(
+        &mut self,
         host: &impl Host,
-        side: Side,
+        ask: Ask,
         phase: Option<&RequestPhase>,
-        seen: Seen<'_>,
-        mut call: Attributes<'_>,
-    ) -> Outcome {
-        let Seen { request, context: seen, included } = seen;
-        let server = side == Side::Server;
-        if call.start_ns == 0 {
-            let now = host.now_ns();
-            call.start_ns = phase.map_or(now, |phase| phase.start_ns);
-            call.duration_ns = now.saturating_sub(call.start_ns);
+    ) -> (Answer, Option<u64>) {
+        let detail = self.config.detail;
+        let in_full = detail == Detail::Full || detail == Detail::Auto && self.in_full;
+        let Some(phase) = phase.filter(|_| !in_full) else {
+            return (Answer::read(host, self.expressions, ask), None);
+        };
+        let now_ns = host.now_ns();
+        let slow_ns = self.config.slow_ms.saturating_mul(1_000_000);
+        let slow = now_ns.saturating_sub(phase.start_ns) >= slow_ns;
+        if slow && detail == Detail::Auto {
+            return (Answer::read(host, self.expressions, ask), Some(now_ns));
         }
-        // Where an earlier filter answered, the request phase never ran and nothing was sent on.
-        let received = phase.map_or(seen, |phase| phase.received);
-        let via_upstream = call.code_details == b"via_upstream";
-        if let Some(left) = phase.and_then(|phase| phase.left.as_ref()).filter(|_| via_upstream) {
-            self.tracer.learn(left, &Forms::of(&request.trace));
+        (Answer::read_brief(host, self.expressions, ask, detail), Some(now_ns))
+    }
+
+    fn learn(&mut self, phase: &RequestPhase, request: &Request<'_>, call: &Attributes<'_>) {
+        let left = phase.left.filter(|_| call.code_details == VIA_UPSTREAM);
+        if let Some(left) = left.filter(|_| self.config.child_spans) {
+            self.tracer.learn(&left, &Forms::of(&request.trace));
         }
-        let crossed = response_crossed(server, via_upstream, &call);
-        let mut room = [0; UUID];
-        let hop = HopPart::capture(
-            seen.map(|c| c.trace_id),
-            seen.map(|c| c.span_id),
-            stable_id(request.id, &mut room),
-            request.method,
-            request.authority,
-            request.target,
-            if crossed { call.code } else { 0 },
-        );
+    }
+
+    fn push(&mut self, call: &Attributes<'_>, hop: Hop<'_>) {
+        let Hop { side, seen, context, parent, received, included, peer, peer_session } = hop;
+        let crossed = response_crossed(side, call);
+        let status = if crossed { call.code } else { 0 };
+        let (trace_id, span_id) = (context.map(|c| c.trace_id), context.map(|c| c.span_id));
+        let part = HopPart::capture(trace_id, span_id, &seen, status, self.room);
+        let (path, query) = split_target(seen.target);
+        let shows_path =
+            matches!(self.config.path_privacy, PathPrivacy::StripQuery | PathPrivacy::Keep);
+        let unless_same = |raw, canonical: &[u8]| if raw == canonical { &[][..] } else { raw };
+        let [salt, other] = self.salts;
+        self.salts = [other, salt];
         let own = OwnPart {
             side,
-            parent_span_id: seen.and_then(|c| c.parent_span_id),
+            parent_span_id: parent,
             sampling: received.map_or(Sampling::Deferred, |c| c.sampling),
-            context: context_source(received.as_ref(), seen.as_ref()),
-            grpc_status: request.grpc.then(|| grpc_status(host)).flatten(),
-            peer_workload: if server { cut(request.peer) } else { &[] },
-            attempts: if server { 0 } else { call.attempts },
-            query: match self.config.path_privacy {
-                PathPrivacy::Keep => cut(split_target(request.target).1),
-                _ => &[],
-            },
-            salt: self.salt,
+            context: context_source(received.as_ref(), context.as_ref()),
+            protocol: cut(call.protocol),
+            grpc_status: call.grpc_status,
+            response_flags: call.flags,
+            code_details: cut(call.code_details),
+            start_ns: call.start_ns,
+            duration_ns: call.duration_ns,
+            request_bytes: call.request_bytes,
+            response_bytes: call.response_bytes,
+            peer_principal: cut(peer),
+            cluster: cut(call.cluster),
+            route: cut(call.route),
+            attempts: if side.sends() { call.attempts } else { 0 },
+            query: if self.config.path_privacy == PathPrivacy::Keep { cut(query) } else { &[] },
+            salt,
             headers: included,
-            ..own_part(&call)
+            raw_path: if shows_path { unless_same(cut(path), part.path) } else { &[] },
+            raw_authority: unless_same(cut(seen.authority), part.authority),
+            peer_session,
         };
-        self.queue.push(&hop, &own, self.config);
-        Outcome::Call(call.start_ns)
+        let privacy = self.config.path_privacy;
+        self.queue.push(&part, &own, privacy, self.records, self.queue_bytes);
     }
 }
 
-/// What of the own part comes from the attributes as they are.
-fn own_part<'a>(call: &Attributes<'a>) -> OwnPart<'a> {
-    OwnPart {
-        protocol: cut(call.protocol),
-        response_flags: call.flags,
-        code_details: cut(call.code_details),
-        start_ns: call.start_ns,
-        duration_ns: call.duration_ns,
-        request_bytes: call.request_bytes,
-        response_bytes: call.response_bytes,
-        peer_principal: cut(call.peer),
-        cluster: cut(call.cluster),
-        route: cut(call.route),
-        ..OwnPart::default()
+fn asked_as(role: Role, kept: Option<&KeptRequest>) -> As {
+    match role {
+        Role::Client => As::Client,
+        Role::Gateway => As::Middle,
+        Role::Server if kept.is_some_and(|kept| !kept.principal().is_empty()) => As::Told,
+        Role::Server => As::Server,
     }
 }
 
-/// Batches on their way to a collector are no calls of the mesh: they would breed each other.
-fn is_skipped(request: &Request<'_>, config: &Config) -> bool {
-    let own = request.method == b"POST"
-        && request.target == config.collector_path.as_bytes()
-        && request.authority == config.collector_authority.as_bytes();
-    own || config.skips(split_target(request.target).0)
+/// What a side that sends put on the wire.
+struct Sent<'a> {
+    seen: Seen<'a>,
+    context: Option<TraceContext>,
+}
+
+impl<'a> Sent<'a> {
+    /// Usually what the request's headers say at the end. A leg whose response was a redirect that Envoy
+    /// followed has the headers of the next leg by then: it went out as the request phase left it.
+    fn of(phase: Option<&'a RequestPhase>, request: &Request<'a>, call: &Attributes<'_>) -> Self {
+        match phase.filter(|_| call.code_details == REDIRECTED) {
+            Some(phase) => Self { seen: phase.request.seen(), context: phase.sent },
+            None => Self { seen: request.seen(), context: request.trace.context() },
+        }
+    }
+}
+
+/// The hop that a server, or a proxy in the middle, received.
+fn incoming<'a>(
+    side: Side,
+    kept: &'a KeptRequest,
+    received: Option<TraceContext>,
+    sent: &Sent<'_>,
+    phase: Option<&RequestPhase>,
+    call: &Attributes<'a>,
+) -> Hop<'a> {
+    // In the middle a call that came without a context begins a trace: that which it was sent on in.
+    let edge = || {
+        let span_id = phase?.edge?;
+        sent.context.map(|sent| TraceContext { span_id, parent_span_id: None, ..sent })
+    };
+    let peer = if kept.principal().is_empty() { call.peer } else { kept.principal() };
+    // Nobody vouches for what comes from outside of any mesh.
+    let attested = side == Side::Server || !peer.is_empty();
+    let context = received.or_else(edge);
+    Hop {
+        side,
+        seen: kept.seen(),
+        context,
+        parent: context.and_then(|context| context.parent_span_id),
+        received,
+        included: kept.included(),
+        peer,
+        peer_session: kept.peer_session.filter(|_| attested),
+    }
+}
+
+/// The hop that a client, or a proxy in the middle, sent on.
+fn outgoing<'a>(
+    role: Role,
+    received: Option<TraceContext>,
+    sent: &Sent<'a>,
+    phase: Option<&RequestPhase>,
+    call: &Attributes<'a>,
+    included: Vec<HeaderField<'a>>,
+) -> Hop<'a> {
+    let context = sent.context;
+    let before = received.map(|c| c.span_id).or_else(|| phase.and_then(|phase| phase.edge));
+    let same_trace = match (received, context) {
+        (Some(received), Some(sent)) => received.trace_id == sent.trace_id,
+        _ => true,
+    };
+    let before =
+        before.filter(|&before| same_trace && context.is_some_and(|c| c.span_id != before));
+    let named = context.and_then(|context| context.parent_span_id);
+    let middle = role == Role::Gateway;
+    Hop {
+        side: if middle { Side::GatewayOut } else { Side::Client },
+        seen: sent.seen,
+        context,
+        // In the middle it ties the two hops, whatever spans a tracer puts between them.
+        parent: if middle { before.or(named) } else { named.or(before) },
+        received,
+        included,
+        peer: call.upstream_peer,
+        peer_session: None,
+    }
+}
+
+/// Whether a call got as far as an upstream, or may have: an answer of the proxy's own has no attempt.
+fn was_sent_on(call: &Attributes<'_>) -> bool {
+    call.attempts > 0 || call.code_details == VIA_UPSTREAM || call.code_details == REDIRECTED
+}
+
+/// What is of MeshChain's own traffic, or of a path that is left out. Batches that reach the collector's own
+/// proxy are no calls of the mesh: they would breed each other. Only there; elsewhere anybody could hide a
+/// call by its path.
+fn is_skipped(role: Role, seen: &Seen<'_>, node: &Node, config: &Config) -> bool {
+    let own = role == Role::Server
+        && seen.method == b"POST"
+        && seen.target == config.collector_path.as_bytes()
+        && is_collector(node, &config.collector_authority);
+    own || config.skips(split_target(seen.target).0)
+}
+
+/// Whether this proxy is the collector's: its workload and namespace are those of the service.
+fn is_collector(node: &Node, authority: &str) -> bool {
+    let mut labels = authority.split(['.', ':']);
+    labels.next() == Some(&node.workload) && labels.next() == Some(&node.namespace)
 }
 
 /// Whether a complete response went over the wire between the sidecars.
 ///
-/// The client side received one unless it answered itself or the upstream broke off; the server
-/// side sent one, its own answers included, unless the downstream left, the upstream broke off, or the
-/// time was up while it ran. A response of the upstream's that has the status of a timeout and runs out of
+/// The sending side received one unless it answered itself or the upstream broke off; the receiving
+/// side sent one, its own answers included, unless the downstream left, the upstream broke off, the time was up
+/// while it ran, or Envoy followed it as a redirect. A response of the upstream's that has the status of a timeout and runs out of
 /// time passes for Envoy's own.
-fn response_crossed(server: bool, via_upstream: bool, call: &Attributes<'_>) -> bool {
+fn response_crossed(side: Side, call: &Attributes<'_>) -> bool {
+    let redirected = call.code_details == REDIRECTED;
+    let came = match side.sends() {
+        true => redirected || call.code_details == VIA_UPSTREAM,
+        false => !redirected,
+    };
     let broken = call.code_details.starts_with(b"upstream_reset_after_response_started");
     let cut = call.flags & OUT_OF_TIME != 0 && !TIMEOUTS.contains(&call.code);
-    (server || via_upstream) && call.flags & DOWNSTREAM_GONE == 0 && !broken && !cut
-}
-
-/// The status of a gRPC call; none where nobody answered.
-fn grpc_status(host: &impl Host) -> Option<u32> {
-    let bytes = host.property("response\0grpc_status")?;
-    u32::try_from(integer(&bytes)).ok()
-}
-
-/// Characters of a UUID.
-const UUID: usize = 36;
-/// The one that tells a UUID's version. Envoy keeps in it why a request is traced, and a server side that
-/// samples otherwise than its client overwrites it before any filter sees it.
-const TRACE_REASON: usize = 14;
-
-/// A request id as both sides know it, whatever each decides about tracing.
-fn stable_id<'a>(id: &'a [u8], room: &'a mut [u8; UUID]) -> &'a [u8] {
-    let Ok(uuid) = <&[u8; UUID]>::try_from(id) else {
-        return id;
-    };
-    *room = *uuid;
-    if let Some(character) = room.get_mut(TRACE_REASON) {
-        *character = b'4';
-    }
-    room
+    came && call.flags & DOWNSTREAM_GONE == 0 && !broken && !cut
 }
 
 fn context_source(received: Option<&TraceContext>, used: Option<&TraceContext>) -> ContextSource {

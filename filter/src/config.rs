@@ -5,6 +5,17 @@
 
 use serde_json::{Map, Value};
 
+/// Which sides of a call a place of the configuration is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The callee's.
+    Server,
+    /// The caller's.
+    Client,
+    /// Both: it receives a call and sends it on.
+    Gateway,
+}
+
 /// What a record shows of the path; what is hashed never changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PathPrivacy {
@@ -19,6 +30,19 @@ pub enum PathPrivacy {
     Drop,
 }
 
+/// How much of a call's own part is asked for; what is dear to ask for is left out in the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// All of it.
+    #[default]
+    Full,
+    /// Status, flags, times and principal of ordinary calls; all of it for the others: errors, calls with
+    /// response flags, slow ones, retried ones, and one in [`Config::full_one_in`].
+    Auto,
+    /// Status, flags and times; all of it for calls without a response, or with response flags.
+    Lean,
+}
+
 /// A valid configuration. Each field is the key of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -31,26 +55,41 @@ pub struct Config {
     pub collector_path: String,
     /// `payload`: `record` (default) sends span records with the digests, `digest` only digests.
     pub records: bool,
-    /// `context`: `auto` (default) starts a child span where no tracer does, `never` leaves the
-    /// trace headers alone.
+    /// `side`: `server`, `client` or `gateway`, which this place of the configuration is on. Default: Envoy
+    /// is asked at each call, and gateways and waypoints are known by their node's id.
+    pub side: Option<Role>,
+    /// `context`: `auto` (default) starts a child span where no tracer does, `never` leaves all headers
+    /// alone.
     pub child_spans: bool,
-    /// `detail`: `full` (default), or `lean`, which leaves out of the own part what is dear to ask for:
-    /// protocol, code details, sizes, peer principal, cluster, route and attempts; start and duration
-    /// are then the filter's own clock's, from the request's headers to the end. Calls without a
-    /// response, or with response flags, are recorded in full. The hop part is the same in both.
-    pub lean: bool,
+    /// `session_header`: whether `context: auto` also names the session, and the request id, to the
+    /// other side in `x-meshchain-session`. Default true; with false the header is taken out.
+    pub session_header: bool,
+    /// `detail`: `full` (default), `auto` or `lean`. What is not asked for of ordinary calls are protocol, sizes,
+    /// cluster, route and attempts, with `lean` the peer's principal too, unless a header tells it; start and
+    /// duration are then the filter's own clock's, from the request's headers to the end. The hop part is the
+    /// same in all.
+    pub detail: Detail,
+    /// Milliseconds from which a call is slow, for `detail: auto`. Default 1000, 1 to 3600000.
+    pub slow_ms: u64,
+    /// One in how many ordinary calls is recorded in full, for `detail: auto`. Default 100, 1 to 1000000.
+    pub full_one_in: u32,
+    /// `principal_from_xfcc`: take the peer's principal out of the last element of
+    /// `x-forwarded-client-cert`, which is cheaper than to ask Envoy; only where this proxy writes that
+    /// element itself, as Istio's sidecars do on the server side. Default false.
+    pub principal_from_xfcc: bool,
     /// What records show of the path. Default `strip-query`.
     pub path_privacy: PathPrivacy,
-    /// `include_headers`: names of request headers that records show, at most 32. Default none.
+    /// `include_headers`: names of request headers that records show, at most 32. Default none. Those that
+    /// carry secrets are left out with a notice, unless `include_secret_headers` is true.
     pub include_headers: Vec<String>,
     /// `skip_paths`: calls of these paths are not recorded, only counted; a `*` at the end stands for
     /// any rest. At most 32. Default none.
     pub skip_paths: Vec<String>,
     /// Milliseconds between looks at the queue. Default 250, 10 to 60000.
     pub tick_ms: u64,
-    /// Calls that fill a batch before its tick. Default 512, 1 to 10000.
+    /// Calls that fill a batch before its tick, where none waits. Default 512, 1 to 32768.
     pub batch_spans: u32,
-    /// Bytes that wait for the collector at most, per VM. Default 4 MiB, 64 KiB to 256 MiB.
+    /// Bytes that wait for the collector at most, per VM. Default 32 MiB, 64 KiB to 256 MiB.
     pub queue_bytes: usize,
     /// Seconds of silence before a heartbeat. Default 30, 1 to 3600.
     pub heartbeat_s: u64,
@@ -74,14 +113,19 @@ impl Default for Config {
             collector_authority: format!("{service}:8080"),
             collector_path: "/v1/batches".to_owned(),
             records: true,
+            side: None,
             child_spans: true,
-            lean: false,
+            session_header: true,
+            detail: Detail::default(),
+            slow_ms: 1_000,
+            full_one_in: 100,
+            principal_from_xfcc: false,
             path_privacy: PathPrivacy::default(),
             include_headers: Vec::new(),
             skip_paths: Vec::new(),
             tick_ms: 250,
             batch_spans: 512,
-            queue_bytes: 4 << 20,
+            queue_bytes: 32 << 20,
             heartbeat_s: 30,
         }
     }
@@ -131,8 +175,15 @@ fn read(bytes: &[u8], notices: &mut Vec<String>) -> Result<Config, String> {
     config.records = payload.unwrap_or(config.records);
     let context = choice(&map, "context", &[("auto", true), ("never", false)])?;
     config.child_spans = context.unwrap_or(config.child_spans);
-    let detail = choice(&map, "detail", &[("full", false), ("lean", true)])?;
-    config.lean = detail.unwrap_or(config.lean);
+    let sides = [("server", Role::Server), ("client", Role::Client), ("gateway", Role::Gateway)];
+    config.side = choice(&map, "side", &sides)?;
+    config.session_header = truth(&map, "session_header")?.unwrap_or(config.session_header);
+    let details = [("full", Detail::Full), ("auto", Detail::Auto), ("lean", Detail::Lean)];
+    config.detail = choice(&map, "detail", &details)?.unwrap_or_default();
+    config.slow_ms = number(&map, "slow_ms", 1, 3_600_000)?.unwrap_or(config.slow_ms);
+    let one_in = number(&map, "full_one_in", 1, 1_000_000)?;
+    config.full_one_in = one_in.map_or(config.full_one_in, |n| n as u32);
+    config.principal_from_xfcc = truth(&map, "principal_from_xfcc")?.unwrap_or_default();
     let privacy = [
         ("strip-query", PathPrivacy::StripQuery),
         ("keep", PathPrivacy::Keep),
@@ -142,6 +193,17 @@ fn read(bytes: &[u8], notices: &mut Vec<String>) -> Result<Config, String> {
     config.path_privacy = choice(&map, "path_privacy", &privacy)?.unwrap_or_default();
     let mut names = texts(&map, "include_headers")?;
     names.iter_mut().for_each(|name| name.make_ascii_lowercase());
+    if !truth(&map, "include_secret_headers")?.unwrap_or_default() {
+        names.retain(|name| {
+            let secret = is_secret(name);
+            if secret {
+                notices.push(short(format!(
+                    "include_headers: {name:?} is left out, it carries secrets"
+                )));
+            }
+            !secret
+        });
+    }
     config.include_headers = names;
     config.skip_paths = texts(&map, "skip_paths")?;
     config.tick_ms = number(&map, "tick_ms", 10, 60_000)?.unwrap_or(config.tick_ms);
@@ -150,16 +212,32 @@ fn read(bytes: &[u8], notices: &mut Vec<String>) -> Result<Config, String> {
     let queue = number(&map, "queue_bytes", 64 << 10, 256 << 20)?;
     config.queue_bytes = queue.map_or(config.queue_bytes, |n| n as usize);
     config.heartbeat_s = number(&map, "heartbeat_s", 1, 3600)?.unwrap_or(config.heartbeat_s);
-    notices.extend(map.keys().filter(|key| !KEYS.contains(&key.as_str())).map(|key| {
-        let mut notice = format!("unknown key {key:?} is ignored");
-        let end = (0..=MAX_NOTICE.min(notice.len())).rev().find(|&at| notice.is_char_boundary(at));
-        notice.truncate(end.unwrap_or(0));
-        notice
-    }));
+    let unknown = map.keys().filter(|key| !KEYS.contains(&key.as_str()));
+    notices.extend(unknown.map(|key| short(format!("unknown key {key:?} is ignored"))));
     Ok(config)
 }
 
-const KEYS: [&str; 13] = [
+/// A notice, cut to what a header can hold.
+fn short(mut notice: String) -> String {
+    let end = (0..=MAX_NOTICE.min(notice.len())).rev().find(|&at| notice.is_char_boundary(at));
+    notice.truncate(end.unwrap_or(0));
+    notice
+}
+
+/// Headers that a record must not show unasked: credentials, and those of HTTP itself, `:path` with its query.
+fn is_secret(name: &str) -> bool {
+    const SECRETS: [&str; 5] =
+        ["authorization", "cookie", "proxy-authorization", "set-cookie", "x-forwarded-client-cert"];
+    name.starts_with(':') || SECRETS.contains(&name)
+}
+
+const KEYS: [&str; 19] = [
+    "side",
+    "session_header",
+    "slow_ms",
+    "full_one_in",
+    "principal_from_xfcc",
+    "include_secret_headers",
     "collector_cluster",
     "collector_authority",
     "collector_path",
@@ -194,6 +272,11 @@ fn texts(map: &Map<String, Value>, key: &str) -> Result<Vec<String>, String> {
     let list = given.as_array().and_then(|list| list.iter().map(text).collect::<Option<Vec<_>>>());
     let list = list.filter(|list| list.len() <= MAX_TEXTS);
     list.ok_or_else(|| format!("{key} must be a list of at most {MAX_TEXTS} texts"))
+}
+
+fn truth(map: &Map<String, Value>, key: &str) -> Result<Option<bool>, String> {
+    let given = map.get(key).map(|value| value.as_bool().ok_or(value)).transpose();
+    given.map_err(|other| format!("{key} must be true or false, not {other}"))
 }
 
 fn choice<T: Copy>(
@@ -248,10 +331,17 @@ mod tests {
     #[test]
     fn the_manifest_for_admins_is_a_valid_configuration() {
         let manifest = include_str!("../../envoyfilter/envoyfilter.yaml");
-        let (_, json) = manifest.split_once("value: |\n").unwrap();
-        let (json, _) = json.split_once("\n              vm_config").unwrap();
-        let parsed = parse(json.as_bytes());
-        assert_eq!(parsed, Parsed { config: Ok(Config::default()), notices: vec![] });
+        let blocks: Vec<_> = manifest.split("value: |\n").skip(1).collect();
+        let expected = [
+            Config { side: Some(Role::Server), principal_from_xfcc: true, ..Config::default() },
+            Config { side: Some(Role::Client), ..Config::default() },
+        ];
+        assert_eq!(blocks.len(), expected.len());
+        for (block, expected) in blocks.iter().zip(expected) {
+            let (json, _) = block.split_once("\n                  }\n").unwrap();
+            let parsed = parse(format!("{json}}}").as_bytes());
+            assert_eq!(parsed, Parsed { config: Ok(expected), notices: vec![] });
+        }
     }
 
     #[test]
@@ -260,16 +350,32 @@ mod tests {
             br#"{"collector_cluster": "outbound|9000||c.ns.svc", "collector_path": "/x",
                  "include_headers": ["User-Agent"], "skip_paths": ["/healthz"],
                  "payload": "digest", "context": "never", "detail": "lean", "path_privacy": "hash",
+                 "side": "client", "session_header": false, "slow_ms": 5, "full_one_in": 9,
+                 "principal_from_xfcc": true, "include_secret_headers": false,
                  "tick_ms": 100.0, "batch_spans": 7, "queue_bytes": 65536, "heartbeat_s": 2}"#,
         );
         let config = parsed.config.unwrap();
         assert_eq!(config.collector_authority, "c.ns.svc:9000");
-        assert_eq!((config.records, config.child_spans, config.lean), (false, false, true));
+        assert_eq!((config.records, config.child_spans), (false, false));
+        assert_eq!((config.detail, config.side), (Detail::Lean, Some(Role::Client)));
+        assert_eq!((config.slow_ms, config.full_one_in), (5, 9));
+        assert_eq!((config.session_header, config.principal_from_xfcc), (false, true));
         assert_eq!(config.path_privacy, PathPrivacy::Hash);
         assert_eq!(config.include_headers, ["user-agent"]);
         assert!(config.skips(b"/healthz") && !config.skips(b"/healthz/deep"));
         assert_eq!((config.tick_ms, config.batch_spans), (100, 7));
         assert_eq!((config.queue_bytes, config.heartbeat_s), (65536, 2));
+        assert!(parsed.notices.is_empty());
+    }
+
+    #[test]
+    fn headers_that_carry_secrets_are_shown_only_where_it_is_said_in_so_many_words() {
+        let names = r#""include_headers": ["Cookie", ":path", "x-user", "Authorization"]"#;
+        let parsed = parse(format!("{{{names}}}").as_bytes());
+        assert_eq!(parsed.config.unwrap().include_headers, ["x-user"]);
+        assert_eq!(parsed.notices.len(), 3);
+        let parsed = parse(format!(r#"{{{names}, "include_secret_headers": true}}"#).as_bytes());
+        assert_eq!(parsed.config.unwrap().include_headers.len(), 4);
         assert!(parsed.notices.is_empty());
     }
 
@@ -286,6 +392,9 @@ mod tests {
             r#"{"tick_ms": 10.5}"#,
             r#"{"payload": "all"}"#,
             r#"{"detail": "most"}"#,
+            r#"{"side": "both"}"#,
+            r#"{"session_header": "no"}"#,
+            r#"{"full_one_in": 0}"#,
             r#"{"collector_cluster": 5}"#,
             r#"{"collector_path": ""}"#,
             r#"{"skip_paths": "/healthz"}"#,

@@ -1,10 +1,12 @@
 //! The trace context that goes out: a child span where no tracer makes one.
 //!
 //! An application that passes its headers on blindly gives all its calls one span id. So the
-//! outbound side writes a span of its own for each call, unless a tracer does: a tracer overwrites
-//! what stands there, which the end of the stream shows.
+//! outbound side writes a span of its own for each call. A tracer of Envoy's writes after the filter, over
+//! what stands there, so nothing is lost where it writes B3; where it writes W3C the filter must learn of it,
+//! or there would be a second trace beside the tracer's.
 
 use crate::host::Host;
+use crate::request::Request;
 use meshchain_core::context::{Sampling, TraceHeaders};
 use meshchain_core::{SpanId, TraceContext, TraceId};
 
@@ -28,41 +30,94 @@ impl Forms {
     }
 }
 
-/// Whether a tracer writes the outgoing context, as far as this VM has seen.
+/// What the request phase does about the context that goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing of ours leaves.
+    Nothing,
+    /// The filter starts a span.
+    Ours,
+    /// A tracer's `traceparent` will be the context.
+    W3c,
+}
+
+/// Which tracer writes the outgoing context in one place of the configuration, as far as its calls have shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tracer {
     /// No call has told yet.
     #[default]
     Unknown,
-    /// The last call went out with another context in B3 than the filter left, as of Zipkin's.
-    B3,
-    /// The last call went out with another `traceparent` than the filter left, as of OpenTelemetry's.
-    W3c,
-    /// The last call went out as the filter left it.
+    /// None: a call went out as the filter left it.
     Absent,
+    /// One that writes B3, as Zipkin's.
+    B3,
+    /// One that writes `traceparent` and leaves B3 alone, as OpenTelemetry's.
+    W3c,
+    /// One that is there and may write nothing (`no_context_propagation`).
+    Silent,
+    /// A `traceparent` with this span id came where the filter had left none: a tracer's, if the next one is
+    /// another; a route can add a header too.
+    Suspected(SpanId),
+}
+
+/// What a request phase left, for [`Tracer::learn`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// What was done.
+    pub plan: Plan,
+    /// The ids that stood on the request then.
+    pub forms: Forms,
+    /// Whether the request showed that a proxy traces it.
+    pub traced: bool,
 }
 
 impl Tracer {
-    /// Learns from a call that reached its upstream: `left` is what the filter left on the request,
-    /// `sent` what went out.
-    pub fn learn(&mut self, left: &Forms, sent: &Forms) {
-        *self = if left.b3 != sent.b3 {
-            Self::B3
-        } else if left.w3c != sent.w3c {
-            Self::W3c
-        } else {
-            Self::Absent
-        };
+    /// What to do about a request.
+    pub fn plan(self, request: &Request<'_>) -> Plan {
+        let bare = Forms::of(&request.trace) == Forms::default();
+        match self {
+            Self::Silent => Plan::Nothing,
+            Self::W3c => Plan::W3c,
+            // The first such call is left alone, and shows what the tracer does.
+            Self::Unknown | Self::Suspected(_) if bare && request.is_traced() => Plan::Nothing,
+            _ => Plan::Ours,
+        }
     }
 
-    /// Whether the filter should write a child span. Beside a tracer that leaves B3 alone it does so where
-    /// B3 came along: B3 would count and be stale.
-    pub fn leaves_it_to_us(self, received: &TraceHeaders<'_>) -> bool {
-        match self {
-            Self::Unknown | Self::Absent => true,
-            Self::W3c => received.b3().is_some(),
-            Self::B3 => false,
-        }
+    /// Learns from a call that reached its upstream; `sent` is what went out. Only an id that was written
+    /// over what was left shows a tracer: headers may be gone because a route took them out.
+    pub fn learn(&mut self, left: &Left, sent: &Forms) {
+        let was = left.forms;
+        let held_off = left.plan == Plan::Nothing;
+        let b3 = match (was.b3, sent.b3) {
+            (Some(left), Some(sent)) => left != sent,
+            (None, Some(_)) => held_off,
+            _ => false,
+        };
+        // A tracer goes on in the trace that it finds; a route's fixed header does not.
+        let w3c = match (was.w3c, sent.w3c) {
+            (Some(left), Some(sent)) => left != sent && (left.0 == sent.0 || *self == Self::W3c),
+            (None, sent) => sent.is_some(),
+            _ => false,
+        };
+        let gone = |was: Option<Ids>, sent: Option<Ids>| was.is_some() && sent.is_none();
+        *self = if b3 {
+            Self::B3
+        } else if let Some((_, span)) = sent.w3c.filter(|_| w3c) {
+            match *self {
+                Self::Suspected(other) if other != span => Self::W3c,
+                _ if left.traced || *self == Self::W3c || was.w3c.is_some() => Self::W3c,
+                _ => Self::Suspected(span),
+            }
+        } else if gone(was.b3, sent.b3) || gone(was.w3c, sent.w3c) {
+            *self
+        } else if !held_off {
+            Self::Absent
+        } else if left.traced && *sent == Forms::default() {
+            Self::Silent
+        } else {
+            *self
+        };
     }
 }
 
@@ -81,19 +136,22 @@ pub fn child_of(parent: Option<&TraceContext>, random: &[u8; 24]) -> Option<Trac
     })
 }
 
-/// Writes `child` to the request: in B3 single where that came alone, because a Zipkin tracer then writes
-/// no other and what B3 multi states would outlast it; else in B3 multi and in each other form that came
-/// along and speaks of the same trace. Tells what the request states now.
+/// Writes `child` to the request, in the form that counts and in each other one that came along and speaks of
+/// the same trace. Where B3 single came, and be it with a sampling state alone, B3 multi is not begun: a
+/// Zipkin tracer then writes single only, and multi would outlast it. B3 that cannot be read is somebody's
+/// trace, and stays as it is. Tells what the request states now.
 pub fn write(host: &impl Host, received: &TraceHeaders<'_>, child: &TraceContext) -> Forms {
     let same =
         |context: Option<TraceContext>| context.is_some_and(|c| c.trace_id == child.trace_id);
-    let (multi, single) = (same(received.b3_multi()), same(received.b3_single()));
-    let w3c = same(received.w3c());
+    let (multi, w3c) = (same(received.b3_multi()), same(received.w3c()));
+    let lone = received.lone_state().is_some() && received.b3().is_none();
+    let single = same(received.b3_single()) || lone && !received.has_unreadable_b3();
+    let begin = !single && received.b3().is_none() && !received.has_unreadable_b3();
     let mut forms = Forms::of(received);
     let trace = hex::encode(child.trace_id.0);
     let span = hex::encode(child.span_id.0);
     let parent = child.parent_span_id.map(|id| hex::encode(id.0));
-    if multi || !single {
+    if multi || begin {
         if !multi {
             host.set_request_header("x-b3-traceid", trace.as_bytes());
         }
@@ -112,8 +170,8 @@ pub fn write(host: &impl Host, received: &TraceHeaders<'_>, child: &TraceContext
         forms.b3 = Some(ids(*child));
     }
     if let Some(value) = received.b3.filter(|_| single) {
-        let trace = value.split(|&byte| byte == b'-').next().unwrap_or_default();
-        let state: &[u8] = match child.sampling {
+        let spelt = value.split(|&byte| byte == b'-').next().filter(|_| !lone);
+        let state: &[u8] = match received.lone_state().unwrap_or(child.sampling) {
             Sampling::Deferred => b"",
             Sampling::Denied => b"-0",
             Sampling::Accepted => b"-1",
@@ -122,8 +180,11 @@ pub fn write(host: &impl Host, received: &TraceHeaders<'_>, child: &TraceContext
         // The parent can stand only behind a sampling state.
         let parent = parent.filter(|_| !state.is_empty()).map(|parent| format!("-{parent}"));
         let parent = parent.unwrap_or_default();
-        let parts = [trace, b"-", span.as_bytes(), state, parent.as_bytes()];
-        host.set_request_header("b3", &parts.concat());
+        let trace = spelt.unwrap_or(trace.as_bytes());
+        host.set_request_header(
+            "b3",
+            &[trace, b"-", span.as_bytes(), state, parent.as_bytes()].concat(),
+        );
         forms.b3 = Some(ids(*child));
     }
     let ends = |value: &'_ [u8]| Some((value.get(..36)?.to_vec(), value.get(52..)?.to_vec()));
@@ -222,28 +283,93 @@ mod tests {
         assert_eq!(sent.b3().unwrap().sampling, Sampling::Accepted);
     }
 
+    fn forms(b3: u8, w3c: u8) -> Forms {
+        let form = |byte| Some((TraceId::new([9; 16])?, SpanId::new([byte; 8])?));
+        Forms { b3: form(b3), w3c: form(w3c) }
+    }
+
+    fn learnt(before: Tracer, left: Left, sent: Forms) -> Tracer {
+        let mut tracer = before;
+        tracer.learn(&left, &sent);
+        tracer
+    }
+
     #[test]
-    fn a_tracer_shows_by_what_went_out() {
-        let forms = |b3: u8, w3c: u8| {
-            let form = |byte| Some((TraceId::new([byte; 16])?, SpanId::new([byte; 8])?));
-            Forms { b3: form(b3), w3c: form(w3c) }
-        };
-        let mut tracer = Tracer::default();
-        let mut after = |left, sent| {
-            tracer.learn(&left, &sent);
-            let (with_b3, without) = (
-                TraceHeaders {
-                    b3_trace_id: Some(TRACE),
-                    b3_span_id: Some(SPAN),
-                    ..Default::default()
-                },
-                TraceHeaders::default(),
-            );
-            (tracer.leaves_it_to_us(&with_b3), tracer.leaves_it_to_us(&without))
-        };
-        assert_eq!(after(forms(1, 0), forms(2, 0)), (false, false), "Zipkin's");
-        assert_eq!(after(forms(1, 1), forms(2, 2)), (false, false), "one that writes both");
-        assert_eq!(after(forms(1, 0), forms(1, 2)), (true, false), "OpenTelemetry's");
-        assert_eq!(after(forms(0, 0), forms(0, 0)), (true, true), "none");
+    fn a_tracer_shows_by_what_it_wrote_over_and_by_nothing_else() {
+        let ours = |b3, w3c| Left { plan: Plan::Ours, forms: forms(b3, w3c), traced: false };
+        let held = Left { plan: Plan::Nothing, forms: forms(0, 0), traced: true };
+        let first = |left, sent| learnt(Tracer::Unknown, left, sent);
+        assert_eq!(first(ours(1, 0), forms(2, 0)), Tracer::B3, "Zipkin's");
+        assert_eq!(first(ours(1, 1), forms(2, 2)), Tracer::B3, "one that writes both");
+        assert_eq!(first(ours(1, 1), forms(1, 2)), Tracer::W3c, "OpenTelemetry's");
+        assert_eq!(first(ours(1, 0), forms(1, 0)), Tracer::Absent);
+        assert_eq!(first(held, forms(2, 0)), Tracer::B3);
+        assert_eq!(first(held, forms(0, 2)), Tracer::W3c);
+        assert_eq!(first(held, forms(0, 0)), Tracer::Silent);
+        for before in [Tracer::Unknown, Tracer::Absent, Tracer::B3, Tracer::W3c] {
+            assert_eq!(learnt(before, ours(1, 1), forms(0, 0)), before, "a route removed them");
+            assert_eq!(learnt(before, ours(1, 1), forms(1, 0)), before, "it removed one");
+        }
+    }
+
+    #[test]
+    fn a_traceparent_from_nowhere_is_a_tracers_once_it_changes() {
+        let left = Left { plan: Plan::Ours, forms: forms(1, 0), traced: false };
+        let suspected = learnt(Tracer::Absent, left, forms(1, 2));
+        assert_eq!(suspected, Tracer::Suspected(SpanId([2; 8])));
+        assert_eq!(learnt(suspected, left, forms(1, 2)), suspected, "a route's fixed header");
+        assert_eq!(learnt(suspected, left, forms(1, 3)), Tracer::W3c);
+    }
+
+    #[test]
+    fn the_first_traced_call_without_ids_is_left_alone_and_nothing_leaves_beside_a_silent_tracer() {
+        let traced = serialize(&[(b"x-request-id", b"6b1d4e0f-3c5a-9f8e-9d27-1a2b3c4d5e6f")]);
+        let decorated = serialize(&[(b"x-envoy-decorator-operation", b"a")]);
+        let plain = serialize(&[(b"x-request-id", b"6b1d4e0f-3c5a-4f8e-9d27-1a2b3c4d5e6f")]);
+        let with_ids = serialize(&[
+            (b"x-envoy-decorator-operation", b"a"),
+            (b"x-b3-traceid", TRACE),
+            (b"x-b3-spanid", SPAN),
+        ]);
+        let plan = |tracer: Tracer, map| tracer.plan(&Request::read(map));
+        assert_eq!(plan(Tracer::Unknown, &traced), Plan::Nothing);
+        assert_eq!(plan(Tracer::Unknown, &decorated), Plan::Nothing);
+        assert_eq!(plan(Tracer::Unknown, &plain), Plan::Ours);
+        assert_eq!(plan(Tracer::Unknown, &with_ids), Plan::Ours);
+        assert_eq!(plan(Tracer::Absent, &traced), Plan::Ours);
+        for map in [&traced, &decorated, &plain, &with_ids] {
+            assert_eq!(plan(Tracer::Silent, map), Plan::Nothing);
+            assert_eq!(plan(Tracer::W3c, map), Plan::W3c);
+            assert_eq!(plan(Tracer::B3, map), Plan::Ours);
+        }
+    }
+
+    #[test]
+    fn a_sampling_state_alone_is_answered_in_b3_single() {
+        let map = serialize(&[(b"b3", b"0")]);
+        let host = TestHost::with_headers(&[(b"b3", b"0")]);
+        let child = child_of(None, &[7; 24]).unwrap();
+        write(&host, &Request::read(&map).trace, &child);
+        let sent = host.request_headers();
+        let sent = Request::read(&sent).trace;
+        assert_eq!(sent.b3_multi(), None);
+        let single = sent.b3_single().unwrap();
+        assert_eq!((ids(single), single.sampling), (ids(child), Sampling::Denied));
+    }
+
+    #[test]
+    fn what_cannot_be_read_stays_as_it_is() {
+        let unreadable: [&[(&[u8], &[u8])]; 4] = [
+            &[(b"x-b3-traceid", TRACE)],
+            &[(b"x-b3-traceid", b"1,2"), (b"x-b3-spanid", SPAN)],
+            &[(b"b3", b"what")],
+            &[(b"b3", b"0"), (b"x-b3-traceid", b"what")],
+        ];
+        for headers in unreadable {
+            let host = TestHost::with_headers(headers);
+            let map = host.request_headers();
+            write(&host, &Request::read(&map).trace, &child_of(None, &[7; 24]).unwrap());
+            assert_eq!(host.request_headers(), map);
+        }
     }
 }

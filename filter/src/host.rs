@@ -42,6 +42,8 @@ pub trait Host {
     fn request_headers(&self) -> HeaderMap;
     /// Headers of the current stream's response; none where there is no response.
     fn response_headers(&self) -> HeaderMap;
+    /// Takes a header out of the current stream's request.
+    fn remove_request_header(&self, name: &str);
     /// Replaces a header of the current stream's request.
     fn set_request_header(&self, name: &str, value: &[u8]);
     /// An attribute; `path` has a 0 byte between its elements.
@@ -52,8 +54,16 @@ pub trait Host {
     fn evaluate(&self, token: u32) -> Option<Vec<u8>>;
     /// Unix nanoseconds.
     fn now_ns(&self) -> u64;
-    /// Random bytes of the platform.
-    fn random(&self, out: &mut [u8]);
+    /// Nanoseconds of a clock that nobody sets; for pauses.
+    fn monotonic_ns(&self) -> u64;
+    /// Random bytes of the platform; false where it has none.
+    fn random(&self, out: &mut [u8]) -> bool;
+    /// Makes a context the one that calls are about.
+    fn set_effective_context(&self, context: u32);
+    /// A trailer, else a header, of the current stream's response.
+    fn response_trailer(&self, name: &str) -> Option<Vec<u8>>;
+    /// Lets a root context go whose end was put off.
+    fn done(&self);
     /// Starts an HTTP call; its token, or `None` where the cluster is unknown.
     fn post(&self, post: &Post<'_>) -> Option<u32>;
     /// Seconds that the answer to a call asks to wait for (`Retry-After`); `None` where it does not say.
@@ -85,6 +95,11 @@ mod abi {
             name_size: usize,
             value: *const u8,
             value_size: usize,
+        ) -> u32;
+        pub(super) fn proxy_remove_header_map_value(
+            map: u32,
+            name: *const u8,
+            name_size: usize,
         ) -> u32;
         pub(super) fn proxy_get_buffer_bytes(
             buffer: u32,
@@ -121,6 +136,15 @@ mod abi {
             token: *mut u32,
         ) -> u32;
         pub(super) fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+        pub(super) fn proxy_get_header_map_value(
+            map: u32,
+            name: *const u8,
+            name_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub(super) fn proxy_set_effective_context(context: u32) -> u32;
+        pub(super) fn proxy_done() -> u32;
         pub(super) fn proxy_define_metric(
             kind: u32,
             name: *const u8,
@@ -129,6 +153,12 @@ mod abi {
         ) -> u32;
         pub(super) fn proxy_increment_metric(id: u32, by: i64) -> u32;
         pub(super) fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
+    }
+
+    #[link(wasm_import_module = "wasi_snapshot_preview1")]
+    unsafe extern "C" {
+        /// `clock` 1 is the monotonic one.
+        pub(super) fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
     }
 }
 
@@ -142,6 +172,7 @@ mod proxy {
     const OK: u32 = Status::Ok as u32;
     /// A collector that takes longer has a problem; the batch is kept and sent again.
     const POST_TIMEOUT_MS: u32 = 5_000;
+    const MONOTONIC: u32 = 1;
 
     impl Proxy {
         /// The JSON of `pluginConfig`, `size` bytes.
@@ -222,6 +253,11 @@ mod proxy {
             header_map(MapType::HttpResponseHeaders)
         }
 
+        fn remove_request_header(&self, name: &str) {
+            let map = MapType::HttpRequestHeaders as u32;
+            unsafe { abi::proxy_remove_header_map_value(map, name.as_ptr(), name.len()) };
+        }
+
         fn set_request_header(&self, name: &str, value: &[u8]) {
             unsafe {
                 abi::proxy_replace_header_map_value(
@@ -254,10 +290,37 @@ mod proxy {
             time
         }
 
-        fn random(&self, out: &mut [u8]) {
-            if getrandom::fill(out).is_err() {
-                self.log(Level::Warn, "meshchain: no randomness from the host; ids may repeat");
-            }
+        fn monotonic_ns(&self) -> u64 {
+            let mut time = 0;
+            let status = unsafe { abi::clock_time_get(MONOTONIC, 1, &mut time) };
+            if status == 0 { time } else { self.now_ns() }
+        }
+
+        fn random(&self, out: &mut [u8]) -> bool {
+            getrandom::fill(out).is_ok() && out.iter().any(|byte| *byte != 0)
+        }
+
+        fn set_effective_context(&self, context: u32) {
+            unsafe { abi::proxy_set_effective_context(context) };
+        }
+
+        fn response_trailer(&self, name: &str) -> Option<Vec<u8>> {
+            let get = |map: MapType| {
+                returned(|data, size| unsafe {
+                    abi::proxy_get_header_map_value(
+                        map as u32,
+                        name.as_ptr(),
+                        name.len(),
+                        data,
+                        size,
+                    )
+                })
+            };
+            get(MapType::HttpResponseTrailers).or_else(|| get(MapType::HttpResponseHeaders))
+        }
+
+        fn done(&self) {
+            unsafe { abi::proxy_done() };
         }
 
         fn post(&self, post: &Post<'_>) -> Option<u32> {

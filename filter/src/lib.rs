@@ -4,6 +4,7 @@
 //! The module `plugin` only connects Envoy's callbacks to [`vm::Vm`]; every decision is there and in
 //! the modules it uses, behind [`host::Host`], and runs natively in tests.
 
+pub mod answer;
 pub mod attributes;
 pub mod capture;
 pub mod config;
@@ -14,6 +15,8 @@ mod lanes;
 pub mod metrics;
 pub mod node;
 pub mod pending;
+pub mod phase;
+pub mod place;
 #[cfg(target_arch = "wasm32")]
 mod plugin;
 pub mod queue;

@@ -9,6 +9,8 @@ use meshchain_core::DropReason;
 pub struct Other {
     /// Streams to the collector, and of paths that are left out.
     pub skipped: u64,
+    /// Calls that the filter met twice, as it stands twice in their chain.
+    pub duplicates: u64,
     /// Batches sent again.
     pub retried: u64,
     /// Configurations that turned the filter off.
@@ -61,7 +63,9 @@ impl Metrics {
             ("records", counts.records),
             ("batches", counts.batches),
             ("acked", counts.acked),
+            ("sessions_ended", counts.ended),
             ("retried", other.retried),
+            ("duplicates", other.duplicates),
             ("skipped", other.skipped),
             ("config_errors", other.config_errors),
             ("config_ignored", other.config_ignored),

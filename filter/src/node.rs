@@ -16,8 +16,10 @@ pub struct Node {
     pub workload: String,
     /// Pod name.
     pub pod: String,
-    /// Whether this proxy is a gateway.
-    pub gateway: bool,
+    /// Revision of the workload, by Istio's canonical label.
+    pub revision: String,
+    /// Whether this proxy stands in the middle: a gateway or a waypoint.
+    pub middle: bool,
 }
 
 impl Node {
@@ -38,7 +40,10 @@ impl Node {
             namespace: text("xds\0node\0metadata\0NAMESPACE"),
             workload: text("xds\0node\0metadata\0WORKLOAD_NAME"),
             pod: text("xds\0node\0metadata\0NAME"),
-            gateway: text("xds\0node\0id").starts_with("router~"),
+            revision: text("xds\0node\0metadata\0LABELS\0service.istio.io/canonical-revision"),
+            middle: ["router~", "waypoint~"]
+                .iter()
+                .any(|kind| text("xds\0node\0id").starts_with(kind)),
         }
     }
 }
@@ -60,6 +65,10 @@ mod tests {
         let node = Node::read(&host);
         assert_eq!(node.pod, format!("a{}", "\u{e9}".repeat((MAX_NAME - 1) / 2)));
         assert_eq!((node.namespace.as_str(), node.mesh.as_str()), ("\u{fffd}shop", ""));
-        assert!(node.gateway);
+        assert!(node.middle);
+        host.set_text("xds\0node\0id", b"waypoint~10.0.0.1~w-0.shop");
+        assert!(Node::read(&host).middle);
+        host.set_text("xds\0node\0id", b"sidecar~10.0.0.1~a-0.shop");
+        assert!(!Node::read(&host).middle);
     }
 }

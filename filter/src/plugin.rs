@@ -23,6 +23,11 @@ fn with_vm<T>(f: impl FnOnce(&mut Vm) -> T) -> Option<T> {
     VM.try_with(|vm| vm.try_borrow_mut().ok().map(|mut vm| f(&mut vm))).ok().flatten()
 }
 
+#[unsafe(export_name = "meshchain_on_context_create")]
+extern "C" fn on_context_create(context: u32, parent: u32) {
+    with_vm(|vm| vm.begin(context, parent));
+}
+
 #[unsafe(export_name = "meshchain_on_configure")]
 extern "C" fn on_configure(place: u32, size: usize) -> bool {
     let json = Proxy.configuration(size);
@@ -43,16 +48,15 @@ extern "C" fn on_log(stream: u32) {
     with_vm(|vm| vm.on_log(&Proxy, stream));
 }
 
-/// Of streams and of root contexts: nothing of either is needed after that.
+/// Of streams and of root contexts; false puts a root context's end off until `proxy_done`.
 #[unsafe(export_name = "meshchain_on_done")]
 extern "C" fn on_done(context: u32) -> bool {
-    with_vm(|vm| vm.done(&Proxy, context));
-    true
+    with_vm(|vm| vm.done(&Proxy, context)).unwrap_or(true)
 }
 
 #[unsafe(export_name = "meshchain_on_tick")]
-extern "C" fn on_tick(_place: u32) {
-    with_vm(|vm| vm.on_tick(&Proxy));
+extern "C" fn on_tick(place: u32) {
+    with_vm(|vm| vm.on_tick(&Proxy, place));
 }
 
 #[unsafe(export_name = "meshchain_on_http_call_response")]

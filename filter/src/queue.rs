@@ -1,67 +1,121 @@
 //! What waits for the collector: the open batch and the sealed ones of this VM's session.
 
-use crate::config::{Config, PathPrivacy};
+use crate::config::PathPrivacy;
 use crate::node::Node;
 use crate::pending::{AT_ONCE, Parts, Pending};
 use meshchain_core::canonical::put_bytes;
+use meshchain_core::header::MAX_ENTRIES;
 use meshchain_core::hop::path_hash;
-use meshchain_core::leaf::CHAIN_START;
+use meshchain_core::leaf::{CHAIN_START, chain_of};
 use meshchain_core::record::ShownPath;
 use meshchain_core::{
     BatchHeader, BatchKind, Canonical, DropReason, Dropped, ENTRY_LEN, Entry, Hash, HopPart,
-    OwnPart, Source, SpanRecord, chain_hash,
+    OwnPart, Previous, SessionId, SessionKey, Source, SpanRecord,
 };
+use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
+use std::ops::Range;
 
-/// Fields of [`meshchain_wire::Batch`], which is written here as it grows.
+/// Fields of [`meshchain_wire::Batch`], which is written here as it grows: records first, since they are the
+/// most, and the rest behind them.
 const HEADER: u32 = 1;
 const PREV: u32 = 2;
 const CHAIN: u32 = 3;
 const ENTRIES: u32 = 4;
 const RECORDS: u32 = 5;
+const PUBLIC_KEY: u32 = 6;
+const SIGNATURE: u32 = 7;
+
+/// Bytes of entries and records at which a batch is sealed in any case: with all besides, below the
+/// 16 MiB that a collector takes.
+const MAX_BATCH_BYTES: usize = 12 << 20;
+
+/// A run of calls, with what a batch says of it.
+#[derive(Debug, Default)]
+struct Calls {
+    entries: Vec<u8>,
+    /// As in the batch: each record behind its tag and length.
+    records: Vec<u8>,
+    /// SHA-256 of the entries.
+    digest: Hash,
+    first_ns: u64,
+    last_ns: u64,
+}
+
+impl Calls {
+    fn count(&self) -> u32 {
+        (self.entries.len() / ENTRY_LEN) as u32
+    }
+}
 
 /// Sealed batch, ready to be sent as often as it takes.
 #[derive(Debug)]
 struct Sealed {
+    /// The calls' records, then the rest.
     body: Vec<u8>,
-    calls: u64,
+    records_len: usize,
+    entries: Range<usize>,
+    kind: BatchKind,
+    digest: Hash,
+    first_ns: u64,
+    last_ns: u64,
+}
+
+impl Sealed {
+    fn count(&self) -> u64 {
+        (self.entries.len() / ENTRY_LEN) as u64
+    }
+
+    /// Its calls, to be sealed again.
+    fn open(self) -> (BatchKind, Calls) {
+        let Self { mut body, records_len, entries, kind, digest, first_ns, last_ns } = self;
+        let entries = body.get(entries).unwrap_or_default().to_vec();
+        body.truncate(records_len);
+        (kind, Calls { entries, records: body, digest, first_ns, last_ns })
+    }
 }
 
 #[derive(Debug, Default)]
 struct Open {
     /// Those of the last calls still lack their digests.
-    entries: Vec<u8>,
+    calls: Calls,
     pending: Pending,
-    /// As in the batch: each record behind its tag and length.
-    records: Vec<u8>,
-    first_ns: u64,
-    last_ns: u64,
+    /// Over the entries that have theirs.
+    hasher: Sha256,
 }
 
 /// Where an entry's digests begin.
 const DIGESTS: usize = ENTRY_LEN - 64;
 
 impl Open {
-    fn count(&self) -> u32 {
-        (self.entries.len() / ENTRY_LEN) as u32
+    fn bytes(&self) -> usize {
+        self.calls.entries.len() + self.calls.records.len()
     }
 
-    /// Fills in the digests that were put off.
+    /// Fills in the digests that were put off, and hashes those entries.
     fn hash(&mut self) {
-        let Self { entries, pending, .. } = self;
-        let start = entries.len() / ENTRY_LEN - pending.len();
+        let Self { calls, pending, hasher } = self;
+        let start = calls.entries.len() / ENTRY_LEN - pending.len();
         pending.digest(|at, [hop, span]| {
             let end = (start + at + 1) * ENTRY_LEN;
-            let room = entries.get_mut(end - ENTRY_LEN + DIGESTS..end);
+            let room = calls.entries.get_mut(end - ENTRY_LEN + DIGESTS..end);
             if let Some((hop_room, span_room)) = room.and_then(|r| r.split_at_mut_checked(32)) {
                 hop_room.copy_from_slice(&hop);
                 span_room.copy_from_slice(&span);
             }
         });
+        hasher.update(calls.entries.get(start * ENTRY_LEN..).unwrap_or_default());
+    }
+
+    /// The calls, all hashed; what is left is empty.
+    fn take(&mut self) -> Calls {
+        self.hash();
+        let digest = self.hasher.finalize_reset().into();
+        Calls { digest, ..std::mem::take(&mut self.calls) }
     }
 }
 
-/// Counts since the session began; monotonic.
+/// Counts since the VM began; monotonic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Calls put in the queue.
@@ -72,17 +126,37 @@ pub struct Counts {
     pub batches: u64,
     /// Batches that the collector acknowledged.
     pub acked: u64,
+    /// Sessions that a refusal ended.
+    pub ended: u64,
     /// Calls dropped, by [`DropReason::ALL`].
-    pub dropped: [u64; DropReason::ALL.len()],
+    pub dropped: Drops,
+}
+
+/// Calls by [`DropReason::ALL`].
+pub type Drops = [u64; DropReason::ALL.len()];
+
+/// The session before this one.
+#[derive(Debug, Clone, Copy)]
+struct Former {
+    session: SessionId,
+    batches: u64,
+    dropped: Drops,
 }
 
 /// The session of one VM.
 #[derive(Debug)]
 pub struct Queue {
-    session: [u8; 16],
+    key: SessionKey,
+    session: SessionId,
     node: Node,
     seq: u64,
     chain: Hash,
+    /// Of a session that follows another; told in its first batch.
+    former: Option<Former>,
+    /// Whether the collector acknowledged anything of the session.
+    known: bool,
+    /// What was dropped before the session began.
+    before: Drops,
     open: Open,
     /// Room for one record.
     record: Vec<u8>,
@@ -93,25 +167,36 @@ pub struct Queue {
     overhead: usize,
 }
 
-/// Those that are of the same length in each: session, counters, times, chain values, tags.
-const FIXED_OVERHEAD: usize = 512;
+/// Those that are of the same length in each (session, counters, times, chain values, key, signature, tags),
+/// notices, and a former session.
+const FIXED_OVERHEAD: usize = 3 << 10;
 
 impl Queue {
-    /// An empty session; `session` are 16 random bytes.
-    pub fn new(session: [u8; 16], node: Node) -> Self {
+    /// An empty session.
+    pub fn new(key: SessionKey, node: Node) -> Self {
         let names = [&node.mesh, &node.cluster, &node.namespace, &node.workload, &node.pod];
+        let names = names.into_iter().chain([&node.revision]);
         Self {
-            overhead: FIXED_OVERHEAD + names.iter().map(|name| name.len()).sum::<usize>(),
-            session,
+            overhead: FIXED_OVERHEAD + names.map(|name| name.len()).sum::<usize>(),
+            session: key.id(),
+            key,
             node,
             seq: 0,
             chain: CHAIN_START,
+            former: None,
+            known: false,
+            before: Default::default(),
             open: Open::default(),
             record: Vec::new(),
             sealed: VecDeque::new(),
             sealed_bytes: 0,
             counts: Counts::default(),
         }
+    }
+
+    /// The session's id.
+    pub fn session(&self) -> SessionId {
+        self.session
     }
 
     /// The proxy that this session speaks for.
@@ -126,43 +211,65 @@ impl Queue {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.sealed_bytes + self.open.entries.len() + self.open.records.len()
+        self.sealed_bytes + self.open.bytes()
     }
 
     /// Number of calls in the open batch.
     pub fn open_calls(&self) -> u32 {
-        self.open.count()
+        self.open.calls.count()
     }
 
-    /// Takes in a call, or counts it as dropped where the queue is full: the oldest calls are kept.
-    pub fn push(&mut self, hop: &HopPart<'_>, own: &OwnPart<'_>, config: &Config) {
+    /// Whether nothing waits to be sent.
+    pub fn is_idle(&self) -> bool {
+        self.sealed.is_empty()
+    }
+
+    /// Takes in a call, or counts it as dropped where the queue is full: the oldest calls are kept. With
+    /// `records` its record goes along; all of a batch have theirs, or none.
+    pub fn push(
+        &mut self,
+        hop: &HopPart<'_>,
+        own: &OwnPart<'_>,
+        privacy: PathPrivacy,
+        records: bool,
+        queue_bytes: usize,
+    ) {
+        let open = &self.open.calls;
+        if !open.entries.is_empty() && open.records.is_empty() == records {
+            self.seal(own.start_ns, &[]);
+        }
         let held = self.bytes() + self.overhead + ENTRY_LEN;
         let open = &mut self.open;
-        let before = open.records.len();
+        let before = open.calls.records.len();
         let parts = open.pending.add(hop, own);
-        if config.records {
+        if records {
             self.record.clear();
-            put_record(&mut self.record, hop, parts, config.path_privacy);
-            put_bytes(&mut open.records, RECORDS, &self.record);
+            put_record(&mut self.record, hop, parts, privacy);
+            put_bytes(&mut open.calls.records, RECORDS, &self.record);
         }
-        if held + (open.records.len() - before) > config.queue_bytes {
+        if held + (open.calls.records.len() - before) > queue_bytes {
             open.pending.take_back();
-            open.records.truncate(before);
+            open.calls.records.truncate(before);
             return self.drop_calls(DropReason::QueueFull, 1);
         }
-        if open.entries.is_empty() {
-            (open.first_ns, open.last_ns) = (own.start_ns, own.start_ns);
+        let calls = &mut open.calls;
+        if calls.entries.is_empty() {
+            (calls.first_ns, calls.last_ns) = (own.start_ns, own.start_ns);
         }
-        open.first_ns = open.first_ns.min(own.start_ns);
-        open.last_ns = open.last_ns.max(own.start_ns);
+        calls.first_ns = calls.first_ns.min(own.start_ns);
+        calls.last_ns = calls.last_ns.max(own.start_ns);
         let none = Hash::default();
         let entry = Entry::new(own.side, hop.trace_id, hop.span_id, none, none);
-        open.entries.extend_from_slice(&entry.to_bytes());
+        calls.entries.extend_from_slice(&entry.to_bytes());
         if open.pending.len() == AT_ONCE {
             open.hash();
         }
         self.counts.digests += 1;
-        self.counts.records += u64::from(config.records);
+        self.counts.records += u64::from(records);
+        // Largest records are below 80 KiB, so a batch never reaches what a collector refuses.
+        if self.open_calls() >= MAX_ENTRIES || self.open.bytes() >= MAX_BATCH_BYTES {
+            self.seal(own.start_ns, &[]);
+        }
     }
 
     /// Counts calls that no batch will carry.
@@ -175,21 +282,22 @@ impl Queue {
 
     /// Seals the open batch; without calls, a heartbeat of the time `now_ns`.
     pub fn seal(&mut self, now_ns: u64, notices: &[String]) {
-        let kind =
-            if self.open.entries.is_empty() { BatchKind::Heartbeat } else { BatchKind::Data };
-        self.seal_as(kind, now_ns, notices);
+        let empty = self.open.calls.entries.is_empty();
+        let kind = if empty { BatchKind::Heartbeat } else { BatchKind::Data };
+        let calls = self.open.take();
+        self.seal_as(kind, calls, now_ns, notices);
     }
 
     /// Seals the open batch as the session's last.
     pub fn close(&mut self, now_ns: u64) {
-        self.seal_as(BatchKind::Close, now_ns, &[]);
+        let calls = self.open.take();
+        self.seal_as(BatchKind::Close, calls, now_ns, &[]);
     }
 
-    fn seal_as(&mut self, kind: BatchKind, now_ns: u64, notices: &[String]) {
-        let open = &mut self.open;
-        open.hash();
-        let count = open.count();
-        let dropped = DropReason::ALL.iter().zip(self.counts.dropped);
+    fn seal_as(&mut self, kind: BatchKind, mut calls: Calls, now_ns: u64, notices: &[String]) {
+        if calls.entries.is_empty() {
+            (calls.first_ns, calls.last_ns) = (now_ns, now_ns);
+        }
         let header = BatchHeader {
             kind,
             source: Source {
@@ -198,34 +306,48 @@ impl Queue {
                 namespace: &self.node.namespace,
                 workload: &self.node.workload,
                 pod: &self.node.pod,
+                revision: &self.node.revision,
+                filter: env!("CARGO_PKG_VERSION"),
             },
             session: self.session,
             seq: self.seq,
-            count,
-            dropped: dropped
-                .filter(|(_, count)| *count > 0)
-                .map(|(reason, count)| Dropped { reason: *reason as u32, count })
-                .collect(),
-            first_ns: if count == 0 { now_ns } else { open.first_ns },
-            last_ns: if count == 0 { now_ns } else { open.last_ns },
-            notices: if count == 0 { notices.iter().map(String::as_str).collect() } else { vec![] },
+            count: calls.count(),
+            dropped: listed(self.dropped()),
+            first_ns: calls.first_ns,
+            last_ns: calls.last_ns,
+            notices: notices.iter().map(String::as_str).collect(),
+            previous: self.former.filter(|_| self.seq == 0).map(|former| Previous {
+                session: former.session,
+                batches: former.batches,
+                dropped: listed(former.dropped),
+            }),
         }
         .encode();
-        let chain = chain_hash(&self.chain, &header, &open.entries);
-        let mut body =
-            Vec::with_capacity(header.len() + open.entries.len() + open.records.len() + 128);
+        let chain = chain_of(&self.chain, &header, &calls.digest);
+        let mut body = std::mem::take(&mut calls.records);
+        let records_len = body.len();
+        body.reserve(header.len() + calls.entries.len() + 256);
         put_bytes(&mut body, HEADER, &header);
         put_bytes(&mut body, PREV, &self.chain);
         put_bytes(&mut body, CHAIN, &chain);
-        put_bytes(&mut body, ENTRIES, &open.entries);
-        body.extend_from_slice(&open.records);
-        open.entries.clear();
-        open.records.clear();
+        put_bytes(&mut body, ENTRIES, &calls.entries);
+        let entries = body.len() - calls.entries.len()..body.len();
+        put_bytes(&mut body, PUBLIC_KEY, self.key.public());
+        put_bytes(&mut body, SIGNATURE, &self.key.sign(&chain));
         self.chain = chain;
         self.seq += 1;
         self.sealed_bytes += body.len();
-        self.sealed.push_back(Sealed { body, calls: count.into() });
+        let Calls { digest, first_ns, last_ns, .. } = calls;
+        let sealed = Sealed { body, records_len, entries, kind, digest, first_ns, last_ns };
+        self.sealed.push_back(sealed);
         self.counts.batches += 1;
+    }
+
+    /// What the session has dropped.
+    fn dropped(&self) -> Drops {
+        let mut dropped = self.counts.dropped;
+        dropped.iter_mut().zip(self.before).for_each(|(count, before)| *count -= before);
+        dropped
     }
 
     /// Body of the oldest sealed batch.
@@ -242,13 +364,40 @@ impl Queue {
     pub fn acknowledge(&mut self) {
         if self.pop().is_some() {
             self.counts.acked += 1;
+            self.known = true;
         }
     }
 
-    /// The collector will never take the oldest sealed batch.
-    pub fn refuse(&mut self) {
+    /// The collector will never take the oldest sealed batch: its calls are lost and counted, and what comes
+    /// after them goes on in the session of `key`.
+    pub fn refuse(&mut self, key: SessionKey) {
         if let Some(sealed) = self.pop() {
-            self.drop_calls(DropReason::Refused, sealed.calls);
+            self.drop_calls(DropReason::Refused, sealed.count());
+        }
+        self.renew(key);
+    }
+
+    /// Ends the session: all that waits goes on in that of `key`, whose first batch names this one.
+    pub fn renew(&mut self, key: SessionKey) {
+        let mut dropped = self.dropped();
+        let (mut session, mut batches) = (self.session, self.seq);
+        // Where nothing of the session reached the log, the one before it is named again.
+        if let Some(former) = self.former.filter(|_| !self.known) {
+            (session, batches) = (former.session, former.batches);
+            dropped.iter_mut().zip(former.dropped).for_each(|(count, more)| *count += more);
+        }
+        self.former = Some(Former { session, batches, dropped });
+        self.session = key.id();
+        self.key = key;
+        self.before = self.counts.dropped;
+        self.counts.ended += 1;
+        (self.seq, self.chain, self.known) = (0, CHAIN_START, false);
+        self.sealed_bytes = 0;
+        for sealed in std::mem::take(&mut self.sealed) {
+            let (kind, calls) = sealed.open();
+            let now_ns = calls.last_ns;
+            self.counts.batches -= 1; // it is sealed again
+            self.seal_as(kind, calls, now_ns, &[]);
         }
     }
 
@@ -257,6 +406,12 @@ impl Queue {
         self.sealed_bytes -= sealed.body.len();
         Some(sealed)
     }
+}
+
+/// Drop counters as a header has them.
+fn listed(drops: Drops) -> Vec<Dropped> {
+    let dropped = DropReason::ALL.iter().zip(drops).filter(|(_, count)| *count > 0);
+    dropped.map(|(reason, count)| Dropped { reason: *reason as u32, count }).collect()
 }
 
 /// A call's record, as far as the configuration shows it.
@@ -275,99 +430,4 @@ fn put_record(out: &mut Vec<u8>, hop: &HopPart<'_>, parts: Parts<'_>, privacy: P
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use meshchain_core::Side;
-    use meshchain_core::own::span_digest;
-    use meshchain_wire::Batch;
-    use prost::Message;
-
-    fn queue() -> Queue {
-        Queue::new([1; 16], Node { namespace: "ns".into(), ..Node::default() })
-    }
-
-    fn own(start_ns: u64) -> OwnPart<'static> {
-        OwnPart { side: Side::Server, start_ns, salt: [9; 16], ..OwnPart::default() }
-    }
-
-    fn push(queue: &mut Queue, start_ns: u64, config: &Config) {
-        queue.push(&HopPart { path: b"/a", ..HopPart::default() }, &own(start_ns), config);
-    }
-
-    fn front(queue: &Queue) -> Batch {
-        let batch = Batch::decode(queue.front().unwrap()).unwrap();
-        assert_eq!(batch.encode_to_vec(), queue.front().unwrap(), "as protobuf libraries write it");
-        batch
-    }
-
-    #[test]
-    fn batches_form_a_chain_and_carry_their_calls() {
-        let mut queue = queue();
-        push(&mut queue, 20, &Config::default());
-        push(&mut queue, 10, &Config::default());
-        queue.seal(99, &["never shown with calls".into()]);
-        queue.seal(99, &["shown".into()]);
-        let first = front(&queue);
-        let header = BatchHeader::decode(&first.header).unwrap();
-        assert_eq!((header.seq, header.count, header.first_ns, header.last_ns), (0, 2, 10, 20));
-        assert_eq!(header.source.namespace, "ns");
-        let starts = first.records.iter().map(|record| {
-            let record = SpanRecord::decode(record).unwrap();
-            OwnPart::decode(record.own).unwrap().start_ns
-        });
-        assert_eq!(starts.collect::<Vec<_>>(), [20, 10]);
-        queue.acknowledge();
-        let second = front(&queue);
-        let header = BatchHeader::decode(&second.header).unwrap();
-        assert_eq!((header.seq, header.kind, header.last_ns), (1, BatchKind::Heartbeat, 99));
-        assert_eq!(header.notices, ["shown"]);
-        assert_eq!(second.prev, first.chain);
-        let chain = chain_hash(&first.chain.try_into().unwrap(), &second.header, &[]);
-        assert_eq!(second.chain, chain);
-        queue.acknowledge();
-        assert_eq!((queue.bytes(), queue.counts().acked), (0, 2));
-    }
-
-    #[test]
-    fn every_entry_has_its_digests_however_many_calls_a_batch_has() {
-        for records in [true, false] {
-            let config = Config { records, ..Config::default() };
-            let mut queue = queue();
-            for calls in [1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE - 1] {
-                (0..calls).for_each(|start_ns| push(&mut queue, start_ns as u64, &config));
-                queue.seal(0, &[]);
-                let batch = front(&queue);
-                assert_eq!(batch.records.len(), if records { calls } else { 0 });
-                let entries = batch.entries.chunks_exact(ENTRY_LEN).map(Entry::parse);
-                let hop = HopPart { path: b"/a", ..HopPart::default() }.digest();
-                for (start_ns, entry) in (0..calls as u64).zip(entries) {
-                    let span_digest = span_digest(&hop, &own(start_ns).encode());
-                    let entry = entry.unwrap();
-                    assert_eq!((entry.hop_digest, entry.span_digest), (hop, span_digest));
-                }
-                let counts = queue.counts();
-                assert_eq!(counts.records, if records { counts.digests } else { 0 });
-                queue.acknowledge();
-            }
-        }
-    }
-
-    #[test]
-    fn a_full_queue_keeps_the_oldest_and_the_next_header_tells_what_was_lost() {
-        let mut queue = queue();
-        push(&mut queue, 1, &Config::default());
-        let queue_bytes = 2 * queue.bytes() + queue.overhead;
-        let config = Config { queue_bytes, ..Config::default() };
-        (0..4).for_each(|_| push(&mut queue, 1, &config));
-        queue.seal(1, &[]);
-        assert_eq!(front(&queue).records.len(), 2);
-        assert!(queue.bytes() <= queue_bytes);
-        queue.refuse();
-        queue.seal(1, &[]);
-        let batch = front(&queue);
-        let header = BatchHeader::decode(&batch.header).unwrap();
-        let expected = [(DropReason::QueueFull, 3), (DropReason::Refused, 2)];
-        let expected = expected.map(|(reason, count)| Dropped { reason: reason as u32, count });
-        assert_eq!(header.dropped, expected);
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! When to send the oldest batch again: one call in flight, back-off with jitter.
+//! When to send the oldest batch again: one call in flight, back-off with jitter. All times are of a clock that
+//! nobody sets.
 
 /// Shortest pause after a failure, nanoseconds.
 const MIN_PAUSE_NS: u64 = 500_000_000;
@@ -12,8 +13,10 @@ const LOST_NS: u64 = 10_000_000_000;
 pub enum Verdict {
     /// Durable: forget it.
     Acknowledged,
-    /// The collector will never take it: drop and count it.
+    /// The collector will never take it: drop and count it, and go on in another session.
     Refused,
+    /// The session is not this proxy's to continue: send it in another one.
+    Disowned,
     /// Keep it and send it again.
     Retry,
 }
@@ -26,6 +29,7 @@ pub fn verdict(status: Option<u16>) -> Verdict {
     match status {
         Some(200..=299) => Verdict::Acknowledged,
         Some(400 | 409 | 413 | 415 | 422) => Verdict::Refused,
+        Some(410) => Verdict::Disowned,
         _ => Verdict::Retry,
     }
 }
@@ -37,6 +41,7 @@ pub struct Sender {
     failures: u32,
     not_before_ns: u64,
     retried: u64,
+    leaving: u32,
 }
 
 impl Sender {
@@ -46,15 +51,21 @@ impl Sender {
         idle && now_ns >= self.not_before_ns
     }
 
-    /// Whether a call is in flight.
-    pub fn is_waiting(&self) -> bool {
-        self.in_flight.is_some()
-    }
-
     /// The answer to a call in flight will never come, or is not wanted: a root context that goes takes its
     /// calls along. That a batch comes twice does no harm.
     pub fn forget(&mut self) {
         self.in_flight = None;
+    }
+
+    /// So many calls were started at the end, and all answers are waited for.
+    pub fn leave(&mut self, calls: u32) {
+        *self = Self { leaving: calls, retried: self.retried, ..Self::default() };
+    }
+
+    /// An answer came to one of the calls at the end; whether it was the last.
+    pub fn left(&mut self) -> bool {
+        self.leaving = self.leaving.saturating_sub(1);
+        self.leaving == 0
     }
 
     /// A call was started.
@@ -74,7 +85,7 @@ impl Sender {
         self.in_flight.take_if(|(expected, _)| *expected == token)?;
         let verdict = verdict(status);
         match verdict {
-            Verdict::Retry => self.failed(now_ns, jitter),
+            Verdict::Retry | Verdict::Disowned => self.failed(now_ns, jitter),
             _ => self.failures = 0,
         }
         Some(verdict)
@@ -117,6 +128,7 @@ mod tests {
             assert_eq!(verdict(status), Verdict::Retry, "{status:?}");
         }
         assert_eq!(verdict(Some(200)), Verdict::Acknowledged);
+        assert_eq!(verdict(Some(410)), Verdict::Disowned);
     }
 
     #[test]

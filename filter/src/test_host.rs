@@ -12,6 +12,12 @@ pub(crate) struct TestHost {
     pub(crate) response: RefCell<Vec<(Vec<u8>, Vec<u8>)>>,
     pub(crate) properties: RefCell<BTreeMap<String, Vec<u8>>>,
     pub(crate) now_ns: Cell<u64>,
+    pub(crate) monotonic_ns: Cell<u64>,
+    pub(crate) has_no_randomness: Cell<bool>,
+    drawn: Cell<u8>,
+    context: Cell<u32>,
+    /// Root contexts that were let go.
+    pub(crate) gone: RefCell<Vec<u32>>,
     pub(crate) posts: RefCell<Vec<Vec<u8>>>,
     pub(crate) cluster_missing: Cell<bool>,
     pub(crate) retry_after_s: Cell<Option<u64>>,
@@ -57,6 +63,10 @@ impl Host for TestHost {
         serialize(&headers.iter().map(|(n, v)| (n.as_slice(), v.as_slice())).collect::<Vec<_>>())
     }
 
+    fn remove_request_header(&self, name: &str) {
+        self.headers.borrow_mut().retain(|(n, _)| n != name.as_bytes());
+    }
+
     fn set_request_header(&self, name: &str, value: &[u8]) {
         let mut headers = self.headers.borrow_mut();
         headers.retain(|(n, _)| n != name.as_bytes());
@@ -64,7 +74,9 @@ impl Host for TestHost {
     }
 
     fn property(&self, path: &str) -> Option<Vec<u8>> {
-        self.properties.borrow().get(path).cloned()
+        let properties = self.properties.borrow();
+        let of_context = properties.get(&format!("{path}@{}", self.context.get()));
+        of_context.or_else(|| properties.get(path)).cloned()
     }
 
     fn create_expression(&self, text: &str) -> Option<u32> {
@@ -84,8 +96,26 @@ impl Host for TestHost {
         self.now_ns.get()
     }
 
-    fn random(&self, out: &mut [u8]) {
-        out.fill(42);
+    fn monotonic_ns(&self) -> u64 {
+        self.monotonic_ns.get()
+    }
+
+    fn random(&self, out: &mut [u8]) -> bool {
+        self.drawn.set(self.drawn.get() + 1);
+        out.fill(self.drawn.get());
+        !self.has_no_randomness.get()
+    }
+
+    fn set_effective_context(&self, context: u32) {
+        self.context.set(context);
+    }
+
+    fn response_trailer(&self, name: &str) -> Option<Vec<u8>> {
+        self.response_headers().get(name.as_bytes()).map(<[u8]>::to_vec)
+    }
+
+    fn done(&self) {
+        self.gone.borrow_mut().push(self.context.get());
     }
 
     fn post(&self, post: &Post<'_>) -> Option<u32> {

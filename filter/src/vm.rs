@@ -1,16 +1,18 @@
 //! The filter's state in one wasm VM, shared by its root contexts and streams.
 
-use crate::attributes::Expressions;
-use crate::capture::{Ending, Outcome, RequestPhase};
-use crate::config::{Config, parse};
-use crate::context::Tracer;
+use crate::capture::{Ending, Outcome};
+use crate::config::Config;
 use crate::host::{Host, Level, Post};
 use crate::metrics::{Metrics, Other};
 use crate::node::Node;
+use crate::phase::{RequestPhase, Setting, role_of};
+use crate::place::Place;
 use crate::queue::Queue;
+use crate::request::Request;
 use crate::sender::{Sender, Verdict};
-use hashbrown::{HashMap, HashSet};
-use meshchain_core::DropReason;
+use hashbrown::HashMap;
+use meshchain_core::hop::Room;
+use meshchain_core::{DropReason, SessionKey};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -18,19 +20,35 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 #[derive(Default)]
 pub struct Vm {
     /// Root contexts: the filter in one place of the configuration each.
-    places: HashSet<u32>,
-    expressions: Expressions,
-    /// What the request phases of streams that have not ended left.
-    phases: HashMap<u32, RequestPhase>,
-    /// `None` while the configuration is missing or bad: the filter is off.
-    config: Option<Config>,
-    notices: Vec<String>,
+    places: HashMap<u32, Place>,
+    /// The place that sends: the last one with a good configuration. Calls to a collector die with the place
+    /// that made them.
+    sending: Option<u32>,
+    /// Whether records go along: only where no place holds them back.
+    records: bool,
+    streams: HashMap<u32, Stream>,
     session: Option<Session>,
-    tracer: Tracer,
+    /// Calls passed over before there was randomness for a session.
+    unseeded: u64,
     sender: Sender,
     metrics: Metrics,
     other: Other,
+    /// By the monotonic clock.
     last_seal_ns: Option<u64>,
+    /// The last stream that ended without a request phase, and when its call began.
+    last_bare: Option<(u32, u64)>,
+    room: Room,
+    /// The last place, while it waits for the answers to what was sent at its end.
+    leaving: Option<u32>,
+}
+
+/// A stream that has not ended.
+struct Stream {
+    place: u32,
+    /// `None` until there is one, or where the filter is off.
+    phase: Option<RequestPhase>,
+    /// The filter stands twice in the chain, and met this call already.
+    duplicate: bool,
 }
 
 /// Opened at the first call or tick, so that the canary VM, which only runs the configuration, has
@@ -41,11 +59,19 @@ struct Session {
 }
 
 impl Session {
-    fn open(host: &impl Host) -> Self {
+    /// `None` where the host has no randomness: neither ids nor salts would be secret.
+    fn open(host: &impl Host) -> Option<Self> {
         let mut seed = [0; 32];
-        host.random(&mut seed);
+        if !host.random(&mut seed) {
+            return None;
+        }
         let mut random = ChaCha8Rng::from_seed(seed);
-        Self { queue: Queue::new(bytes(&mut random), Node::read(host)), random }
+        let key = SessionKey::from_seed(bytes(&mut random));
+        Some(Self { queue: Queue::new(key, Node::read(host)), random })
+    }
+
+    fn key(&mut self) -> SessionKey {
+        SessionKey::from_seed(bytes(&mut self.random))
     }
 }
 
@@ -64,110 +90,203 @@ fn post<'a>(config: &'a Config, body: &'a [u8]) -> Post<'a> {
     }
 }
 
+const TWICE: &str = "the filter stands twice in a chain: apply one manifest";
+
 impl Vm {
-    /// A stream or a place is done. With the last place the session ends: all that waits is sent at once, and
-    /// nobody waits for an answer. Envoy may end before that has left it.
-    pub fn done(&mut self, host: &impl Host, context: u32) {
-        if self.phases.remove(&context).is_some() || !self.places.remove(&context) {
-            return;
+    /// A context begins: a stream in a place, or, with `parent` 0, a place.
+    pub fn begin(&mut self, context: u32, parent: u32) {
+        if parent != 0 {
+            let stream = Stream { place: parent, phase: None, duplicate: false };
+            self.streams.insert(context, stream);
         }
-        let on_its_way = usize::from(self.sender.is_waiting());
+    }
+
+    /// A stream or a place is done; false where the place is to stay until the answers have come. With the
+    /// last place the session ends: all that waits is sent at once, what is in flight too, as its answer may
+    /// never come. That a batch comes twice does no harm.
+    pub fn done(&mut self, host: &impl Host, context: u32) -> bool {
+        if self.streams.remove(&context).is_some() {
+            return true;
+        }
+        let Some(place) = self.places.remove(&context) else {
+            return true;
+        };
         self.sender.forget();
         if !self.places.is_empty() {
-            return;
+            self.choose_sending();
+            return true;
         }
-        if let (Some(config), Some(mut session)) = (&self.config, self.session.take()) {
+        let mut posted = 0;
+        if let (Some(config), Some(mut session)) = (&place.config, self.session.take()) {
             session.queue.close(host.now_ns());
-            for body in session.queue.sealed().skip(on_its_way) {
-                host.post(&post(config, body));
+            for body in session.queue.sealed() {
+                posted += u32::from(host.post(&post(config, body)).is_some());
             }
         }
         self.push_metrics(host);
         self.metrics = Metrics::default();
+        self.sending = None;
+        self.leaving = (posted > 0).then_some(context);
+        self.sender.leave(posted);
+        posted == 0
     }
 
     /// Takes the configuration of a place; the tick period that it asks for, in milliseconds. Never fails.
     pub fn configure(&mut self, host: &impl Host, place: u32, json: &[u8]) -> u64 {
-        if self.places.insert(place) {
-            let expressions = Expressions::create(host);
-            let first = self.places.len() == 1;
-            self.expressions = if first { expressions } else { self.expressions.also(expressions) };
-        }
         self.sender.forget();
-        let parsed = parse(json);
-        for notice in &parsed.notices {
-            host.log(Level::Warn, &format!("meshchain: configuration: {notice}"));
+        let configured = Place::configure(host, json);
+        self.other.config_ignored += configured.notices.len() as u64;
+        self.other.config_errors += u64::from(configured.config.is_none());
+        let tick_ms = configured.config.as_ref().map_or(Config::default().tick_ms, |c| c.tick_ms);
+        if configured.config.is_some() {
+            self.sending = Some(place);
         }
-        self.other.config_ignored += parsed.notices.len() as u64;
-        self.notices = parsed.notices;
-        self.config = match parsed.config {
-            Ok(config) => Some(config),
-            Err(fault) => {
-                host.log(
-                    Level::Warn,
-                    &format!("meshchain: off, the configuration is bad: {fault}"),
-                );
-                self.other.config_errors += 1;
-                None
+        self.places.insert(place, configured);
+        self.choose_sending();
+        tick_ms
+    }
+
+    /// Sees to it that the place that sends is one with a good configuration, if there is any.
+    fn choose_sending(&mut self) {
+        let good = |place: &u32| self.places.get(place).is_some_and(|p| p.config.is_some());
+        let newest = || self.places.keys().copied().filter(good).max();
+        self.sending = self.sending.filter(good).or_else(newest);
+        let mut configs = self.places.values().filter_map(|place| place.config.as_ref());
+        self.records = configs.all(|config| config.records);
+    }
+
+    /// What the places have to say about their configurations.
+    fn notices(&self) -> Vec<String> {
+        let mut notices: Vec<String> = Vec::new();
+        if self.other.duplicates > 0 {
+            notices.push(TWICE.to_owned());
+        }
+        for notice in self.places.values().flat_map(|place| &place.notices) {
+            if notices.len() < MAX_NOTICES && !notices.contains(notice) {
+                notices.push(notice.clone());
             }
-        };
-        self.config.as_ref().map_or(Config::default().tick_ms, |config| config.tick_ms)
+        }
+        notices
     }
 
     /// The request phase of a stream.
     pub fn on_request(&mut self, host: &impl Host, stream: u32) {
-        let Some(config) = &self.config else {
+        let Some(place) = self.streams.get(&stream).map(|stream| stream.place) else {
             return;
         };
-        let session = self.session.get_or_insert_with(|| Session::open(host));
-        let gateway = session.queue.node().gateway;
-        let random = || bytes(&mut session.random);
-        let phase = RequestPhase::run(host, config, gateway, self.tracer, random);
-        self.phases.insert(stream, phase);
+        let Some(Place { config: Some(config), tracer, .. }) = self.places.get(&place) else {
+            return;
+        };
+        if self.session.is_none() {
+            self.session = Session::open(host);
+        }
+        let Some(Session { queue, random }) = &mut self.session else {
+            return;
+        };
+        let role = role_of(host, config, queue.node().middle);
+        let headers = host.request_headers();
+        let request = Request::read(&headers);
+        let before = stream.checked_sub(1).filter(|before| {
+            let phase = self.streams.get(before).and_then(|before| before.phase.as_ref());
+            phase.is_some_and(|phase| phase.request.is_alike(&request))
+        });
+        let duplicate = before.is_some_and(|before| is_twin(host, stream, before));
+        let setting = Setting { config, role, tracer: *tracer, session: queue.session() };
+        let phase = (!duplicate)
+            .then(|| RequestPhase::run(host, setting, &headers, &request, || bytes(random)));
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            (stream.phase, stream.duplicate) = (phase, duplicate);
+        }
     }
 
     /// The end of a stream.
     pub fn on_log(&mut self, host: &impl Host, stream: u32) {
-        let phase = self.phases.remove(&stream);
-        let session = self.session.get_or_insert_with(|| Session::open(host));
-        let Some(config) = &self.config else {
-            return session.queue.drop_calls(DropReason::Unconfigured, 1);
+        let Some(Stream { place, phase, duplicate }) = self.streams.remove(&stream) else {
+            return;
         };
-        let salt = bytes(&mut session.random);
-        let queue = &mut session.queue;
+        if duplicate {
+            return self.met_twice(host);
+        }
+        if self.session.is_none() {
+            self.session = Session::open(host);
+        }
+        let sending = self.sending.and_then(|sending| self.places.get(&sending)?.config.as_ref());
+        let limits = sending.map(|config| (config.queue_bytes, config.batch_spans));
+        let Some(Session { queue, random }) = &mut self.session else {
+            if self.unseeded == 0 {
+                host.log(
+                    Level::Warn,
+                    "meshchain: no randomness from the host: nothing is recorded",
+                );
+            }
+            self.unseeded += 1;
+            return;
+        };
+        queue.drop_calls(DropReason::NoRandomness, std::mem::take(&mut self.unseeded));
+        let place = self.places.get_mut(&place);
+        let (Some(Place { config: Some(config), expressions, tracer, .. }), Some(limits)) =
+            (place, limits)
+        else {
+            return queue.drop_calls(DropReason::Unconfigured, 1);
+        };
+        let (queue_bytes, batch_spans) = limits;
+        let twin_start_ns =
+            self.last_bare.filter(|(last, _)| last.abs_diff(stream) == 1).map(|(_, start)| start);
         let ending = Ending {
+            in_full: random.next_u32().checked_rem(config.full_one_in) == Some(0),
             config,
-            gateway: queue.node().gateway,
-            expressions: &mut self.expressions,
-            tracer: &mut self.tracer,
+            expressions,
+            tracer,
             queue,
-            salt,
+            room: &mut self.room,
+            salts: [bytes(random), bytes(random)],
+            records: self.records,
+            queue_bytes,
+            twin_start_ns,
         };
         match ending.log(host, phase.as_ref()) {
             Outcome::Call(start_ns) => {
-                let queue = &mut session.queue;
-                if queue.open_calls() >= config.batch_spans {
+                self.last_bare = phase.is_none().then_some((stream, start_ns));
+                // While a batch waits, the open one grows: a slow collector gets larger batches, not more.
+                if queue.is_idle() && queue.open_calls() >= batch_spans {
                     queue.seal(start_ns, &[]);
-                    self.last_seal_ns = Some(start_ns);
+                    self.last_seal_ns = Some(host.monotonic_ns());
                 }
             }
             Outcome::Skipped => self.other.skipped += 1,
-            Outcome::Unreadable => session.queue.drop_calls(DropReason::Unreadable, 1),
+            Outcome::Duplicate => self.met_twice(host),
+            Outcome::Unreadable => queue.drop_calls(DropReason::Unreadable, 1),
         }
     }
 
-    /// Seals what is open, or a heartbeat where there was silence for long, and sends.
-    pub fn on_tick(&mut self, host: &impl Host) {
-        if let Some(config) = &self.config {
-            let now = host.now_ns();
-            let session = self.session.get_or_insert_with(|| Session::open(host));
-            let silent_ns = now.saturating_sub(*self.last_seal_ns.get_or_insert(0));
-            // While a batch waits, the open one grows: a slow collector gets larger batches, not more.
-            let idle = session.queue.front().is_none();
-            let heartbeat = silent_ns >= config.heartbeat_s.saturating_mul(1_000_000_000);
-            if idle && (session.queue.open_calls() > 0 || heartbeat) {
-                session.queue.seal(now, &self.notices);
-                self.last_seal_ns = Some(now);
+    fn met_twice(&mut self, host: &impl Host) {
+        if self.other.duplicates == 0 {
+            host.log(Level::Warn, &format!("meshchain: {TWICE}"));
+        }
+        self.other.duplicates += 1;
+    }
+
+    /// Seals what is open, or a heartbeat where there was silence for long, and sends. Only the place that
+    /// sends has a say.
+    pub fn on_tick(&mut self, host: &impl Host, place: u32) {
+        if self.sending.is_some_and(|sending| sending != place) {
+            return;
+        }
+        if let Some(config) = self.places.get(&place).and_then(|place| place.config.as_ref()) {
+            let heartbeat_ns = config.heartbeat_s.saturating_mul(1_000_000_000);
+            let now = host.monotonic_ns();
+            if self.session.is_none() {
+                self.session = Session::open(host);
+            }
+            let notices = self.notices();
+            if let Some(Session { queue, .. }) = &mut self.session {
+                queue.drop_calls(DropReason::NoRandomness, std::mem::take(&mut self.unseeded));
+                let due = |last: u64| now.saturating_sub(last) >= heartbeat_ns;
+                let heartbeat = self.last_seal_ns.is_none_or(due);
+                if queue.is_idle() && (queue.open_calls() > 0 || heartbeat) {
+                    queue.seal(host.now_ns(), &notices);
+                    self.last_seal_ns = Some(now);
+                }
             }
             self.send(host, now);
         }
@@ -176,31 +295,53 @@ impl Vm {
 
     /// The answer to a POST.
     pub fn on_response(&mut self, host: &impl Host, token: u32, status: Option<u16>) {
-        let now = host.now_ns();
+        if let Some(place) = self.leaving.filter(|_| self.sender.left()) {
+            self.leaving = None;
+            host.set_effective_context(place);
+            return host.done();
+        }
+        let now = host.monotonic_ns();
         let Some(session) = &mut self.session else {
             return;
         };
         let [jitter] = bytes(&mut session.random);
-        match self.sender.answered(token, status, now, jitter) {
-            Some(Verdict::Acknowledged) => session.queue.acknowledge(),
-            Some(Verdict::Refused) => {
-                session.queue.refuse();
-                let status = status.unwrap_or(0);
-                let message =
-                    format!("meshchain: the collector refused a batch with status {status}");
-                host.log(Level::Warn, &message);
+        let Some(verdict) = self.sender.answered(token, status, now, jitter) else {
+            return;
+        };
+        let refused = || {
+            let status = status.unwrap_or(0);
+            let message = format!("meshchain: the collector refused a batch with status {status}");
+            host.log(Level::Warn, &message);
+        };
+        match verdict {
+            Verdict::Acknowledged => session.queue.acknowledge(),
+            Verdict::Refused => {
+                refused();
+                let key = session.key();
+                session.queue.refuse(key);
             }
-            Some(Verdict::Retry) => {
+            Verdict::Disowned => {
+                refused();
+                let key = session.key();
+                return session.queue.renew(key);
+            }
+            Verdict::Retry => {
                 let asked = status.and_then(|_| host.retry_after_s());
                 return self.sender.wait(asked.unwrap_or(0));
             }
-            None => return,
+        }
+        let full = |config: &Config| session.queue.open_calls() >= config.batch_spans;
+        let config = self.sending.and_then(|place| self.places.get(&place)?.config.as_ref());
+        if session.queue.is_idle() && config.is_some_and(full) {
+            session.queue.seal(host.now_ns(), &[]);
+            self.last_seal_ns = Some(now);
         }
         self.send(host, now);
     }
 
     fn send(&mut self, host: &impl Host, now: u64) {
-        let (Some(config), Some(session)) = (&self.config, &mut self.session) else {
+        let config = self.sending.and_then(|place| self.places.get(&place)?.config.as_ref());
+        let (Some(config), Some(session)) = (config, &mut self.session) else {
             return;
         };
         let Some(body) = session.queue.front().filter(|_| self.sender.ready(now)) else {
@@ -217,10 +358,27 @@ impl Vm {
 
     fn push_metrics(&mut self, host: &impl Host) {
         let queue = self.session.as_ref().map(|session| &session.queue);
-        let counts = queue.map(Queue::counts).unwrap_or_default();
+        let mut counts = queue.map(Queue::counts).unwrap_or_default();
+        if let Some(count) = counts.dropped.get_mut(DropReason::NoRandomness as usize - 1) {
+            *count += self.unseeded;
+        }
         let other = Other { retried: self.sender.retried(), ..self.other };
         self.metrics.push(host, &counts, &other, queue.map_or(0, Queue::bytes));
     }
+}
+
+/// Most notices of one header that come from configurations.
+const MAX_NOTICES: usize = 12;
+
+/// Whether two streams are one call: the filter stands twice in its chain. Envoy makes the contexts of a chain one
+/// after the other, so the numbers are neighbours, and both began at one nanosecond.
+fn is_twin(host: &impl Host, stream: u32, before: u32) -> bool {
+    let start = || host.property("request\0time");
+    let ours = start();
+    host.set_effective_context(before);
+    let theirs = start();
+    host.set_effective_context(stream);
+    ours.is_some() && ours == theirs
 }
 
 #[cfg(test)]

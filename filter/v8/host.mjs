@@ -38,12 +38,14 @@ export class Host {
     }
     this.vm = new WebAssembly.Instance(MODULE, imports).exports;
     this.vm._initialize();
+    this.vm.proxy_on_context_create(ROOT, 0);
     this.vm.proxy_on_configure(ROOT, this.configuration.length);
   }
 
   /** A stream from its request headers to its end. */
   stream() {
     const id = ++this.#streams;
+    this.vm.proxy_on_context_create(id, ROOT);
     this.vm.proxy_on_request_headers(id, this.maps[0].length, 1);
     this.vm.proxy_on_log(id);
     this.vm.proxy_on_done(id);
@@ -98,6 +100,11 @@ export class Host {
         this.maps[map].push([key, Buffer.from(this.bytes(value, valueLength))]);
         return OK;
       },
+      proxy_remove_header_map_value(map, name, length) {
+        const key = this.#text(name, length);
+        this.maps[map] = this.maps[map].filter(([other]) => other !== key);
+        return OK;
+      },
       proxy_get_buffer_bytes(buffer, _start, _length, data, size) {
         return buffer === CONFIGURATION ? this.give(this.configuration, data, size) : NOT_FOUND;
       },
@@ -109,7 +116,12 @@ export class Host {
         new DataView(this.vm.memory.buffer).setBigUint64(at, this.nowNs, true);
         return OK;
       },
+      clock_time_get(_clock, _precision, at) {
+        new DataView(this.vm.memory.buffer).setBigUint64(at, this.nowNs, true);
+        return OK;
+      },
       proxy_set_effective_context: () => OK,
+      proxy_done: () => OK,
       proxy_set_tick_period_milliseconds: () => OK,
       proxy_http_call(...args) {
         this.posts.push(Buffer.from(this.bytes(args[4], args[5])));

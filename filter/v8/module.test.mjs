@@ -2,7 +2,7 @@
 // SHA-256, and hosts that answer what no host should.
 
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
+import { createHash, createPublicKey, verify } from "node:crypto";
 import { test } from "node:test";
 import { BYTES, fields, Host } from "./host.mjs";
 
@@ -57,6 +57,24 @@ test("every digest is that of its record, for parts of every number of blocks", 
   assert.equal(host.metrics.get("meshchain_acked"), 7n);
 });
 
+test("each batch is signed by its session's key, as node sees it", () => {
+  const host = new Host();
+  inbound(host);
+  for (let number = 1; number <= 3; number++) {
+    request(host, number);
+    host.stream();
+    host.tick();
+    const { 1: [header], 2: [prev], 3: [chain], 4: [entries], 6: [key], 7: [signature] } = fields(host.posts.at(-1));
+    assert.deepEqual(chain, sha256("meshchain/chain/v1\0", prev, sha256(entries), header));
+    assert.deepEqual(fields(header)[4][0], sha256("meshchain/session/v1\0", key).subarray(0, 16));
+    const spki = Buffer.concat([Buffer.from("302a300506032b6570032100", "hex"), key]);
+    const publicKey = createPublicKey({ key: spki, format: "der", type: "spki" });
+    const message = Buffer.concat([Buffer.from("meshchain/batch/v1\0"), chain]);
+    assert.ok(verify(null, message, publicKey, signature));
+    host.answer(200);
+  }
+});
+
 test("lanes of 128 bits are in use", () => {
   const v128 = Buffer.from([0xfd, 0xae, 0x01]); // i32x4.add
   assert.ok(BYTES.includes(v128));
@@ -77,14 +95,15 @@ test("a host that refuses every call costs records and nothing else", () => {
   }
 });
 
-test("a host without randomness costs nothing but the salts", () => {
+test("a host without randomness ends nothing, and its calls are counted", () => {
   const failure = 29; // EIO
   const host = new Host('{"payload": "record", "no_such_key": 1}', { random_get: () => failure });
   inbound(host);
   request(host, 1);
   host.stream();
   host.tick();
-  assert.equal(checked(host.posts.at(-1)).length, 1);
+  assert.equal(host.posts.length, 0);
+  assert.equal(host.metrics.get("meshchain_dropped_no_randomness"), 1n);
   assert.ok(host.log.some((line) => line.includes("no randomness")), host.log.join());
 });
 

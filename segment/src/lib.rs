@@ -20,4 +20,4 @@ pub use build::{IndexBuilder, MAX_ROWS};
 pub use columns::FileError;
 pub use index::{Bucket, IndexError, Layout, RowRange, SessionRun, trace_key};
 pub use name::{NameError, Part, SegmentName};
-pub use session::Session;
+pub use session::{Drops, Followed, Former, Oddity, Session};

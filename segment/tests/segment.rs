@@ -25,7 +25,10 @@ struct Batch {
 fn call(trace: [u8; 16], at: u64, side: Side) -> ([u8; 90], Vec<u8>) {
     let (id, span) = (TraceId::new(trace), SpanId::new((at + 1).to_be_bytes()));
     let (id, span) = if id.is_some() { (id, span) } else { (None, None) };
-    let hop_part = HopPart::capture(id, span, b"id", b"GET", b"cart", b"/items/\xff?q", 200);
+    let (authority, target) = (b"cart", b"/items/\xff?q");
+    let seen = hop::Seen { request_id: b"id", method: b"GET", authority, target };
+    let mut room = hop::Room::default();
+    let hop_part = HopPart::capture(id, span, &seen, 200, &mut room);
     let own_part = OwnPart {
         side,
         start_ns: at,
@@ -68,10 +71,10 @@ fn seal(batches: &[Batch]) -> Segment {
         let header_bytes = header.encode();
         let batch_leaf =
             BatchLeaf { header: &header_bytes, received_ns: leaf, ..BatchLeaf::default() };
-        let sides = [Side::Client, Side::Server, Side::Gateway];
+        let sides = [Side::Client, Side::Server, Side::GatewayOut, Side::GatewayIn];
         let calls: Vec<_> = (0..)
             .zip(&batch.traces)
-            .map(|(at, trace)| call(*trace, at, sides[at as usize % 3]))
+            .map(|(at, trace)| call(*trace, at, sides[at as usize % 4]))
             .collect();
         let entries: Vec<u8> = calls.iter().flat_map(|(entry, _)| *entry).collect();
         let records: Vec<_> =

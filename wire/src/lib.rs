@@ -6,6 +6,9 @@ use prost::Message;
 /// Media type of a [`Batch`] in an HTTP body.
 pub const CONTENT_TYPE: &str = "application/x-protobuf; messageType=\"meshchain.v1.Batch\"";
 
+/// Largest body of a POST, in bytes, that a collector takes.
+pub const MAX_BODY: usize = 16 << 20;
+
 /// One batch of a session, with what its leaf is made of.
 #[derive(Clone, PartialEq, Message)]
 pub struct Batch {

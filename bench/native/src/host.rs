@@ -4,9 +4,9 @@ use crate::envoy::{self, Handle, Header, Text};
 use meshchain_filter::headers::{HeaderMap, serialize};
 use meshchain_filter::host::{Host, Level, MetricKind, Post};
 use std::ptr::null_mut;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The configuration; Envoy's handle of it. There is one.
 pub static CONFIGURATION: AtomicPtr<std::ffi::c_void> = AtomicPtr::new(null_mut());
@@ -58,7 +58,7 @@ impl Envoy {
         let [start, duration, ..] = times.map(|time| number(time.max(0) as u64));
         let [_, _, response_bytes, request_bytes] = bytes.map(number);
         let text = |get| unsafe { envoy::text(call, get) };
-        let items: [&[u8]; 12] = [
+        let items: [&[u8]; 11] = [
             &start,
             &duration,
             &number(code.into()),
@@ -70,7 +70,6 @@ impl Envoy {
             text(envoy::route),
             text(envoy::cluster),
             peer,
-            &number(1), // inbound
         ];
         serialize(&items.map(|item| (item, &b""[..]))).into_bytes()
     }
@@ -88,6 +87,8 @@ impl Host for Envoy {
     fn response_headers(&self) -> HeaderMap {
         self.headers(envoy::RESPONSE_HEADERS)
     }
+
+    fn remove_request_header(&self, _name: &str) {}
 
     fn set_request_header(&self, name: &str, value: &[u8]) {
         let (name, value) = (Text::of(name.as_bytes()), Text::of(value));
@@ -117,9 +118,22 @@ impl Host for Envoy {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
     }
 
-    fn random(&self, out: &mut [u8]) {
-        getrandom::fill(out).expect("randomness");
+    fn monotonic_ns(&self) -> u64 {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed().as_nanos() as u64
     }
+
+    fn random(&self, out: &mut [u8]) -> bool {
+        getrandom::fill(out).is_ok()
+    }
+
+    fn set_effective_context(&self, _context: u32) {}
+
+    fn response_trailer(&self, _name: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn done(&self) {}
 
     fn post(&self, post: &Post<'_>) -> Option<u32> {
         let header = |name: &str, value: &str| Header {

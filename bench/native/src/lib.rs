@@ -20,7 +20,9 @@ use std::thread;
 use std::time::Duration;
 
 static VM: LazyLock<Mutex<Vm>> = LazyLock::new(Mutex::default);
-static STREAMS: AtomicU32 = AtomicU32::new(1);
+/// The one place of the configuration.
+const PLACE: u32 = 1;
+static STREAMS: AtomicU32 = AtomicU32::new(PLACE + 1);
 
 thread_local! {
     /// The stream that ended last: Envoy logs it next.
@@ -70,7 +72,7 @@ on! {
         CONFIGURATION.store(configuration, Ordering::Relaxed);
         Metrics::default().push(&Envoy::idle(), &Counts::default(), &Other::default(), 0);
         // SAFETY: Envoy is in the call that came with it.
-        let tick_ms = with_vm(|vm| vm.configure(&Envoy::idle(), 0, unsafe { json.bytes() }));
+        let tick_ms = with_vm(|vm| vm.configure(&Envoy::idle(), PLACE, unsafe { json.bytes() }));
         tick_every(Duration::from_millis(tick_ms));
         configuration
     }
@@ -80,7 +82,7 @@ on! {
     }
 
     http_filter_config_scheduled(_configuration: Handle, _module: Module, _event: u64) {
-        with_vm(|vm| vm.on_tick(&Envoy::idle()));
+        with_vm(|vm| vm.on_tick(&Envoy::idle(), PLACE));
     }
 
     http_filter_config_http_callout_done(
@@ -97,7 +99,9 @@ on! {
     }
 
     http_filter_new(_configuration: Module, _stream: Handle) -> Module {
-        without_provenance(STREAMS.fetch_add(1, Ordering::Relaxed) as usize)
+        let stream = STREAMS.fetch_add(1, Ordering::Relaxed);
+        with_vm(|vm| vm.begin(stream, PLACE));
+        without_provenance(stream as usize)
     }
 
     http_filter_request_headers(stream: Handle, filter: Module, _end: bool) -> u32 {

@@ -2,8 +2,8 @@
 //! acknowledged batch is there exactly once, all checkpoints ever published are consistent, and
 //! the verifier's fsck finds nothing damaged.
 
-mod fsck;
-mod store;
+pub(super) mod fsck;
+pub(super) mod store;
 
 use super::{Accepted, Log, OpenError, SealAt, Submission, SubmitError, open, run};
 use crate::audit::Audit;
@@ -13,8 +13,8 @@ use crate::store::{Location, Store};
 use futures::TryStreamExt;
 use meshchain::log::LogKey;
 use meshchain_core::{
-    BatchHeader, BatchKind, BatchLeaf, Canonical, Entry, Hash, Side, SigningKey, SpanId, TraceId,
-    TreeHead, merkle,
+    BatchHeader, BatchKind, BatchLeaf, Canonical, Entry, Hash, SessionKey, Side, SigningKey,
+    SpanId, TraceId, TreeHead, merkle,
 };
 use meshchain_wire::Batch;
 use object_store::memory::InMemory;
@@ -28,7 +28,7 @@ use std::time::Duration;
 use store::{FAULTS, Fault, Faulty};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-fn key() -> SigningKey {
+pub(super) fn key() -> SigningKey {
     SigningKey::from_seed("faults.example/log", &[1; 32]).unwrap()
 }
 
@@ -41,8 +41,10 @@ struct Source {
 impl Source {
     fn next(&mut self, session: u16) -> Checked {
         let (seq, prev) = *self.chains.entry(session).or_insert((0, [0; 32]));
-        let mut id = [1; 16];
-        id[..2].copy_from_slice(&session.to_be_bytes());
+        let mut seed = [1; 32];
+        seed[..2].copy_from_slice(&session.to_be_bytes());
+        let key = SessionKey::from_seed(seed);
+        let id = key.id();
         let count = u32::from(session % 2);
         let header = BatchHeader {
             kind: if count == 0 { BatchKind::Heartbeat } else { BatchKind::Data },
@@ -57,7 +59,7 @@ impl Source {
         let entry = Entry::new(Side::Client, trace_id, span_id, [seq as u8; 32], [7; 32]);
         let entry = entry.to_bytes();
         let entries = if count == 0 { Vec::new() } else { entry.to_vec() };
-        let batch = Batch::seal(&prev, header.encode(), entries, Vec::new());
+        let batch = Batch::seal(&key, &prev, header.encode(), entries, Vec::new());
         let chain = batch.chain.as_slice().try_into().unwrap();
         self.chains.insert(session, (seq + 1, chain));
         Checked::parse(&batch.encode_to_vec(), "").unwrap()
@@ -137,7 +139,7 @@ async fn live(
 }
 
 /// Some leaves are sealed, some are not.
-const SEAL_AT: SealAt =
+pub(super) const SEAL_AT: SealAt =
     SealAt { entries: 1000, leaves: 4, pools: 100, bytes: 1 << 30, age: Duration::from_secs(3600) };
 
 async fn reopen(store: Store) -> Result<Arc<Log>, OpenError> {
@@ -170,7 +172,8 @@ async fn grown() -> (Arc<InMemory>, Vec<Vec<Checked>>) {
     let mut source = Source::default();
     let first = (100..354).map(|session| source.next(session)).collect();
     live(Store::over(objects.clone(), true), &[first], &mut Vec::new()).await.unwrap();
-    let rounds = (0..3).map(|_| (0..3).map(|session| source.next(session)).collect());
+    // One of the sessions sends two batches at once.
+    let rounds = (0..3).map(|_| [0, 1, 1].map(|session| source.next(session)).to_vec());
     (objects, rounds.collect())
 }
 

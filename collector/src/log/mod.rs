@@ -14,12 +14,15 @@
 //! leaves a segment that `sealed` does not speak of, which the next start deletes, or bundles that it
 //! does speak of, which the next start deletes too.
 
+mod answers;
 mod catalog;
 #[cfg(test)]
 mod fault_tests;
 mod lag;
 mod open;
 mod pool;
+#[cfg(test)]
+mod pool_tests;
 mod read;
 mod retain;
 mod seal;
@@ -29,12 +32,13 @@ mod state;
 mod tree;
 mod writer;
 
+pub use answers::refuse;
 pub use catalog::{EntryPlace, SealAt};
 pub use open::{OpenError, open};
 pub use read::Batch;
 pub use retain::delete_old_records;
 pub use seal::Sealer;
-pub use writer::{Fatal, Submission, Writer, refuse, run};
+pub use writer::{Fatal, Submission, Writer, run};
 
 use crate::anchor::SignedHead;
 use crate::batch::Refusal;

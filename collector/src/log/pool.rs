@@ -101,6 +101,8 @@ impl PoolWriter {
             entries_root: batch.entries_root,
             principal: batch.principal.as_bytes(),
             received_ns,
+            public_key: batch.public_key,
+            signature: batch.signature,
         }
         .encode();
         let records: usize = batch.records.iter().map(|r| r.len() + 4).sum();
@@ -177,6 +179,7 @@ pub fn records(mut records: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meshchain_core::leaf::Signature;
 
     fn batch(records: Vec<Vec<u8>>) -> Checked {
         Checked {
@@ -185,6 +188,8 @@ mod tests {
             seq: 0,
             prev: [0; 32],
             chain: [2; 32],
+            public_key: [4; 32],
+            signature: Signature::default(),
             entries_root: [3; 32],
             entries: vec![7; 180],
             records,

@@ -1,5 +1,6 @@
 //! The one writer: pools what comes in, commits, acknowledges, applies, publishes.
 
+use super::answers::{acknowledge_again, answer_passed, turn_down};
 use super::open::{put_all, take_in};
 use super::pool::{self, PoolWriter};
 use super::seal::unix_ns;
@@ -7,15 +8,16 @@ use super::state::Owned;
 use super::tree::{Growth, Tree};
 use super::{Accepted, Log, SubmitError};
 use crate::anchor::SignedHead;
-use crate::audit::{Audit, RefusalLine};
+use crate::audit::Audit;
 use crate::batch::{Checked, Refusal};
+use crate::judge::{Judge, Judged, Next};
 use crate::metrics::Metrics;
-use crate::session::{Follows, Judged, Passed};
+use crate::signatures;
 use crate::store::{Store, StoreError};
+use meshchain_core::session::BadSignature;
 use meshchain_core::tile::TileName;
-use meshchain_core::{BatchKind, Checkpoint};
-use serde_json::json;
-use std::collections::{HashSet, VecDeque};
+use meshchain_core::{BatchKind, Checkpoint, Source};
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -65,14 +67,14 @@ pub async fn run(
     audit: Arc<Audit>,
     metrics: Arc<Metrics>,
 ) -> Result<(), Fatal> {
-    let mut waiting = VecDeque::new();
+    let mut waiting = Vec::new();
     let mut idle = tokio::time::interval(IDLE_CHECK);
     let mut next_commit = Instant::now();
     loop {
         if waiting.is_empty() {
             tokio::select! {
                 received = submissions.recv() => match received {
-                    Some(submission) => waiting.push_back(submission),
+                    Some(submission) => waiting.push(submission),
                     None => return Ok(()),
                 },
                 () = stopped(&mut stop), if !submissions.is_closed() => {
@@ -92,12 +94,12 @@ pub async fn run(
                 break;
             };
             bytes += submission.batch.bytes();
-            waiting.push_back(submission);
+            waiting.push(submission);
         }
         next_commit = Instant::now() + POOL_INTERVAL;
         writer.log.lag.begin();
         writer.wait_for_sealing().await;
-        waiting = writer.commit(waiting, &audit, &metrics).await?;
+        writer.commit(std::mem::take(&mut waiting), &audit, &metrics).await?;
         writer.log.lag.end();
     }
 }
@@ -106,10 +108,27 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// A batch that goes into this commit.
-struct Pooled {
-    submission: Submission,
-    follows: Follows,
+/// What is known of a commit's batches before it is made.
+#[derive(Default)]
+struct Judgement {
+    /// They go into it.
+    pooled: Vec<(Submission, Next)>,
+    /// They are in it already: as which of `pooled`.
+    again: Vec<(Submission, usize)>,
+    /// They contradict it.
+    refused: Vec<(Submission, Refusal)>,
+}
+
+impl Judgement {
+    /// The commit failed: nothing is known of any of them.
+    fn call_off(self) {
+        let pooled = self.pooled.into_iter().map(|(submission, _)| submission);
+        let again = self.again.into_iter().map(|(submission, _)| submission);
+        let refused = self.refused.into_iter().map(|(submission, _)| submission);
+        for submission in pooled.chain(again).chain(refused) {
+            let _ = submission.reply.send(Err(SubmitError::Unavailable));
+        }
+    }
 }
 
 impl Writer {
@@ -146,22 +165,23 @@ impl Writer {
         }
     }
 
-    /// Commits what is waiting; what must wait for the next commit is returned.
-    async fn commit(
+    /// Commits what is waiting, and answers it.
+    pub(super) async fn commit(
         &mut self,
-        waiting: VecDeque<Submission>,
+        waiting: Vec<Submission>,
         audit: &Arc<Audit>,
         metrics: &Arc<Metrics>,
-    ) -> Result<VecDeque<Submission>, Fatal> {
+    ) -> Result<(), Fatal> {
         let started = Instant::now();
-        let (pooled, later) = self.judge(waiting, audit, metrics);
-        if pooled.is_empty() {
-            return Ok(later);
+        let waiting = verified(waiting, audit, metrics).await;
+        let judgement = self.judge(waiting, audit, metrics);
+        if judgement.pooled.is_empty() {
+            return Ok(());
         }
         let first = self.tree.head().size;
         let received_ns = unix_ns();
         let mut bundle = PoolWriter::default();
-        for Pooled { submission, .. } in &pooled {
+        for (submission, _) in &judgement.pooled {
             bundle.push(&submission.batch, received_ns);
         }
         let (bundle, slices, sum) = bundle.finish();
@@ -178,10 +198,8 @@ impl Writer {
         if let Err(error) = log.store.put(&name, bundle.clone()).await {
             log::error!("commit failed, nothing was changed: {error}");
             metrics.commit_failures.inc();
-            for Pooled { submission, .. } in pooled {
-                let _ = submission.reply.send(Err(SubmitError::Unavailable));
-            }
-            return Ok(later);
+            judgement.call_off();
+            return Ok(());
         }
         self.owned.commit(&head, &log.key).await?;
 
@@ -189,9 +207,15 @@ impl Writer {
         self.tree = tree;
         audit.set_head(head);
         taken.apply(&mut log.catalog_mut(), &mut log.sessions_mut());
-        for (leaf, Pooled { submission, follows }) in (first..).zip(pooled) {
-            self.tell(&submission.batch, follows, leaf, audit, metrics);
+        for (leaf, (submission, next)) in (first..).zip(judgement.pooled) {
+            tell(&submission.batch, next, leaf, audit, metrics);
             let _ = submission.reply.send(Ok(Accepted { leaf, replayed: false }));
+        }
+        for (submission, at) in judgement.again {
+            acknowledge_again(submission, first + at as u64, metrics);
+        }
+        for (submission, refusal) in judgement.refused {
+            turn_down(submission, refusal, audit, metrics);
         }
         put_all(&log.store, &growth).await?;
         let checkpoint = Checkpoint::sign(&head, &log.key);
@@ -205,66 +229,39 @@ impl Writer {
         }
         log.parts_closed.notify_one();
         tokio::spawn(async move { delete_partials(&log.store, &growth).await });
-        Ok(later)
+        Ok(())
     }
 
-    /// Answers what is refused, and has answered what may be logged already. At most one batch of a
-    /// session goes into a commit, so that each is judged against what is committed.
+    /// Answers what is refused whatever becomes of this commit, and has answered what may be logged
+    /// already. Batches of a session are judged in their order, in whatever order they came.
     fn judge(
         &self,
-        waiting: VecDeque<Submission>,
+        mut waiting: Vec<Submission>,
         audit: &Arc<Audit>,
         metrics: &Arc<Metrics>,
-    ) -> (Vec<Pooled>, VecDeque<Submission>) {
-        let (mut pooled, mut later, mut seen) = (Vec::new(), VecDeque::new(), HashSet::new());
-        let sessions = self.log.sessions();
-        for submission in waiting {
-            if !seen.insert(submission.batch.session) {
-                later.push_back(submission);
-                continue;
-            }
-            match sessions.judge(&submission.batch) {
-                Ok(Judged::Follows(follows)) => pooled.push(Pooled { submission, follows }),
-                Ok(Judged::Passed(passed)) => {
+    ) -> Judgement {
+        waiting.sort_by_key(|submission| submission.batch.seq);
+        let judged: Vec<Judged> = {
+            let sessions = self.log.sessions();
+            let mut judge = Judge::new(&sessions);
+            waiting.iter().map(|submission| judge.judge(&submission.batch)).collect()
+        };
+        let mut judgement = Judgement::default();
+        for (submission, judged) in waiting.into_iter().zip(judged) {
+            match judged {
+                Judged::Next(next) => judgement.pooled.push((submission, next)),
+                Judged::Again(at) => judgement.again.push((submission, at)),
+                Judged::Passed(passed) => {
                     let (log, audit, metrics) = (self.log.clone(), audit.clone(), metrics.clone());
                     tokio::spawn(answer_passed(log, submission, passed, audit, metrics));
                 }
-                Err(refusal) => {
-                    refuse(audit, metrics, &refusal, Some(&submission.batch));
-                    let _ = submission.reply.send(Err(refusal.into()));
+                Judged::Refused { refusal, by_this_commit: true } => {
+                    judgement.refused.push((submission, refusal));
                 }
+                Judged::Refused { refusal, .. } => turn_down(submission, refusal, audit, metrics),
             }
         }
-        (pooled, later)
-    }
-
-    fn tell(&self, batch: &Checked, follows: Follows, leaf: u64, audit: &Audit, metrics: &Metrics) {
-        let header = batch.header();
-        let session = hex::encode(batch.session);
-        let source = &header.source;
-        metrics.accepted(header.kind, header.count.into());
-        if self.log.sessions().get(&batch.session).is_some_and(|s| s.batches == 1) {
-            let source = json!({
-                "mesh": source.mesh, "cluster": source.cluster, "namespace": source.namespace,
-                "workload": source.workload, "pod": source.pod,
-            });
-            let line = json!({
-                "session": session, "leaf": leaf, "source": source, "principal": batch.principal,
-            });
-            audit.line("session_opened", line);
-        }
-        if let Follows::AfterGap { from } = follows {
-            metrics.missing.inc_by(batch.seq - from);
-            let line =
-                json!({ "session": session, "leaf": leaf, "from": from, "to": batch.seq - 1 });
-            audit.line("gap", line);
-        }
-        if header.kind == BatchKind::Close {
-            audit.line(
-                "session_closed",
-                json!({ "session": session, "leaf": leaf, "why": "close" }),
-            );
-        }
+        judgement
     }
 
     fn report_silence(&self, audit: &Audit) {
@@ -285,34 +282,59 @@ impl Writer {
     }
 }
 
-/// Answers a batch whose place in its session was passed: it is in the log, or it comes too late. That
-/// takes reads and changes nothing, so the writer does not wait for it.
-async fn answer_passed(
-    log: Arc<Log>,
-    submission: Submission,
-    passed: Passed,
-    audit: Arc<Audit>,
-    metrics: Arc<Metrics>,
-) {
-    let Submission { batch, reply, permit: _permit } = submission;
-    let (seq, last) = (batch.seq, passed.last);
-    let _turn = log.lookups.acquire().await;
-    let refusal = match log.logged(&batch.session, seq, passed.first_leaf).await {
-        Ok(Some((leaf, chain))) if chain == batch.chain => {
-            metrics.replayed.inc();
-            let _ = reply.send(Ok(Accepted { leaf, replayed: true }));
-            return;
+/// Those that their sessions signed; the others are refused.
+async fn verified(waiting: Vec<Submission>, audit: &Audit, metrics: &Metrics) -> Vec<Submission> {
+    let signed: Vec<_> = waiting.iter().map(|submission| submission.batch.signed()).collect();
+    // Some 50 us each: it does not run on a thread that others wait for.
+    let verifying = tokio::task::spawn_blocking(move || signatures::verify(&signed));
+    let verifies = verifying.await;
+    let mut good = Vec::with_capacity(waiting.len());
+    for (at, submission) in waiting.into_iter().enumerate() {
+        match verifies.as_ref().map(|verifies| verifies[at]) {
+            Ok(true) => good.push(submission),
+            Ok(false) => turn_down(submission, BadSignature.into(), audit, metrics),
+            // It panicked, which says nothing about any of them.
+            Err(_) => drop(submission.reply.send(Err(SubmitError::Unavailable))),
         }
-        Ok(Some(_)) => Refusal::Equivocation { seq },
-        Ok(None) => Refusal::Reordered { seq, last },
-        Err(error) => {
-            log::error!("a batch that may be logged already cannot be looked up: {error}");
-            let _ = reply.send(Err(SubmitError::Unavailable));
-            return;
+    }
+    good
+}
+
+/// Tells of a batch that is in the log.
+fn tell(batch: &Checked, next: Next, leaf: u64, audit: &Audit, metrics: &Metrics) {
+    let header = batch.header();
+    let session = hex::encode(batch.session);
+    metrics.accepted(header.kind, header.count.into());
+    if next.opens {
+        let mut line = json!({
+            "session": session, "leaf": leaf, "source": source_json(&header.source),
+            "principal": batch.principal,
+        });
+        if let Some(former) = &header.previous {
+            let dropped = former.dropped.iter().fold(0, |sum: u64, d| sum.saturating_add(d.count));
+            line["previous"] = json!({
+                "session": hex::encode(former.session), "batches": former.batches,
+                "dropped": dropped,
+            });
         }
-    };
-    refuse(&audit, &metrics, &refusal, Some(&batch));
-    let _ = reply.send(Err(refusal.into()));
+        audit.line("session_opened", line);
+    }
+    if let Some(from) = next.gap_from {
+        metrics.missing.inc_by(batch.seq - from);
+        let line = json!({ "session": session, "leaf": leaf, "from": from, "to": batch.seq - 1 });
+        audit.line("gap", line);
+    }
+    if header.kind == BatchKind::Close {
+        audit.line("session_closed", json!({ "session": session, "leaf": leaf, "why": "close" }));
+    }
+}
+
+fn source_json(source: &Source<'_>) -> Value {
+    json!({
+        "mesh": source.mesh, "cluster": source.cluster, "namespace": source.namespace,
+        "workload": source.workload, "pod": source.pod, "revision": source.revision,
+        "filter": source.filter,
+    })
 }
 
 /// Full tiles make their partial versions superfluous (tlog-tiles, "Partial Tiles"). Failures only
@@ -328,17 +350,4 @@ async fn delete_partials(store: &Store, growth: &Growth) {
             Err(error) => log::warn!("{error}"),
         }
     }
-}
-
-/// Counts a refusal and writes its audit line.
-pub fn refuse(audit: &Audit, metrics: &Metrics, refusal: &Refusal, batch: Option<&Checked>) {
-    metrics.refused(refusal.reason());
-    audit.refusal(&RefusalLine {
-        reason: refusal.reason(),
-        detail: &refusal.to_string(),
-        session: batch.map(|b| hex::encode(b.session)),
-        seq: batch.map(|b| b.seq),
-        chain: batch.map(|b| hex::encode(b.chain)),
-        principal: batch.map_or("", |b| &b.principal),
-    });
 }

@@ -1,7 +1,7 @@
 use crate::support::{Collector, Session, body, wait_until};
 use meshchain_core::tile::{self, TileKind, TileName};
 use meshchain_core::{
-    BatchHeader, BatchKind, BatchLeaf, Canonical, Checkpoint, ENTRY_LEN, Entry, Evidence,
+    BatchHeader, BatchKind, BatchLeaf, Canonical, Checkpoint, ENTRY_LEN, Entry, Evidence, Source,
     SpanRecord, TlogProof, TreeHead, VerifierKey, merkle,
 };
 use serde_json::Value;
@@ -86,7 +86,6 @@ fn proofs_hold_across_tiles_after_their_partial_versions_are_gone() {
     let data = tempfile::tempdir().unwrap();
     let collector = Collector::start(data.path(), &[]);
     let key = vkey(&collector);
-    // One batch of a session goes into a commit, so many sessions fill a tile quickly.
     std::thread::scope(|scope| {
         for id in 1..=90 {
             let collector = &collector;
@@ -157,6 +156,7 @@ fn a_session_is_opened_once_and_closed_by_its_close_batch() {
     assert_eq!((&opened["leaf"], &opened["source"]["workload"]), (&0.into(), &"cart".into()));
     let header = BatchHeader {
         kind: BatchKind::Close,
+        source: Source { namespace: "shop", workload: "cart", ..Source::default() },
         session: session.id,
         seq: session.seq,
         ..BatchHeader::default()

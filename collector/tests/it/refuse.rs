@@ -1,11 +1,13 @@
-use crate::support::{Collector, Session, body, call};
+use crate::support::{Collector, Session, body, call, key};
 use meshchain_core::{BatchHeader, Canonical, Dropped, SpanRecord, chain_hash};
 use meshchain_wire::Batch;
 
-/// Gives an altered batch a chain value that fits it again.
+/// Gives an altered batch of session 1 a chain value that fits it again, and signs it.
 fn rechained(mut batch: Batch) -> Batch {
     let prev = batch.prev.as_slice().try_into().unwrap();
-    batch.chain = chain_hash(&prev, &batch.header, &batch.entries).to_vec();
+    let chain = chain_hash(&prev, &batch.header, &batch.entries);
+    batch.chain = chain.to_vec();
+    batch.signature = key(1).sign(&chain).to_vec();
     batch
 }
 
@@ -62,7 +64,7 @@ fn every_bad_batch_gets_a_4xx_that_names_the_fault_a_counter_and_an_audit_line()
         ("torn entries", 400, "bad_part", body(&rechained(with(&|b| b.entries.truncate(100))))),
         ("wrong count", 400, "bad_part", body(&header(&|h| h.count = 3))),
         ("count without entries", 400, "not_canonical", body(&header(&|h| h.count = 0))),
-        ("too many entries", 400, "not_canonical", body(&header(&|h| h.count = 10_001))),
+        ("too many entries", 400, "not_canonical", body(&header(&|h| h.count = 32_769))),
         (
             "drops not ascending",
             400,
@@ -74,6 +76,21 @@ fn every_bad_batch_gets_a_4xx_that_names_the_fault_a_counter_and_an_audit_line()
             400,
             "bad_part",
             body(&rechained(with(&|b| b.entries[0] = 2))),
+        ),
+        ("no key", 400, "bad_part", body(&with(&|b| b.public_key.clear()))),
+        (
+            "key of another session",
+            400,
+            "bad_part",
+            body(&with(&|b| b.public_key = key(2).public().to_vec())),
+        ),
+        ("short signature", 400, "bad_part", body(&with(&|b| b.signature.truncate(63)))),
+        ("altered signature", 422, "bad_signature", body(&with(&|b| b.signature[0] ^= 1))),
+        (
+            "signature of another key",
+            422,
+            "bad_signature",
+            body(&with(&|b| b.signature = key(2).sign(&b.chain[..].try_into().unwrap()).to_vec())),
         ),
         ("one record of two", 400, "bad_part", body(&with(&|b| b.records.truncate(1)))),
         ("record not canonical", 400, "not_canonical", body(&with(&|b| b.records[0].push(0)))),
@@ -186,10 +203,28 @@ fn a_sender_is_known_by_its_certificate_and_speaks_for_its_namespace_only() {
         let (status, answer) = collector.post_with(&batch, &[("x-forwarded-client-cert", &value)]);
         (status, answer["reason"].as_str().unwrap_or("").to_owned())
     };
-    assert_eq!(collector.post(&batch).1["reason"], "no_principal");
+    let (status, answer) = collector.post(&batch);
+    assert_eq!((status, &answer["reason"]), (403, &"no_principal".into()));
+    assert!(answer["error"].as_str().unwrap().ends_with("there is none"), "it says why: {answer}");
+    assert_eq!(post("spiffe://shop.example/ns/shop/sa/"), (403, "no_principal".into()));
+    let quoted = "Hash=ab;Subject=\"CN=a\\\"\\,b\";URI=spiffe://shop.example/ns/bank/sa/x";
+    let (_, answer) = collector.post_with(&batch, &[("x-forwarded-client-cert", quoted)]);
+    assert_eq!(answer["reason"], "wrong_principal", "an odd subject hides no sender: {answer}");
     assert_eq!(post("spiffe://shop.example/ns/bank/sa/x"), (403, "wrong_principal".into()));
     assert_eq!(post("spiffe://other.example/ns/shop/sa/x"), (403, "wrong_trust_domain".into()));
     assert_eq!(post("spiffe://shop.example/ns/shop/sa/x"), (200, String::new()));
     let opened = collector.audit("session_opened");
     assert_eq!(opened["principal"], "spiffe://shop.example/ns/shop/sa/x");
+}
+
+#[test]
+fn a_body_of_countless_empty_records_takes_little_more_memory_than_it_is_long() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    let body = [0x2a, 0].repeat(8 << 20);
+    let before = collector.peak_kib();
+    let (status, answer) = collector.post(&body);
+    assert_eq!((status, answer["reason"].as_str()), (400, Some("bad_part")), "{answer}");
+    let more = (collector.peak_kib() - before) >> 10;
+    assert!(more < 64, "{more} MiB for a body of 16");
 }

@@ -1,8 +1,8 @@
 //! A collector process, and batches to send to it.
 
 use meshchain_core::{
-    BatchHeader, BatchKind, Canonical, ENTRY_LEN, Entry, Hash, HopPart, OwnPart, Side, Source,
-    SpanId, SpanRecord, TraceId, hop, own,
+    BatchHeader, BatchKind, Canonical, ENTRY_LEN, Entry, Hash, HopPart, OwnPart, SessionKey, Side,
+    Source, SpanId, SpanRecord, TraceId, hop, own,
 };
 use meshchain_wire::Batch;
 use prost::Message;
@@ -97,6 +97,13 @@ impl Collector {
         self.text("/checkpoint").lines().nth(1).unwrap().parse().unwrap()
     }
 
+    /// Most memory that it ever held, KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -137,17 +144,23 @@ pub(crate) fn fails(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
+/// The key of a session that is made from this seed.
+pub(crate) fn key(seed: u8) -> SessionKey {
+    SessionKey::from_seed([seed; 32])
+}
+
 /// A session that makes batches as a filter does.
 #[derive(Clone)]
 pub(crate) struct Session {
+    pub(crate) seed: u8,
     pub(crate) id: [u8; 16],
     pub(crate) seq: u64,
     pub(crate) chain: Hash,
 }
 
 impl Session {
-    pub(crate) fn new(id: u8) -> Self {
-        Self { id: [id; 16], seq: 0, chain: [0; 32] }
+    pub(crate) fn new(seed: u8) -> Self {
+        Self { seed, id: key(seed).id(), seq: 0, chain: [0; 32] }
     }
 
     /// The next batch, with `count` calls of trace `trace`.
@@ -170,7 +183,7 @@ impl Session {
             entries.extend_from_slice(&entry);
             records.push(record);
         }
-        let batch = Batch::seal(&self.chain, header.encode(), entries, records);
+        let batch = Batch::seal(&key(self.seed), &self.chain, header.encode(), entries, records);
         self.chain = batch.chain.as_slice().try_into().unwrap();
         self.seq += 1;
         batch
@@ -180,7 +193,10 @@ impl Session {
 /// Entry and record of a call.
 pub(crate) fn call(trace: u8, index: u8) -> ([u8; ENTRY_LEN], Vec<u8>) {
     let (trace_id, span_id) = (TraceId::new([trace; 16]), SpanId::new([index + 1; 8]));
-    let hop_part = HopPart::capture(trace_id, span_id, b"id", b"GET", b"cart", b"/items", 200);
+    let seen =
+        hop::Seen { request_id: b"id", method: b"GET", authority: b"cart", target: b"/items" };
+    let mut room = hop::Room::default();
+    let hop_part = HopPart::capture(trace_id, span_id, &seen, 200, &mut room);
     let own_part = OwnPart { side: Side::Server, salt: [9; 16], ..OwnPart::default() };
     let (hop, own) = (hop_part.encode(), own_part.encode());
     let hop_digest = hop::hop_digest(&hop);

@@ -15,8 +15,15 @@ const KEPT: [&str; 4] =
 
 /// The callbacks that the filter has a use for, as they are called in Envoy behind `proxy_` and in its
 /// source behind `meshchain_`.
-const CALLBACKS: [&str; 6] =
-    ["on_configure", "on_tick", "on_request_headers", "on_log", "on_http_call_response", "on_done"];
+const CALLBACKS: [&str; 7] = [
+    "on_context_create",
+    "on_configure",
+    "on_tick",
+    "on_request_headers",
+    "on_log",
+    "on_http_call_response",
+    "on_done",
+];
 
 /// The finished module. Fails where `linked` is none of the filter's.
 pub fn finish(linked: &[u8]) -> Result<Vec<u8>> {

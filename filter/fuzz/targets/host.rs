@@ -43,6 +43,8 @@ impl Host for Noise<'_> {
         HeaderMap::new(self.bytes().unwrap_or_default())
     }
 
+    fn remove_request_header(&self, _: &str) {}
+
     fn set_request_header(&self, _: &str, _: &[u8]) {}
 
     fn property(&self, _: &str) -> Option<Vec<u8>> {
@@ -61,9 +63,22 @@ impl Host for Noise<'_> {
         self.byte().map_or(u64::MAX, |byte| u64::from(byte) << 56)
     }
 
-    fn random(&self, out: &mut [u8]) {
-        out.fill(1);
+    fn monotonic_ns(&self) -> u64 {
+        self.now_ns()
     }
+
+    fn random(&self, out: &mut [u8]) -> bool {
+        out.fill(1);
+        self.byte() != Some(0)
+    }
+
+    fn set_effective_context(&self, _: u32) {}
+
+    fn response_trailer(&self, _: &str) -> Option<Vec<u8>> {
+        self.bytes()
+    }
+
+    fn done(&self) {}
 
     fn post(&self, post: &Post<'_>) -> Option<u32> {
         *self.posted.borrow_mut() = Some(Batch::decode(post.body).expect("a batch"));
@@ -104,15 +119,16 @@ fuzz_target!(|bytes: &[u8]| {
         // A few places and streams, so that some are there and some are not.
         let (place, stream) = (u32::from(what >> 3) % 3, 8 + u32::from(what >> 5));
         match what % 8 {
-            0 => vm.on_tick(&host),
+            0 => vm.on_tick(&host, place),
             1 => {
                 let status = host.byte().map(|byte| u16::from(byte) * 3);
                 vm.on_response(&host, host.posts.get(), status);
             }
-            2 | 3 => vm.on_request(&host, stream),
+            2 => vm.begin(stream, place),
+            3 => vm.on_request(&host, stream),
             4 => vm.on_log(&host, stream),
-            5 => vm.done(&host, stream),
-            6 => vm.done(&host, place),
+            5 => drop(vm.done(&host, stream)),
+            6 => drop(vm.done(&host, place)),
             _ => {
                 let configuration = host.bytes().unwrap_or_default();
                 vm.configure(&host, place, &configuration);

@@ -16,6 +16,7 @@ const REQUEST: &[(&[u8], &[u8])] = &[
 const PLACE: u32 = 1;
 const STREAM: u32 = 9;
 
+/// A proxy with the filter in one place; its listeners are of the direction 1 inbound, 2 outbound or 0.
 fn proxy(direction: u64, seed: u8) -> (Vm, TestHost) {
     let host = TestHost::with_headers(REQUEST);
     host.set_number("xds\0listener_direction", direction);
@@ -29,14 +30,42 @@ fn proxy(direction: u64, seed: u8) -> (Vm, TestHost) {
 }
 
 fn call(vm: &mut Vm, host: &TestHost) {
+    call_in(vm, host, PLACE);
+}
+
+fn call_in(vm: &mut Vm, host: &TestHost, place: u32) {
+    vm.begin(STREAM, place);
     vm.on_request(host, STREAM);
     vm.on_log(host, STREAM);
     vm.done(host, STREAM);
 }
 
 fn posted(vm: &mut Vm, host: &TestHost) -> Batch {
-    vm.on_tick(host);
+    tick(vm, host);
     Batch::decode(host.posts.borrow().last().unwrap().as_slice()).unwrap()
+}
+
+fn tick(vm: &mut Vm, host: &TestHost) {
+    vm.on_tick(host, vm.sending.unwrap_or(PLACE));
+}
+
+fn later(host: &TestHost, seconds: u64) {
+    host.monotonic_ns.set(host.monotonic_ns.get() + seconds * 1_000_000_000);
+}
+
+/// Entries and records of a batch, which fit each other.
+fn calls(batch: &Batch) -> Vec<(Entry, HopPart<'_>, OwnPart<'_>)> {
+    let entries = batch.entries.chunks_exact(90).map(|bytes| Entry::parse(bytes).unwrap());
+    let calls = entries.zip(&batch.records).map(|(entry, record)| {
+        let record = SpanRecord::decode(record).unwrap();
+        assert_eq!(record.check(&entry), Ok(()));
+        (entry, HopPart::decode(record.hop).unwrap(), OwnPart::decode(record.own).unwrap())
+    });
+    calls.collect()
+}
+
+fn header(batch: &Batch) -> BatchHeader<'_> {
+    BatchHeader::decode(&batch.header).unwrap()
 }
 
 #[test]
@@ -62,33 +91,32 @@ fn both_sides_of_a_call_make_the_same_hop_digest() {
 }
 
 #[test]
-fn with_its_last_place_the_session_ends_and_another_begins_after_it() {
+fn with_its_last_place_the_session_ends_once_all_is_answered_and_another_begins_after_it() {
     let (mut vm, host) = proxy(1, 1);
     vm.configure(&host, 2, b"");
     call(&mut vm, &host);
     let first = posted(&mut vm, &host);
     call(&mut vm, &host);
-    vm.done(&host, PLACE);
-    assert_eq!(host.posts.borrow().len(), 1, "there is another place");
-    vm.done(&host, 2);
+    assert!(vm.done(&host, PLACE), "there is another place");
+    assert_eq!(host.posts.borrow().len(), 1);
+    assert!(!vm.done(&host, 2), "it waits for the answers");
     let last = Batch::decode(host.posts.borrow().last().unwrap().as_slice()).unwrap();
-    let header = BatchHeader::decode(&last.header).unwrap();
-    assert_eq!((header.kind, header.count, header.seq), (BatchKind::Close, 1, 1));
+    let end = header(&last);
+    assert_eq!((end.kind, end.count, end.seq), (BatchKind::Close, 1, 1));
     assert_eq!(last.prev, first.chain);
-    assert_eq!(
-        host.posts.borrow().len(),
-        3,
-        "the call of the other place is lost, so it is sent again"
-    );
+    assert_eq!(host.posts.borrow().len(), 3, "what was in flight is sent again");
     assert_eq!(host.metric("meshchain_queue_bytes"), 0);
-    vm.done(&host, 2);
-    assert_eq!(host.posts.borrow().len(), 3, "closed once");
+    vm.on_response(&host, 2, Some(200));
+    assert!(host.gone.borrow().is_empty());
+    vm.on_response(&host, 3, None);
+    assert_eq!(*host.gone.borrow(), [2]);
+    assert!(vm.done(&host, 2), "closed once");
 
     vm.configure(&host, 3, b"");
-    call(&mut vm, &host);
+    call_in(&mut vm, &host, 3);
     let next = posted(&mut vm, &host);
-    let again = BatchHeader::decode(&next.header).unwrap();
-    assert_eq!(again.seq, 0);
+    assert_eq!(header(&next).seq, 0);
+    assert_ne!(header(&next).session, header(&first).session);
 }
 
 #[test]
@@ -106,21 +134,337 @@ fn sides_that_decide_otherwise_about_tracing_still_agree() {
 }
 
 #[test]
-fn a_client_certificate_in_the_headers_is_a_sign_of_the_server_side_and_no_proof() {
-    for (direction, side) in [(1, Side::Server), (2, Side::Client), (0, Side::Gateway)] {
+fn nothing_in_a_request_decides_which_side_it_is_on() {
+    for (direction, sides) in [
+        (1, vec![Side::Server]),
+        (2, vec![Side::Client]),
+        (0, vec![Side::GatewayIn, Side::GatewayOut]),
+    ] {
         for expressions in [true, false] {
             let (mut vm, host) = proxy(direction, 1);
             host.has_expressions.set(expressions);
             vm.configure(&host, PLACE, b"");
-            let certificate = (b"x-forwarded-client-cert".to_vec(), b"URI=spiffe://a".to_vec());
-            host.headers.borrow_mut().push(certificate);
+            for (name, value) in [("x-forwarded-client-cert", "URI=spiffe://a"), ("x-envoy", "")] {
+                host.set_request_header(name, value.as_bytes());
+            }
             call(&mut vm, &host);
             let batch = posted(&mut vm, &host);
-            let entry = Entry::parse(&batch.entries).unwrap();
-            assert_eq!((entry.side, entry.span_id), (side, [0; 8]), "no span of ours");
-            let record = SpanRecord::decode(&batch.records[0]).unwrap();
-            assert_eq!(record.check(&entry), Ok(()));
+            let calls = calls(&batch);
+            assert_eq!(calls.iter().map(|(entry, ..)| entry.side).collect::<Vec<_>>(), sides);
         }
+    }
+}
+
+#[test]
+fn a_proxy_in_the_middle_records_both_hops_tied_by_parent_id() {
+    let (trace, span) = ("80f198ee56343ba864fe8b2a57d3eff7", "e457b5a2e4d86bd1");
+    for with_context in [true, false] {
+        let (mut vm, host) = proxy(0, 1);
+        host.set_number("upstream\0request_attempt_count", 1);
+        host.set_text("connection\0uri_san_peer_certificate", b"spiffe://down");
+        host.set_text("upstream\0uri_san_peer_certificate", b"spiffe://up");
+        if with_context {
+            host.set_request_header("x-b3-traceid", trace.as_bytes());
+            host.set_request_header("x-b3-spanid", span.as_bytes());
+        }
+        call(&mut vm, &host);
+        let batch = posted(&mut vm, &host);
+        let calls = calls(&batch);
+        assert_eq!(calls_of(&batch), [Side::GatewayIn, Side::GatewayOut]);
+        let ((received, _, came), (sent, _, went)) = (&calls[0], &calls[1]);
+        assert_eq!(received.trace_id, sent.trace_id);
+        assert_eq!(went.parent_span_id.unwrap().0, received.span_id);
+        assert_ne!(received.span_id, sent.span_id);
+        assert_eq!(
+            (came.peer_principal, went.peer_principal),
+            (&b"spiffe://down"[..], &b"spiffe://up"[..])
+        );
+        assert_ne!(came.salt, went.salt);
+        if with_context {
+            assert_eq!(hex::encode(received.span_id), span);
+        }
+        // An answer of its own goes no further.
+        host.set_number("upstream\0request_attempt_count", 0);
+        host.set_text("response\0code_details", b"direct_response");
+        vm.on_response(&host, 1, Some(200));
+        call(&mut vm, &host);
+        let batch = posted(&mut vm, &host);
+        assert_eq!(calls_of(&batch), [Side::GatewayIn]);
+    }
+}
+
+fn calls_of(batch: &Batch) -> Vec<Side> {
+    calls(batch).iter().map(|(entry, ..)| entry.side).collect()
+}
+
+#[test]
+fn a_server_keeps_which_session_the_client_named() {
+    let (mut client, outbound) = proxy(2, 1);
+    call(&mut client, &outbound);
+    let (mut server, inbound) = proxy(1, 2);
+    *inbound.headers.borrow_mut() = outbound.headers.borrow().clone();
+    inbound.set_request_header("x-request-id", b"made up on the way");
+    call(&mut server, &inbound);
+    let sent = posted(&mut client, &outbound);
+    let received = posted(&mut server, &inbound);
+    let (ours, theirs) = (calls(&sent), calls(&received));
+    assert_eq!(theirs[0].2.peer_session, Some(header(&sent).session));
+    assert_eq!(ours[0].0.hop_digest, theirs[0].0.hop_digest, "the named request id counts");
+}
+
+#[test]
+fn raw_values_are_shown_where_they_are_not_canonical_and_the_path_may_be() {
+    for (config, path) in [("", &b"/reviews//0"[..]), (r#"{"path_privacy": "hash"}"#, b"")] {
+        let (mut vm, host) = proxy(1, 1);
+        vm.configure(&host, PLACE, config.as_bytes());
+        host.set_request_header(":path", b"/reviews//0?user=x");
+        call(&mut vm, &host);
+        let batch = posted(&mut vm, &host);
+        let record = SpanRecord::decode(&batch.records[0]).unwrap();
+        let own = OwnPart::decode(record.own).unwrap();
+        assert_eq!((own.raw_path, own.raw_authority), (path, &b"reviews:9080"[..]));
+    }
+}
+
+#[test]
+fn one_place_says_nothing_about_another() {
+    let (mut vm, host) = proxy(1, 1);
+    vm.configure(&host, 2, b"[]");
+    vm.configure(&host, 3, br#"{"path_privacy": "hash", "include_headers": ["cookie"]}"#);
+    for place in [PLACE, 2, 3] {
+        call_in(&mut vm, &host, place);
+    }
+    let batch = posted(&mut vm, &host);
+    let shown = calls_of_paths(&batch);
+    assert_eq!(shown, [b"/reviews/0".to_vec(), vec![]]);
+    assert_eq!(header(&batch).dropped, [Dropped { reason: 4, count: 1 }]);
+    assert_eq!(header(&batch).notices.len(), 1, "{:?}", header(&batch).notices);
+    vm.done(&host, 3);
+    let again = posted(&mut vm, &host);
+    assert_eq!(again, batch, "the first goes on sending, what was in flight too");
+    let (mut vm, host) = proxy(1, 1);
+    vm.configure(&host, 2, br#"{"payload": "digest"}"#);
+    call(&mut vm, &host);
+    assert!(posted(&mut vm, &host).records.is_empty(), "what one holds back stays");
+}
+
+fn calls_of_paths(batch: &Batch) -> Vec<Vec<u8>> {
+    let path = |record: &Vec<u8>| {
+        HopPart::decode(SpanRecord::decode(record).unwrap().hop).unwrap().path.to_vec()
+    };
+    batch.records.iter().map(path).collect()
+}
+
+#[test]
+fn twice_in_a_chain_records_once_and_tells() {
+    for direction in [1, 2] {
+        let (mut vm, host) = proxy(direction, 1);
+        vm.configure(&host, 2, b"");
+        for (stream, place) in [(8, PLACE), (9, 2)] {
+            vm.begin(stream, place);
+            vm.on_request(&host, stream);
+        }
+        for stream in [8, 9] {
+            vm.on_log(&host, stream);
+            vm.done(&host, stream);
+        }
+        // Answered by an earlier filter: neither has a request phase.
+        host.set_number("request\0time", 77);
+        for (stream, place) in [(11, 2), (10, PLACE)] {
+            vm.begin(stream, place);
+            vm.on_log(&host, stream);
+        }
+        let batch = posted(&mut vm, &host);
+        assert_eq!(calls(&batch).len(), 2);
+        assert_eq!(header(&batch).notices, [TWICE]);
+        assert_eq!(host.metric("meshchain_duplicates"), 2);
+        // Neighbours that began at other times are two calls, whatever they carry.
+        vm.on_response(&host, 1, Some(200));
+        host.set_number("request\0time@20", 20);
+        for stream in [20, 21] {
+            vm.begin(stream, PLACE);
+            vm.on_request(&host, stream);
+        }
+        [20, 21].iter().for_each(|stream| vm.on_log(&host, *stream));
+        assert_eq!(calls(&posted(&mut vm, &host)).len(), 2);
+    }
+}
+
+#[test]
+fn without_randomness_nothing_is_recorded_and_that_is_told_later() {
+    let (mut vm, host) = proxy(2, 1);
+    host.has_no_randomness.set(true);
+    call(&mut vm, &host);
+    tick(&mut vm, &host);
+    assert!(host.posts.borrow().is_empty());
+    assert_eq!(host.metric("meshchain_dropped_no_randomness"), 1);
+    assert_eq!(host.request_headers().count(), REQUEST.len(), "nothing is written");
+    host.has_no_randomness.set(false);
+    call(&mut vm, &host);
+    let batch = posted(&mut vm, &host);
+    assert_eq!(calls(&batch).len(), 1);
+    assert_eq!(header(&batch).dropped, [Dropped { reason: 5, count: 1 }]);
+    assert_eq!(host.metric("meshchain_dropped_no_randomness"), 1);
+}
+
+#[test]
+fn a_refusal_ends_a_session_and_never_silences_a_proxy() {
+    for status in [400, 409, 413, 415, 422] {
+        let (mut vm, host) = proxy(1, 1);
+        call(&mut vm, &host);
+        let first = posted(&mut vm, &host);
+        call(&mut vm, &host);
+        vm.on_response(&host, 1, Some(status));
+        let next = posted(&mut vm, &host);
+        let (former, now) = (header(&first), header(&next));
+        assert_eq!((now.seq, now.count), (0, 1));
+        let previous = now.previous.as_ref().unwrap();
+        assert_eq!((previous.session, previous.batches), (former.session, 1));
+        assert_eq!(previous.dropped, [Dropped { reason: 2, count: 1 }]);
+        assert_eq!(host.metric("meshchain_sessions_ended"), 1);
+    }
+}
+
+#[test]
+fn a_session_of_somebody_else_is_left_and_nothing_is_lost() {
+    let (mut vm, host) = proxy(1, 1);
+    call(&mut vm, &host);
+    let first = posted(&mut vm, &host);
+    vm.on_response(&host, 1, Some(410));
+    tick(&mut vm, &host);
+    assert_eq!(host.posts.borrow().len(), 1, "not at once: it may be answered so again");
+    later(&host, 1);
+    let next = posted(&mut vm, &host);
+    assert_eq!((header(&next).seq, &next.entries), (0, &first.entries));
+    assert_ne!(header(&next).session, header(&first).session);
+    assert_eq!(host.metric("meshchain_dropped_refused"), 0);
+}
+
+#[test]
+fn while_a_batch_waits_the_open_one_grows_and_goes_out_with_the_answer() {
+    let (mut vm, host) = proxy(1, 1);
+    vm.configure(&host, PLACE, br#"{"batch_spans": 4}"#);
+    (0..3).for_each(|_| call(&mut vm, &host));
+    tick(&mut vm, &host);
+    (0..50).for_each(|_| call(&mut vm, &host));
+    tick(&mut vm, &host);
+    assert_eq!(host.posts.borrow().len(), 1, "one in flight");
+    vm.on_response(&host, 1, Some(200));
+    let next = Batch::decode(host.posts.borrow().last().unwrap().as_slice()).unwrap();
+    assert_eq!((header(&next).seq, header(&next).count), (1, 50));
+    (0..3).for_each(|_| call(&mut vm, &host));
+    vm.on_response(&host, 2, Some(200));
+    assert_eq!(host.posts.borrow().len(), 2, "too few: they wait for the tick");
+    call(&mut vm, &host);
+    call(&mut vm, &host);
+    assert_eq!(header(&posted(&mut vm, &host)).count, 4, "full, and nothing waited");
+}
+
+#[test]
+fn a_clock_that_steps_stops_nothing() {
+    for step in [-600_000_000_000_i64, 600_000_000_000] {
+        let (mut vm, host) = proxy(1, 1);
+        call(&mut vm, &host);
+        posted(&mut vm, &host);
+        vm.on_response(&host, 1, Some(503));
+        host.now_ns.set(host.now_ns.get().wrapping_add_signed(step));
+        later(&host, 1);
+        tick(&mut vm, &host);
+        assert_eq!(host.posts.borrow().len(), 2, "sent again");
+        vm.on_response(&host, 2, Some(200));
+        tick(&mut vm, &host);
+        assert_eq!(host.posts.borrow().len(), 2);
+        later(&host, 30);
+        assert_eq!(header(&posted(&mut vm, &host)).kind, BatchKind::Heartbeat);
+    }
+}
+
+#[test]
+fn auto_asks_in_full_about_the_calls_that_are_not_ordinary() {
+    let route = |status: &[u8], slow: bool, one_in: u32| {
+        let (mut vm, host) = proxy(1, 1);
+        host.has_expressions.set(true);
+        let json = format!(r#"{{"detail": "auto", "full_one_in": {one_in}}}"#);
+        vm.configure(&host, PLACE, json.as_bytes());
+        host.response.borrow_mut().push((b":status".to_vec(), status.to_vec()));
+        for (path, text) in
+            [("xds\0route_name", "default"), ("connection\0uri_san_peer_certificate", "spiffe://a")]
+        {
+            host.set_text(path, text.as_bytes());
+        }
+        host.set_number("response\0flags", 0);
+        vm.begin(STREAM, PLACE);
+        vm.on_request(&host, STREAM);
+        host.now_ns.set(host.now_ns.get() + if slow { 1_000_000_000 } else { 999_000_000 });
+        vm.on_log(&host, STREAM);
+        let batch = posted(&mut vm, &host);
+        let own = calls(&batch)[0].2.clone();
+        assert_eq!(own.peer_principal, b"spiffe://a", "in any case");
+        assert_ne!(own.duration_ns == 999_000_000, own.route == b"default");
+        own.route.to_vec()
+    };
+    assert_eq!(route(b"200", false, 1_000_000), b"");
+    assert_eq!(route(b"200", true, 1_000_000), b"default");
+    assert_eq!(route(b"404", false, 1_000_000), b"default");
+    assert_eq!(route(b"200", false, 1), b"default");
+}
+
+#[test]
+fn a_header_names_the_principal_where_the_configuration_says_so() {
+    let xfcc = b"By=a;Hash=b;URI=spiffe://told";
+    for (json, principal) in [
+        ("", &b"spiffe://asked"[..]),
+        (r#"{"principal_from_xfcc": true}"#, b"spiffe://told"),
+        (r#"{"principal_from_xfcc": true, "detail": "lean"}"#, b"spiffe://told"),
+    ] {
+        let (mut vm, host) = proxy(1, 1);
+        host.response.borrow_mut().push((b":status".to_vec(), b"200".to_vec()));
+        host.set_text("connection\0uri_san_peer_certificate", b"spiffe://asked");
+        host.set_number("response\0flags", 0);
+        host.set_request_header("x-forwarded-client-cert", xfcc);
+        vm.configure(&host, PLACE, json.as_bytes());
+        call(&mut vm, &host);
+        assert_eq!(calls(&posted(&mut vm, &host))[0].2.peer_principal, principal);
+    }
+}
+
+#[test]
+fn any_grpc_status_is_recorded_and_none_of_what_is_not_grpc() {
+    for (content_type, status, expected) in [
+        ("application/grpc", "17", Some(17)),
+        ("application/grpc+proto", "4294967295", Some(u32::MAX)),
+        ("application/grpc", "-1", None),
+        ("application/grpc", "abc", None),
+        ("application/grpc-web+proto", "17", None),
+        ("application/grpcfoo", "17", None),
+    ] {
+        let (mut vm, host) = proxy(1, 1);
+        host.set_request_header("content-type", content_type.as_bytes());
+        host.response.borrow_mut().push((b"grpc-status".to_vec(), status.as_bytes().to_vec()));
+        call(&mut vm, &host);
+        let batch = posted(&mut vm, &host);
+        assert_eq!(calls(&batch)[0].2.grpc_status, expected, "{content_type} {status}");
+    }
+}
+
+#[test]
+fn a_redirect_that_envoy_follows_is_recorded_as_it_went_out() {
+    for (direction, path, status) in [(2, &b"/reviews/0"[..], 302), (1, b"/reviews/0", 0)] {
+        let (mut vm, host) = proxy(direction, 1);
+        vm.begin(STREAM, PLACE);
+        vm.on_request(&host, STREAM);
+        host.set_request_header(":path", b"/landed");
+        host.set_number("response\0code", 302);
+        host.set_text("response\0code_details", b"internal_redirect");
+        vm.on_log(&host, STREAM);
+        let batch = posted(&mut vm, &host);
+        let (_, hop, own) = calls(&batch)[0].clone();
+        assert_eq!(
+            (hop.path, hop.status),
+            (path, status),
+            "the caller gets the answer to the next leg"
+        );
+        assert_eq!(own.code_details, b"internal_redirect");
     }
 }
 
@@ -128,17 +472,19 @@ fn a_client_certificate_in_the_headers_is_a_sign_of_the_server_side_and_no_proof
 fn streams_end_in_any_order_and_leave_nothing_behind() {
     let (mut vm, host) = proxy(1, 1);
     for stream in [8, 9, 10] {
+        vm.begin(stream, PLACE);
         let id = format!("request-{stream}");
         host.set_request_header("x-request-id", id.as_bytes());
         vm.on_request(&host, stream);
     }
     host.set_request_header("x-request-id", b"at the end");
+    vm.begin(77, PLACE);
     for stream in [9, 8, 77] {
         vm.on_log(&host, stream);
         vm.done(&host, stream);
     }
     vm.done(&host, 10);
-    assert!(vm.phases.is_empty());
+    assert!(vm.streams.is_empty());
     let batch = posted(&mut vm, &host);
     let ids = batch.records.iter().map(|record| {
         let record = SpanRecord::decode(record).unwrap();
@@ -247,17 +593,17 @@ fn a_batch_is_kept_until_it_is_acknowledged_and_silence_makes_heartbeats() {
     let (mut vm, host) = proxy(1, 1);
     host.cluster_missing.set(true);
     call(&mut vm, &host);
-    vm.on_tick(&host);
+    tick(&mut vm, &host);
     assert!(host.posts.borrow().is_empty());
     host.cluster_missing.set(false);
-    host.now_ns.set(host.now_ns.get() + 60_000_000_000);
+    later(&host, 60);
     let first = posted(&mut vm, &host);
     vm.on_response(&host, 1, None);
-    host.now_ns.set(host.now_ns.get() + 60_000_000_000);
+    later(&host, 60);
     assert_eq!(posted(&mut vm, &host), first);
     vm.on_response(&host, 2, Some(200));
-    vm.on_tick(&host);
-    vm.on_tick(&host);
+    tick(&mut vm, &host);
+    tick(&mut vm, &host);
     let beat = BatchHeader::decode(&posted(&mut vm, &host).header).unwrap().seq;
     assert_eq!((beat, host.posts.borrow().len()), (1, 3), "one heartbeat for one silence");
     assert_eq!(host.metric("meshchain_acked"), 1);
@@ -272,8 +618,8 @@ fn a_batch_is_sent_again_when_the_collector_asked_for_it_and_not_before() {
         posted(&mut vm, &host);
         host.retry_after_s.set(Some(5));
         vm.on_response(&host, 1, status);
-        host.now_ns.set(host.now_ns.get() + seconds * 1_000_000_000);
-        vm.on_tick(&host);
+        later(&host, seconds);
+        tick(&mut vm, &host);
         host.posts.borrow().len()
     };
     assert_eq!((posts_after(Some(503), 5), posts_after(Some(503), 6)), (1, 2));
@@ -281,25 +627,38 @@ fn a_batch_is_sent_again_when_the_collector_asked_for_it_and_not_before() {
 }
 
 #[test]
-fn own_traffic_is_skipped_and_a_bad_configuration_turns_the_filter_off() {
+fn batches_are_skipped_at_the_collectors_own_proxy_and_nowhere_else() {
+    let skipped = |direction, workload: &[u8], namespace: &[u8]| {
+        let (mut vm, host) = proxy(direction, 1);
+        host.set_text("xds\0node\0metadata\0WORKLOAD_NAME", workload);
+        host.set_text("xds\0node\0metadata\0NAMESPACE", namespace);
+        host.set_headers(&[
+            (b":method", b"POST"),
+            (b":authority", b"meshchain-collector.meshchain.svc.cluster.local:8080"),
+            (b":path", b"/v1/batches"),
+        ]);
+        call(&mut vm, &host);
+        tick(&mut vm, &host);
+        host.metric("meshchain_skipped")
+    };
+    assert_eq!(skipped(1, b"meshchain-collector", b"meshchain"), 1);
+    assert_eq!(skipped(2, b"meshchain-collector", b"meshchain"), 0, "a call of its own");
+    assert_eq!(skipped(1, b"reviews", b"meshchain"), 0, "whatever a caller names");
+    assert_eq!(skipped(1, b"meshchain-collector", b"shop"), 0);
+}
+
+#[test]
+fn a_bad_configuration_turns_the_filter_off_and_the_next_batch_tells() {
     let (mut vm, host) = proxy(1, 1);
-    host.set_headers(&[
-        (b":method", b"POST"),
-        (b":authority", b"meshchain-collector.meshchain.svc.cluster.local:8080"),
-        (b":path", b"/v1/batches"),
-    ]);
-    call(&mut vm, &host);
     vm.configure(&host, PLACE, b"[]");
     call(&mut vm, &host);
-    vm.on_tick(&host);
-    assert_eq!(host.metric("meshchain_digests"), 0);
-    assert_eq!((host.metric("meshchain_skipped"), host.metric("meshchain_config_errors")), (1, 1));
+    tick(&mut vm, &host);
+    assert_eq!((host.metric("meshchain_digests"), host.metric("meshchain_config_errors")), (0, 1));
     assert_eq!(host.metric("meshchain_dropped_unconfigured"), 1);
     vm.configure(&host, PLACE, b"");
     let batch = posted(&mut vm, &host);
-    let header = BatchHeader::decode(&batch.header).unwrap();
     let lost = Dropped { reason: DropReason::Unconfigured as u32, count: 1 };
-    assert_eq!(header.dropped, [lost], "the next batch tells of it");
+    assert_eq!(header(&batch).dropped, [lost], "the next batch tells of it");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Seek, Write};
 
 /// Panics with what fsck says where it is not clean.
-pub(super) fn assert_clean(objects: &InMemory, key: &LogKey) {
+pub(in crate::log) fn assert_clean(objects: &InMemory, key: &LogKey) {
     let report = fsck(&Objects(objects), key, &mut |_, _| {});
     assert_eq!(report.verdict, FsckVerdict::Clean, "{report:#?}");
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 
 /// What goes wrong at one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(in crate::log) enum Fault {
     /// It fails without effect (EIO, ENOSPC, 503); the next ones work.
     Refused,
     /// It takes effect and then reports an error (a failed fsync, a timeout after success).
@@ -29,7 +29,7 @@ pub(super) enum Fault {
     Contested,
 }
 
-pub(super) const FAULTS: [Fault; 6] = [
+pub(in crate::log) const FAULTS: [Fault; 6] = [
     Fault::Refused,
     Fault::LostAnswer,
     Fault::CrashBefore,
@@ -40,7 +40,7 @@ pub(super) const FAULTS: [Fault; 6] = [
 
 /// A store that fails at its `at`-th operation.
 #[derive(Debug)]
-pub(super) struct Faulty {
+pub(in crate::log) struct Faulty {
     myself: Weak<Self>,
     inner: Arc<InMemory>,
     fault: Fault,
@@ -66,7 +66,7 @@ fn contested() -> Error {
 
 impl Faulty {
     /// `inner`, with a fault at its `at`-th operation.
-    pub(super) fn new(inner: &Arc<InMemory>, fault: Fault, at: u64) -> Arc<Self> {
+    pub(in crate::log) fn new(inner: &Arc<InMemory>, fault: Fault, at: u64) -> Arc<Self> {
         Arc::new_cyclic(|myself| Self {
             myself: myself.clone(),
             inner: inner.clone(),
@@ -78,7 +78,7 @@ impl Faulty {
     }
 
     /// Whether the fault was reached.
-    pub(super) fn hit(&self) -> bool {
+    pub(in crate::log) fn hit(&self) -> bool {
         self.operations.load(Ordering::SeqCst) > self.at
     }
 

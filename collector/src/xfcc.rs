@@ -1,0 +1,323 @@
+//! The principal in `x-forwarded-client-cert`, as Envoy writes that header.
+//!
+//! ```text
+//! header  = element *( "," element )          the last one was written by the collector's own sidecar
+//! element = pair *( ";" pair )                begins with By= or Hash=, and has one Hash
+//! pair    = ( "By=" / "URI=" / "DNS=" ) plain     a name of a certificate
+//!         / "Hash=" 1*hex
+//!         / ( "Cert=" / "Chain=" / "Subject=" ) quote *( any / "\" any ) quote
+//! plain   = visible characters but , ; " and \
+//! ```
+//!
+//! With `APPEND_FORWARD` what stands before the last element came from the caller, and may be anything:
+//! quotes that never end, elements that look like a sidecar's. So the header is not read from its
+//! start. Each comma may be the one before the last element; what follows it must be one whole element.
+//! Envoy escapes quotes, backslashes and separators in a subject, so no other comma fits: none within a
+//! subject, and none before, as what opens a quote there is closed by the first quote of the sidecar's,
+//! behind which no pair ends. Where two fit nevertheless, nobody is named.
+//!
+//! Envoy does not escape the names of a certificate. So a CA whose certificates may hold URIs with
+//! commas can make anybody look like anybody; SPIFFE's CAs sign no such names.
+
+use meshchain_core::canonical::MAX_FIELD;
+use thiserror::Error;
+
+/// Why a header names nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NoPrincipal {
+    /// There is none.
+    #[error("there is none")]
+    Missing,
+    /// No end of it is an element.
+    #[error("its last element is not as Envoy writes it")]
+    Malformed,
+    /// More than one end of it is an element.
+    #[error("its last element can be read in two ways")]
+    Ambiguous,
+    /// The certificate has no URI.
+    #[error("the sender's certificate has no URI")]
+    NoUri,
+    /// The certificate has more than one URI.
+    #[error("the sender's certificate has several URIs")]
+    SeveralUris,
+    /// The URI is no SPIFFE id.
+    #[error("the URI of the sender's certificate is not a SPIFFE id")]
+    NotSpiffe,
+}
+
+/// The SPIFFE id that the last element of the header names. `lines` are its values in order: several
+/// lines are one list (RFC 9110, section 5.3).
+pub fn principal<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Result<String, NoPrincipal> {
+    let lines: Vec<_> = lines.into_iter().collect();
+    if lines.is_empty() {
+        return Err(NoPrincipal::Missing);
+    }
+    let header = lines.join(&b',');
+    let commas = (0..header.len()).filter(|&at| header[at] == b',').map(|at| at + 1);
+    let mut elements = [0].into_iter().chain(commas).filter_map(|start| element(&header[start..]));
+    let uris = elements.next().ok_or(NoPrincipal::Malformed)?;
+    if elements.next().is_some() {
+        return Err(NoPrincipal::Ambiguous);
+    }
+    match uris[..] {
+        [] | [b""] => Err(NoPrincipal::NoUri),
+        [uri] => spiffe_id(uri).ok_or(NoPrincipal::NotSpiffe),
+        _ => Err(NoPrincipal::SeveralUris),
+    }
+}
+
+/// The URIs of one whole element.
+fn element(mut rest: &[u8]) -> Option<Vec<&[u8]>> {
+    if !rest.starts_with(b"By=") && !rest.starts_with(b"Hash=") {
+        return None;
+    }
+    let (mut uris, mut hashes) = (Vec::new(), 0);
+    loop {
+        let equals = rest.iter().take(8).position(|&b| b == b'=')?;
+        let (key, value) = (&rest[..equals], &rest[equals + 1..]);
+        let end = match key {
+            b"By" | b"DNS" | b"URI" | b"Hash" => {
+                let end = value.iter().position(|&b| b == b';').unwrap_or(value.len());
+                let fits = match key {
+                    b"Hash" => end > 0 && value[..end].iter().all(u8::is_ascii_hexdigit),
+                    _ => value[..end].iter().all(is_plain),
+                };
+                fits.then_some(end)?
+            }
+            b"Cert" | b"Chain" | b"Subject" => quoted(value)?,
+            _ => return None,
+        };
+        match key {
+            b"URI" => uris.push(&value[..end]),
+            b"Hash" => hashes += 1,
+            _ => {}
+        }
+        match value[end..] {
+            [] => return (hashes == 1).then_some(uris),
+            [b';', ref more @ ..] => rest = more,
+            _ => return None,
+        }
+    }
+}
+
+fn is_plain(byte: &u8) -> bool {
+    byte.is_ascii_graphic() && !b",;\"\\".contains(byte)
+}
+
+/// Length of a quoted value, quotes included.
+fn quoted(value: &[u8]) -> Option<usize> {
+    let mut bytes = value.iter().enumerate();
+    bytes.next().filter(|(_, first)| **first == b'"')?;
+    loop {
+        match bytes.next()? {
+            (at, b'"') => return Some(at + 1),
+            (_, b'\\') => drop(bytes.next()?),
+            _ => {}
+        }
+    }
+}
+
+/// `spiffe://DOMAIN/SEGMENT/...` with nothing empty and no dot segments (SPIFFE-ID, section 2).
+fn spiffe_id(uri: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(uri).ok().filter(|text| text.len() <= MAX_FIELD)?;
+    let (domain, path) = text.strip_prefix("spiffe://")?.split_once('/')?;
+    let named = |part: &str| {
+        let known = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        !part.is_empty() && part.bytes().all(known)
+    };
+    let is_segment = |part: &str| named(part) && part != "." && part != "..";
+    (named(domain) && path.split('/').all(is_segment)).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(header: &str) -> Result<String, NoPrincipal> {
+        principal([header.as_bytes()])
+    }
+
+    const OURS: &str = "By=spiffe://a/ns/x/sa/y;Hash=ab;Subject=\"\";URI=spiffe://b/ns/n/sa/s";
+
+    #[test]
+    fn the_last_element_names_the_sender_whatever_stands_before() {
+        let before = [
+            "By=spiffe://a/ns/x/sa/y;Hash=00;URI=spiffe://evil/ns/n/sa/s",
+            "Hash=00;Subject=\"",
+            "Hash=00;Subject=\"\\",
+            "Hash=00;URI=",
+            "\"",
+            "\\",
+            ",,;;==",
+            "\u{fc}",
+            "",
+        ];
+        assert_eq!(read(OURS).as_deref(), Ok("spiffe://b/ns/n/sa/s"));
+        for before in before {
+            let one = read(&format!("{before},{OURS}"));
+            assert_eq!(one.as_deref(), Ok("spiffe://b/ns/n/sa/s"), "{before}");
+            let lines = principal([before.as_bytes(), OURS.as_bytes()]);
+            assert_eq!(lines.as_deref(), Ok("spiffe://b/ns/n/sa/s"), "{before}");
+        }
+    }
+
+    #[test]
+    fn what_names_nobody_is_refused_with_the_reason() {
+        use NoPrincipal::*;
+        assert_eq!(principal([]), Err(Missing));
+        let long = format!("Hash=ab;URI=spiffe://d/{}", "x".repeat(MAX_FIELD));
+        let cases = [
+            ("", Malformed),
+            ("URI=spiffe://a/ns/n/sa/s", Malformed),
+            ("Hash=;URI=spiffe://a/ns/n/sa/s", Malformed),
+            ("Hash=zz;URI=spiffe://a/ns/n/sa/s", Malformed),
+            ("Hash=00;Hash=00;URI=spiffe://a/ns/n/sa/s", Malformed),
+            ("By=x;URI=spiffe://a/ns/n/sa/s", Malformed),
+            ("Hash=00;Role=admin;URI=spiffe://a/ns/n/sa/s", Malformed),
+            ("Hash=00;Subject=CN;URI=spiffe://a/ns/n/sa/s", Malformed),
+            ("Hash=00;Subject=\"CN;URI=spiffe://a/ns/n/sa/s", Malformed),
+            ("Hash=00;Subject=\"a\"b;URI=spiffe://a/ns/n/sa/s", Malformed),
+            ("Hash=00;URI=spiffe://a/ns/n/sa/s;", Malformed),
+            ("Hash=00;URI=spiffe://a/ns/n/sa/s,", Malformed),
+            ("Hash=00;URI=spiffe://a/ns/n/sa/\"s", Malformed),
+            ("Hash=00;Subject=\"CN=a\"", NoUri),
+            ("Hash=00;URI=", NoUri),
+            ("Hash=00;URI=spiffe://a/ns/n/sa/s;URI=spiffe://a/ns/m/sa/s", SeveralUris),
+            ("Hash=00;URI=;URI=spiffe://a/ns/n/sa/s", SeveralUris),
+            ("Hash=00;URI=https://a/ns/n/sa/s", NotSpiffe),
+            ("Hash=00;URI=spiffe:///ns/n/sa/s", NotSpiffe),
+            ("Hash=00;URI=spiffe://a/ns//sa/s", NotSpiffe),
+            ("Hash=00;URI=spiffe://a/ns/n/sa/", NotSpiffe),
+            ("Hash=00;URI=spiffe://a/ns/n/../sa/s", NotSpiffe),
+            ("Hash=00;URI=spiffe://a/ns/n%2f/sa/s", NotSpiffe),
+            ("Hash=00;URI=spiffe://a", NotSpiffe),
+            (&long, NotSpiffe),
+        ];
+        for (header, why) in cases {
+            assert_eq!(read(header), Err(why), "{header}");
+        }
+    }
+
+    /// A value of a distinguished name as BoringSSL prints it for RFC 2253, which is what Envoy quotes.
+    fn rfc2253(value: &str) -> String {
+        let mut out = String::new();
+        for (at, byte) in value.bytes().enumerate() {
+            let edge = at == 0 || at + 1 == value.len();
+            match byte {
+                b',' | b'+' | b'"' | b'\\' | b'<' | b'>' | b';' => {
+                    out.extend(['\\', char::from(byte)]);
+                }
+                b' ' if edge => out.push_str("\\ "),
+                b'#' if at == 0 => out.push_str("\\#"),
+                0x20..0x7f => out.push(char::from(byte)),
+                _ => out.push_str(&format!("\\{byte:02X}")),
+            }
+        }
+        out
+    }
+
+    /// A certificate and what Envoy is configured to tell of it.
+    #[derive(Debug, Clone)]
+    struct Certificate {
+        by: bool,
+        subject: Option<Vec<String>>,
+        cert: bool,
+        dns: bool,
+        uri: &'static str,
+    }
+
+    impl Certificate {
+        /// The element that Envoy makes, in its order.
+        fn element(&self) -> String {
+            let mut details = Vec::new();
+            details.extend(self.by.then(|| "By=spiffe://d/ns/meshchain/sa/c".to_owned()));
+            details.push(format!("Hash={}", "0a".repeat(32)));
+            details
+                .extend(self.cert.then(|| "Cert=\"-----BEGIN%20CERTIFICATE-----%0A\"".to_owned()));
+            if let Some(names) = &self.subject {
+                let names: Vec<_> = ["CN=", "O=", "OU="]
+                    .iter()
+                    .zip(names)
+                    .map(|(k, v)| format!("{k}{}", rfc2253(v)))
+                    .collect();
+                details.push(format!("Subject=\"{}\"", names.join(",")));
+            }
+            details.push(format!("URI={}", self.uri));
+            details.extend(self.dns.then(|| "DNS=*.shop.example".to_owned()));
+            details.join(";")
+        }
+    }
+
+    /// Text made of what a forger needs, and of anything.
+    fn hostile() -> impl Strategy<Value = String> {
+        let forged = prop::sample::select(vec![
+            "\"",
+            "\\",
+            ",",
+            ";",
+            "=",
+            "\\\"",
+            "By=spiffe://d/ns/a/sa/b",
+            "Hash=00",
+            "Subject=\"",
+            "URI=spiffe://d/ns/victim/sa/v",
+            "URI=",
+            "Cert=\"",
+            "CN=x",
+            " ",
+            "#",
+            "\u{fc}",
+            "\n",
+        ]);
+        let piece = prop_oneof![4 => forged.prop_map(str::to_owned), 1 => any::<char>().prop_map(String::from)];
+        prop::collection::vec(piece, 0..14).prop_map(|pieces| pieces.concat())
+    }
+
+    fn certificate() -> impl Strategy<Value = Certificate> {
+        let subject = prop::option::of(prop::collection::vec(hostile(), 0..4));
+        let uri = prop::sample::select(vec![
+            "spiffe://d/ns/shop/sa/web",
+            "spiffe://shop.example/ns/a-b/sa/c.d_e",
+        ]);
+        (any::<bool>(), subject, any::<bool>(), any::<bool>(), uri)
+            .prop_map(|(by, subject, cert, dns, uri)| Certificate { by, subject, cert, dns, uri })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn nothing_in_a_subject_or_from_a_caller_hides_or_changes_the_sender(
+            ours in certificate(),
+            honest in prop::collection::vec(certificate(), 0..3),
+            caller in hostile(),
+            lines in 1usize..3,
+        ) {
+            let element = ours.element();
+            let forwarded = honest.iter().map(Certificate::element).chain([caller]);
+            let before: Vec<_> = forwarded.collect();
+            let whole = format!("{},{element}", before.join(","));
+            let split = before.join(",");
+            let found = match lines {
+                1 => principal([whole.as_bytes()]),
+                _ => principal([split.as_bytes(), element.as_bytes()]),
+            };
+            prop_assert_eq!(found.as_deref(), Ok(ours.uri), "{}", whole);
+            let alone = read(&element);
+            prop_assert_eq!(alone.as_deref(), Ok(ours.uri));
+        }
+
+        #[test]
+        fn a_certificate_with_two_uris_names_nobody(
+            mut ours in certificate(), caller in hostile(), first in any::<bool>(),
+        ) {
+            ours.uri = match first {
+                true => "spiffe://d/ns/a/sa/b;URI=spiffe://d/ns/victim/sa/v",
+                false => ";URI=spiffe://d/ns/victim/sa/v",
+            };
+            let found = read(&format!("{caller},{}", ours.element()));
+            prop_assert_eq!(found, Err(NoPrincipal::SeveralUris));
+        }
+    }
+}

@@ -10,7 +10,8 @@ mod chain;
 mod checkpoint;
 mod evm;
 mod fetch;
-mod hops;
+mod hop_report;
+pub mod hops;
 pub mod log;
 mod policy;
 mod report;
@@ -25,9 +26,10 @@ pub use chain::{BlockAnswer, BlockQuery, ChainView, KnownHashes, NoChain};
 pub use checkpoint::MAX_CHECKPOINTS;
 pub use evm::{AnchorFact, EvmError, anchored_topic, read_anchor};
 pub use fetch::{FetchError, fetch_evidence, write_atomically};
+pub use hops::HopAgreement;
 pub use policy::{AnchorPolicy, Finality, LogPolicy, Policy, PolicyError};
 pub use report::{
-    AnchorReport, Call, CheckpointReport, Conclusions, HopAgreement, HopReport, LogPlace, Outcome,
+    AnchorReport, Call, CheckpointReport, Conclusions, HopReport, HopSideShown, LogPlace, Outcome,
     OwnShown, REPORT_FORMAT, Report, SourceShown, SpanReport, Step, Verdict,
 };
 pub use rpc::RpcChain;

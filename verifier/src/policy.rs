@@ -79,6 +79,9 @@ pub struct LogPolicy {
     /// Key that signs them, as `name+hash+base64`; its name is the origin.
     #[serde(deserialize_with = "vkey")]
     pub vkey: VerifierKey,
+    /// Who keeps it. Two logs of one operator are no two parties' word.
+    #[serde(default)]
+    pub operator: Option<String>,
     /// Where its tree heads are anchored.
     #[serde(default)]
     pub anchors: Vec<AnchorPolicy>,
@@ -150,6 +153,9 @@ impl Policy {
             }
             if self.logs[..i].iter().any(|other| other.origin == log.origin) {
                 return err(format!("logs[{i}].origin"), "given twice");
+            }
+            if log.operator.as_ref().is_some_and(String::is_empty) {
+                return err(format!("logs[{i}].operator"), "empty");
             }
             if self.require_anchor && log.anchors.is_empty() {
                 return err(format!("logs[{i}].anchors"), "empty, although require_anchor is true");

@@ -2,6 +2,7 @@
 //!
 //! Every string that comes from the evidence has gone through [`crate::shown()`].
 
+use crate::hops::HopVerdict;
 use serde::Serialize;
 
 /// Value of [`Report::format`].
@@ -275,31 +276,35 @@ pub struct AnchorReport {
     pub steps: Vec<Step>,
 }
 
-/// What the two sides of a hop say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HopAgreement {
-    /// A client-side and a server-side entry have the same hop digest.
-    Agree,
-    /// Both sides are in the file, and no two of their digests are equal.
-    Dispute,
-    /// One side only is in the file.
-    OneSided,
-}
-
 /// One hop.
 #[derive(Debug, Clone, Serialize)]
 pub struct HopReport {
     /// Span id, 16 hex digits.
     pub span_id: String,
-    /// Numbers of the client-side and gateway spans.
+    /// Numbers of the spans of the side that sent the request: client, gateway_out.
     pub client: Vec<usize>,
-    /// Numbers of the server-side spans.
+    /// Numbers of the spans of the side that received it: server, gateway_in.
     pub server: Vec<usize>,
-    /// Whether the sides agree.
-    pub agreement: HopAgreement,
-    /// One line.
-    pub detail: String,
+    /// Whose each of these spans is.
+    pub sides: Vec<HopSideShown>,
+    /// What the sides say.
+    #[serde(flatten)]
+    pub verdict: HopVerdict,
+}
+
+/// Whose one side's entry of a hop is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HopSideShown {
+    /// Number of the span.
+    pub span: usize,
+    /// Origin of the log that holds it, where the policy knows the log.
+    pub log: Option<String>,
+    /// Operator of that log, where the policy names one.
+    pub operator: Option<String>,
+    /// Session that it came with, hex.
+    pub session: Option<String>,
+    /// SPIFFE id that delivered it, by the collector's word.
+    pub principal: Option<String>,
 }
 
 impl Report {

@@ -5,8 +5,8 @@ use crate::shown::shown;
 use meshchain_core::evidence::{Disclosed, SpanEvidence};
 use meshchain_core::session::session_id;
 use meshchain_core::{
-    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Hash, HopPart, OwnPart, TlogProof,
-    TreeHead, hop, merkle, own,
+    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, HopPart, OwnPart, TlogProof, TreeHead,
+    hop, merkle, own,
 };
 
 /// A span's report, with what later steps need of it.
@@ -14,6 +14,8 @@ pub(crate) struct CheckedSpan<'a> {
     pub(crate) report: SpanReport,
     pub(crate) entry: Option<Entry>,
     pub(crate) hop: Option<HopPart<'a>>,
+    pub(crate) own: Option<OwnPart<'a>>,
+    pub(crate) leaf: Option<BatchLeaf<'a>>,
 }
 
 /// Checks record, entry and batch.
@@ -27,13 +29,13 @@ pub(crate) fn check_span<'a>(
         Ok(entry) => entry,
         Err(error) => {
             report.steps.push(Step::of("entry", Err(error.to_string())));
-            return CheckedSpan { report, entry: None, hop: None };
+            return CheckedSpan { report, entry: None, hop: None, own: None, leaf: None };
         }
     };
     report.side = Some(entry.side.name());
     report.span_id = Some(hex::encode(entry.span_id));
     report.hop_digest = Some(hex::encode(entry.hop_digest));
-    let hop = check_record(&span.record, &entry, &mut report);
+    let (hop, own) = check_record(&span.record, &entry, &mut report);
     let ids = format!("{} side of span {}", entry.side.name(), hex::encode(entry.span_id));
     report.steps.push(Step::of(
         "entry",
@@ -49,15 +51,15 @@ pub(crate) fn check_span<'a>(
         Err(error) => Err(error.to_string()),
     };
     report.steps.push(Step::of("batch", batch));
-    report.steps.extend(leaf.ok().map(|leaf| check_signature(&leaf)));
-    CheckedSpan { report, entry: Some(entry), hop }
+    report.steps.extend(leaf.as_ref().ok().map(check_signature));
+    CheckedSpan { report, entry: Some(entry), hop, own, leaf: leaf.ok() }
 }
 
 fn check_record<'a>(
     record: &'a Disclosed,
     entry: &Entry,
     report: &mut SpanReport,
-) -> Option<HopPart<'a>> {
+) -> (Option<HopPart<'a>>, Option<OwnPart<'a>>) {
     let hop = record.hop.as_deref().map(|bytes| check_hop(bytes, entry)).transpose();
     let own = record.own.as_deref().map(|bytes| check_own(bytes, entry)).transpose();
     let (outcome, detail) = match (&hop, &own) {
@@ -79,7 +81,7 @@ fn check_record<'a>(
     let (hop, own) = (hop.ok().flatten(), own.ok().flatten());
     report.call = hop.as_ref().map(show_call);
     report.own = own.as_ref().map(show_own);
-    hop
+    (hop, own)
 }
 
 fn check_hop<'a>(bytes: &'a [u8], entry: &Entry) -> Result<HopPart<'a>, String> {
@@ -160,11 +162,6 @@ pub(crate) fn check_log(
         },
     ));
     report.place = Some(place);
-}
-
-/// The digest that the other side's hop part would have with another status.
-pub(crate) fn digest_with_status(hop: &HopPart<'_>, status: u32) -> Hash {
-    HopPart { status, ..*hop }.digest()
 }
 
 fn show_call(hop: &HopPart<'_>) -> Call {

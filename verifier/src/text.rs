@@ -1,7 +1,8 @@
 //! A report for people: each step on its line, then what is proved and what is not.
 
+use crate::hops::{HopAgreement, SessionNamed, Spread};
 use crate::report::{
-    AnchorReport, CheckpointReport, Conclusions, HopAgreement, HopReport, Outcome, Report,
+    AnchorReport, CheckpointReport, Conclusions, HopReport, HopSideShown, Outcome, Report,
     SpanReport, Step, Verdict,
 };
 use crate::shown::{shown_seconds, shown_time};
@@ -86,14 +87,44 @@ fn write_span(out: &mut String, span: &SpanReport) -> std::fmt::Result {
 }
 
 fn write_hop(out: &mut String, hop: &HopReport) -> std::fmt::Result {
-    let mark = match hop.agreement {
-        HopAgreement::Agree => "ok  ",
+    let mark = match hop.verdict.agreement {
+        HopAgreement::Agree | HopAgreement::AgreeAttempts | HopAgreement::Mirrored => "ok  ",
         HopAgreement::Dispute => "!!  DISPUTE  ",
-        HopAgreement::OneSided => "--  ",
+        HopAgreement::ExtraServerEntry => "??  ",
+        HopAgreement::OneSided | HopAgreement::OneProxy => "--  ",
     };
     let all: Vec<_> = hop.client.iter().chain(&hop.server).map(usize::to_string).collect();
     let spans = if all.len() == 1 { "span" } else { "spans" };
-    writeln!(out, "hop           {mark}{}  {spans} {}: {}", hop.span_id, all.join(", "), hop.detail)
+    let of = format!("{}  {spans} {}", hop.span_id, all.join(", "));
+    writeln!(out, "hop           {mark}{of}: {}", hop.verdict.detail)?;
+    let session = match hop.verdict.session {
+        SessionNamed::Attested => "the server's record names the session of the client's entry",
+        SessionNamed::NotNamed => "the server's record names no session of the client's",
+        SessionNamed::Other { .. } | SessionNamed::NotShown => "",
+    };
+    let spread = match hop.verdict.spread.filter(|_| hop.verdict.agrees()) {
+        Some(Spread::TwoLogs) => format!("across two logs: {}", keepers(hop)),
+        Some(Spread::OneOperator) => format!("by one operator: {}", keepers(hop)),
+        Some(Spread::Unknown) => "in logs that the policy does not know".to_owned(),
+        None => String::new(),
+    };
+    let more: Vec<_> = [spread.as_str(), session].into_iter().filter(|m| !m.is_empty()).collect();
+    if more.is_empty() { Ok(()) } else { writeln!(out, "                  {}", more.join("; ")) }
+}
+
+/// The logs of a hop's sides, with their operators where the policy names them.
+fn keepers(hop: &HopReport) -> String {
+    let name = |side: &HopSideShown| {
+        let log = side.log.as_deref().unwrap_or("?");
+        match &side.operator {
+            Some(operator) => format!("{log} ({operator})"),
+            None => log.to_owned(),
+        }
+    };
+    let mut names: Vec<_> = hop.sides.iter().map(name).collect();
+    names.sort();
+    names.dedup();
+    names.join(", ")
 }
 
 fn write_checkpoint(out: &mut String, at: &CheckpointReport, of: usize) -> std::fmt::Result {
@@ -179,16 +210,37 @@ pub(crate) fn conclude(report: &Report) -> Conclusions {
 }
 
 fn coverage(report: &Report) -> String {
-    let with = |agreement| report.hops.iter().filter(|h| h.agreement == agreement).count();
+    let with = |of: HopAgreement| report.hops.iter().filter(|h| h.verdict.agreement == of).count();
+    let agreed = |spread| {
+        let hops = report.hops.iter().map(|hop| &hop.verdict);
+        hops.filter(|verdict| verdict.agrees() && verdict.spread == Some(spread)).count()
+    };
+    let others = [
+        (agreed(Spread::Unknown), "agreed in logs that are not known"),
+        (with(HopAgreement::ExtraServerEntry), "with an extra server entry"),
+        (with(HopAgreement::OneProxy), "by one proxy alone"),
+        (
+            report
+                .hops
+                .iter()
+                .filter(|h| h.verdict.pairs == 0 && h.verdict.agreement == HopAgreement::Mirrored)
+                .count(),
+            "of a copy",
+        ),
+    ];
+    let others = others.iter().filter(|(count, _)| *count > 0);
+    let others: String = others.map(|(count, what)| format!(", {count} {what}")).collect();
     let dropped: u64 = report.spans.iter().filter_map(|s| s.dropped).max().unwrap_or(0);
     let dropped = match dropped {
         0 => "no proxy reported a dropped call by then".to_owned(),
         calls => format!("a proxy reported {calls} dropped calls by then"),
     };
     format!(
-        "{}: {} agreed by both sides, {} disputed, {} seen from one side; {dropped}",
+        "{}: {} agreed across two logs, {} agreed by one operator, {} disputed, {} seen from one \
+         side{others}; {dropped}",
         counted(report.hops.len(), "hop"),
-        with(HopAgreement::Agree),
+        agreed(Spread::TwoLogs),
+        agreed(Spread::OneOperator),
         with(HopAgreement::Dispute),
         with(HopAgreement::OneSided)
     )

@@ -3,7 +3,7 @@
 use crate::anchor::{check_anchors, check_blocks};
 use crate::chain::ChainView;
 use crate::checkpoint::{Checkpoints, MAX_CHECKPOINTS};
-use crate::hops::compare_hops;
+use crate::hop_report::compare_hops;
 use crate::policy::Policy;
 use crate::report::{AnchorReport, LogPlace, Outcome, REPORT_FORMAT, Report, Step, Verdict};
 use crate::span::{CheckedSpan, check_log, check_span};
@@ -25,7 +25,7 @@ pub fn verify(evidence: &Evidence, policy: Option<&Policy>, chain: &dyn ChainVie
     let mut anchors = check_anchors(&evidence.anchors, policy, &checkpoints);
     checkpoints.check_heads(&mut anchors);
     check_blocks(&mut anchors, &mut checkpoints, chain);
-    let hops = compare_hops(&spans);
+    let hops = compare_hops(&spans, &checkpoints);
     let mut report = Report {
         trace_id: Some(hex::encode(evidence.trace_id)),
         policy: policy.is_some(),

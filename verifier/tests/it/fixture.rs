@@ -295,12 +295,13 @@ fn batch(number: u8, workload: &str, records: &[(Vec<u8>, Vec<u8>)], lie: fn(&mu
     };
     let header = header.encode();
     let chain = chain_hash(&CHAIN_START, &header, &entries);
+    let principal = format!("spiffe://cloud.example/ns/bookinfo/sa/{workload}");
     let leaf = BatchLeaf {
         header: &header,
         prev: CHAIN_START,
         chain,
         entries_root: merkle::root(&entry_hashes(&entries)),
-        principal: b"spiffe://cloud.example/ns/bookinfo/sa/default",
+        principal: principal.as_bytes(),
         received_ns: 1_794_999_992_000_000_000,
         public_key: *key.public(),
         signature: Signature(key.sign(&chain)),

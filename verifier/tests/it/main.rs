@@ -7,6 +7,7 @@ mod fixture;
 mod flips;
 mod fsck;
 mod grown;
+mod hops;
 mod log_cli;
 mod rpc;
 mod sealed;

@@ -23,8 +23,8 @@ fn good_evidence_is_verified_and_says_what_it_proves() {
     assert_eq!(open_steps(&report), Vec::<String>::new());
     assert_eq!((report.exit_code, report.reasons.len()), (0, 0));
     assert_eq!(report.checkpoints[0].anchored_by, [1]);
-    assert_eq!(report.hops[0].agreement, HopAgreement::Agree);
-    assert_eq!(report.hops[1].agreement, HopAgreement::OneSided);
+    assert_eq!(report.hops[0].verdict.agreement, HopAgreement::Agree);
+    assert_eq!(report.hops[1].verdict.agreement, HopAgreement::OneSided);
     assert!(report.conclusions.time.contains("block 12 of chain 31337 at 2026-11-1"));
     assert!(report.conclusions.completeness.starts_with("not proved"));
 }
@@ -432,12 +432,15 @@ fn a_dispute_is_shown_with_its_subject_and_does_not_refute_the_file() {
             world.evidence.spans[span].record.hop = None;
         }
         let report = world.verify();
-        assert_eq!((report.exit_code, report.hops[0].agreement), (0, HopAgreement::Dispute));
+        assert_eq!(
+            (report.exit_code, report.hops[0].verdict.agreement),
+            (0, HopAgreement::Dispute)
+        );
         let detail = match hidden {
-            Some(1) => "the digests differ",
+            Some(1) => "the digests differ: disclose a hop part to tell what about",
             _ => "same request, other outcome: status 200 at the client, 500 at the server",
         };
-        assert_eq!(report.hops[0].detail, detail);
+        assert_eq!(report.hops[0].verdict.detail, detail);
     }
 }
 
@@ -454,7 +457,7 @@ fn spans_of_two_logs_need_an_anchor_each() {
     let report = world.verify();
     assert_eq!(report.exit_code, 0, "{:?}", report.reasons);
     assert_eq!(report.anchors[1].covers, [2]);
-    assert_eq!(report.hops[0].agreement, HopAgreement::Agree);
+    assert_eq!(report.hops[0].verdict.agreement, HopAgreement::Agree);
 }
 
 #[test]

@@ -255,6 +255,43 @@ def check_session(vector):
     same("verdict", ed25519.holds(public, batch_message(chain), signature), vector["valid"])
 
 
+def decode_header(data):
+    """(session, seq) of a canonical batch header; None where it is not one."""
+    found, at = {}, 0
+    try:
+        while at < len(data):
+            key, at = data[at], at + 1
+            size, shift = 0, 0
+            while True:
+                byte, at = data[at], at + 1
+                size |= (byte & 0x7F) << shift
+                shift += 7
+                if byte < 0x80:
+                    break
+            found[key >> 3] = data[at : at + size] if key & 7 == 2 else size
+            at += size if key & 7 == 2 else 0
+        return found[4], found.get(5, 0)
+    except (IndexError, KeyError):
+        return None
+
+
+def check_equivocation(vector):
+    places, chains, holds = set(), [], True
+    for batch in vector["input"]["batches"]:
+        header, prev, digest, public, signature = (bytes.fromhex(batch[n]) for n in (
+            "header", "prev", "entries_digest", "public_key", "signature"))
+        chain = sha256(b"meshchain/chain/v1\0", prev, digest, header)
+        place = decode_header(header)
+        holds = holds and place is not None and place[0] == session_id(public)
+        holds = holds and ed25519.holds(public, batch_message(chain), signature)
+        places.add(place)
+        chains.append(chain.hex())
+    same("verdict", holds and len(places) == 1 and chains[0] != chains[1], vector["valid"])
+    if vector["valid"]:
+        [(session, seq)] = places
+        same("proven", {"session": session.hex(), "seq": seq, "chains": chains}, vector["proven"])
+
+
 def check_session_header(vector):
     header = session_header(vector["input"]["value"])
     same("header", header, vector.get("header"))
@@ -388,6 +425,7 @@ CHECKS = {
     "authority": check_table(canonical_authority),
     "session": check_session,
     "session-header": check_session_header,
+    "equivocation": check_equivocation,
     "hop": check_hop,
     "own": check_own,
     "record": message("SpanRecord"),
@@ -407,7 +445,7 @@ CHECKS = {
 # Signed texts, and what holds them. Rust checks these, and other people's code does.
 ELSEWHERE = {"note", "checkpoint", "tlog-proof", "evidence"}
 # Formats whose refusals are recomputed too.
-VERDICTS = {"inclusion", "consistency", "context", "session", "session-header"}
+VERDICTS = {"inclusion", "consistency", "context", "session", "session-header", "equivocation"}
 
 
 def load():

@@ -41,7 +41,8 @@ def canonical_path(path):
 
 def canonical_authority(authority):
     while True:
-        shorter = re.sub(rb"\.\Z|:[0-9]+\Z", b"", authority)
+        shorter = re.sub(rb"\.\Z|:\+?[0-9]+\Z", b"", authority)
+        shorter = re.sub(rb"\.(?=:[^.]*\Z)", b"", shorter)
         if shorter == authority:
             return authority.lower()
         authority = shorter

@@ -80,8 +80,7 @@ impl SignedBatch {
             return Err(EquivocationError::Key(number, hex::encode(header.session)));
         }
         let chain = chain_of(&self.prev, &self.header, &self.entries_digest);
-        let signed =
-            Signed { public_key: self.public_key, chain, signature: self.signature };
+        let signed = Signed { public_key: self.public_key, chain, signature: self.signature };
         signed.verify().map_err(|_| EquivocationError::Signature(number))?;
         Ok((header.session, header.seq, chain))
     }
@@ -132,7 +131,8 @@ impl Equivocation {
         let ((session, seq, chain), (other_session, other_seq, other_chain)) =
             (one.check(1)?, other.check(2)?);
         if (session, seq) != (other_session, other_seq) {
-            let place = |session: SessionId, seq| format!("seq {seq} of session {}", hex::encode(session));
+            let place =
+                |session: SessionId, seq| format!("seq {seq} of session {}", hex::encode(session));
             return Err(EquivocationError::Places(
                 place(session, seq),
                 place(other_session, other_seq),

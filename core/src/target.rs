@@ -162,31 +162,49 @@ fn resolve(flat: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The canonical form of an authority: lower case, without port and trailing dots. `authority`
-/// itself or a part of it where no letter changes, else in `room`.
+/// itself or a part of it where no byte changes, else in `room`.
 pub fn canonical_authority<'a>(authority: &'a [u8], room: &'a mut Vec<u8>) -> &'a [u8] {
-    let mut host = authority;
+    let host = without_end(authority);
+    if dot_before_colon(host).is_none() && !host.iter().any(u8::is_ascii_uppercase) {
+        return host;
+    }
+    room.clear();
+    room.extend(host.iter().map(u8::to_ascii_lowercase));
+    while let Some(at) = dot_before_colon(room) {
+        room.remove(at);
+        let length = without_end(room).len();
+        room.truncate(length);
+    }
+    room
+}
+
+/// Without trailing dots and ports, in whatever order they stand.
+fn without_end(mut host: &[u8]) -> &[u8] {
     loop {
         let shorter = without_port(host.strip_suffix(b".").unwrap_or(host));
         if shorter.len() == host.len() {
-            break;
+            return host;
         }
         host = shorter;
     }
-    if host.iter().any(u8::is_ascii_uppercase) {
-        room.clear();
-        room.extend(host.iter().map(u8::to_ascii_lowercase));
-        return room;
-    }
-    host
 }
 
-/// Without `:` and digits at the end; the colons of an IPv6 address stand in brackets.
+/// Without `:`, a plus sign if any, and digits at the end; the colons of an IPv6 address stand in
+/// brackets. That is what Envoy takes for a port.
 fn without_port(host: &[u8]) -> &[u8] {
     let end = host.iter().rposition(|byte| !byte.is_ascii_digit());
     match end.and_then(|end| host.split_at_checked(end)) {
         Some((name, [b':', _, ..])) => name,
+        Some(([name @ .., b':'], [b'+', _, ..])) => name,
         _ => host,
     }
+}
+
+/// Where the last dot stands, if a colon follows it: Envoy takes the dot of such a host away, whether a port
+/// follows or not.
+fn dot_before_colon(host: &[u8]) -> Option<usize> {
+    let at = host.iter().rposition(|byte| *byte == b'.')?;
+    (host.get(at + 1) == Some(&b':')).then_some(at)
 }
 
 #[cfg(test)]
@@ -245,6 +263,12 @@ mod tests {
             ("shop.example:80.", "shop.example"),
             ("shop:80:81", "shop"),
             ("shop:", "shop:"),
+            ("shop:+80", "shop"),
+            ("shop:+", "shop:+"),
+            ("shop.:http", "shop:http"),
+            ("shop..:http", "shop:http"),
+            ("[.:]", "[:]"),
+            ("a.:1.:x", "a:1:x"),
             ("shop:http", "shop:http"),
             ("[::1]:80", "[::1]"),
             ("[2001:DB8::1]", "[2001:db8::1]"),
@@ -256,7 +280,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_canonical_value_is_its_own_canonical_form(text in "[/.%;:A-c0-9 \\\\|é]{0,40}") {
+        fn a_canonical_value_is_its_own_canonical_form(text in "[/.%;:+A-c0-9 \\\\|é]{0,40}") {
             prop_assert_eq!(path(&path(&text)), path(&text));
             prop_assert_eq!(authority(&authority(&text)), authority(&text));
         }

@@ -151,7 +151,7 @@ pub struct Queue {
     node: Node,
     seq: u64,
     chain: Hash,
-    /// Of a session that follows another; told in its first batch.
+    /// Of a session that follows another; told in each of its batches, as calls that began before name it.
     former: Option<Former>,
     /// Whether the collector acknowledged anything of the session.
     known: bool,
@@ -316,7 +316,7 @@ impl Queue {
             first_ns: calls.first_ns,
             last_ns: calls.last_ns,
             notices: notices.iter().map(String::as_str).collect(),
-            previous: self.former.filter(|_| self.seq == 0).map(|former| Previous {
+            previous: self.former.map(|former| Previous {
                 session: former.session,
                 batches: former.batches,
                 dropped: listed(former.dropped),

@@ -368,9 +368,14 @@ proptest! {
 
     #[test]
     fn no_setting_of_a_listener_changes_the_canonical_authority(
-        // Authorities as RFC 3986 writes them.
-        host in prop_oneof!["[a-cA-C.-]{0,8}", "\\[[0-9a-fA-F:]{2,9}\\]", "[0-9.]{1,9}"],
-        port in prop_oneof![Just(String::new()), ":[0-9]{1,6}", ":80", "\\.:80", ":80\\."],
+        // Authorities as RFC 3986 writes them, and others that Envoy takes.
+        host in prop_oneof![
+            "[a-cA-C.-]{0,8}",
+            "\\[[0-9a-fA-F:]{2,9}\\]",
+            "[0-9.]{1,9}",
+            "[a-bA.:+0-9\\[\\]-]{0,9}",
+        ],
+        port in prop_oneof![Just(String::new()), ":[0-9]{1,6}", ":80", ":\\+80", "\\.:80", ":80\\."],
         upper: bool,
     ) {
         let given = format!("{host}{port}");

@@ -1,6 +1,7 @@
 //! Every vector file against core, and against encoders and trees that are not core's.
 
 use meshchain_core::context::TraceHeaders;
+use meshchain_core::equivocation::Equivocation;
 use meshchain_core::hash::log_id;
 use meshchain_core::hop::{Room, Seen};
 use meshchain_core::session::{Signed, session_id};
@@ -79,6 +80,7 @@ fn check(format: &str, vector: &Vector) {
         "authority" => table(json, |given, room| canonical_authority(given, room).to_vec()),
         "session" => session(json),
         "session-header" => session_header(json),
+        "equivocation" => equivocation(json),
         "context" => context(json),
         "hop" => hop_part(json, &encoded),
         "own" => own_part(json, &encoded),
@@ -188,6 +190,16 @@ fn session_header(json: &Value) -> Result<(), String> {
     let header = SessionHeader::parse(value.as_bytes()).ok_or("not a session header")?;
     assert_eq!(cases::session::shown(&header), json["header"]);
     assert_eq!(header.write(), value.as_bytes());
+    Ok(())
+}
+
+fn equivocation(json: &Value) -> Result<(), String> {
+    let bytes = serde_json::to_vec(&json["input"]).unwrap();
+    let proof = Equivocation::from_json(&bytes).map_err(|e| e.to_string())?;
+    let proven = proof.check().map_err(|e| e.to_string())?;
+    assert_eq!(hex::encode(proven.session), json["proven"]["session"]);
+    assert_eq!(json!(proven.chains.map(hex::encode)), json["proven"]["chains"]);
+    assert_eq!(proven.seq, number(&json["proven"]["seq"]));
     Ok(())
 }
 

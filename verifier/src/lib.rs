@@ -8,6 +8,7 @@
 mod anchor;
 mod chain;
 mod checkpoint;
+mod equivocation;
 mod evm;
 mod fetch;
 mod hop_report;
@@ -24,6 +25,7 @@ mod verify;
 pub use anchor::MAX_LOOKUPS;
 pub use chain::{BlockAnswer, BlockQuery, ChainView, KnownHashes, NoChain};
 pub use checkpoint::MAX_CHECKPOINTS;
+pub use equivocation::{EquivocationReport, judge_equivocation};
 pub use evm::{AnchorFact, EvmError, anchored_topic, read_anchor};
 pub use fetch::{FetchError, fetch_evidence, write_atomically};
 pub use hops::HopAgreement;

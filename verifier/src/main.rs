@@ -5,8 +5,8 @@ mod log_cli;
 use clap::{Args, Parser, Subcommand};
 use log_cli::{FsckArgs, LogCommand, run_fsck, run_log};
 use meshchain::{
-    ChainView, KnownHashes, NoChain, Policy, Report, RpcChain, fetch_evidence, render, shown,
-    verify, write_atomically,
+    ChainView, EquivocationReport, KnownHashes, NoChain, Policy, Report, RpcChain, fetch_evidence,
+    judge_equivocation, render, shown, verify, write_atomically,
 };
 use meshchain_core::evidence::{Evidence, MAX_LEN};
 use std::io::{Read, Write};
@@ -41,7 +41,7 @@ enum Command {
 
 #[derive(Args)]
 struct VerifyArgs {
-    /// Evidence file
+    /// Evidence file, or a proof of equivocation out of a collector's audit log
     evidence: PathBuf,
     /// Ask this JSON-RPC node whether the anchors' blocks are on the chain, and final
     #[arg(long, value_name = "URL", conflicts_with = "header_hash")]
@@ -83,6 +83,10 @@ fn main() -> ExitCode {
 }
 
 fn run_verify(args: &VerifyArgs) -> ExitCode {
+    match read(&args.evidence, MAX_LEN).map(|bytes| judge_equivocation(&bytes)) {
+        Ok(Some(judged)) => return print_equivocation(&judged, args.json),
+        Ok(None) | Err(_) => {}
+    }
     let report = check(args).unwrap_or_else(|reason| Report::unreadable(shown(reason)));
     let text = match args.json {
         true => serde_json::to_string_pretty(&report).map(|json| json + "\n"),
@@ -92,6 +96,19 @@ fn run_verify(args: &VerifyArgs) -> ExitCode {
     let print = |text: String| std::io::stdout().lock().write_all(text.as_bytes());
     match text.map_err(std::io::Error::from).and_then(print) {
         Ok(()) => ExitCode::from(report.exit_code),
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+/// The verdict on a file that says it is a proof of equivocation; such a file needs no policy.
+fn print_equivocation(judged: &EquivocationReport, json: bool) -> ExitCode {
+    let text = match json {
+        true => serde_json::to_string_pretty(judged).map(|json| json + "\n"),
+        false => Ok(judged.text()),
+    };
+    let print = |text: String| std::io::stdout().lock().write_all(text.as_bytes());
+    match text.map_err(std::io::Error::from).and_then(print) {
+        Ok(()) => ExitCode::from(judged.exit_code),
         Err(_) => ExitCode::from(2),
     }
 }

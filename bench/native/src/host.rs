@@ -4,8 +4,8 @@ use crate::envoy::{self, Handle, Header, Text};
 use meshchain_filter::headers::{HeaderMap, serialize};
 use meshchain_filter::host::{Host, Level, MetricKind, Post};
 use std::ptr::null_mut;
-use std::sync::{LazyLock, Mutex};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The configuration; Envoy's handle of it. There is one.

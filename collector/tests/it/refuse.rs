@@ -1,5 +1,5 @@
 use crate::support::{Collector, Session, body, call, key};
-use meshchain_core::{BatchHeader, Canonical, Dropped, SpanRecord, chain_hash};
+use meshchain_core::{BatchHeader, Canonical, Dropped, Equivocation, SpanRecord, chain_hash};
 use meshchain_wire::Batch;
 
 /// Gives an altered batch of session 1 a chain value that fits it again, and signs it.
@@ -130,6 +130,11 @@ fn every_bad_batch_gets_a_4xx_that_names_the_fault_a_counter_and_an_audit_line()
         let line = collector.audit("refusal");
         assert_eq!(line["reason"], *reason, "{name}");
         assert_eq!(line["log"]["size"], 2, "{name}");
+        let proof = line.get("proof").map(|proof| {
+            let file = serde_json::to_vec(proof).unwrap();
+            Equivocation::from_json(&file).unwrap().check().unwrap().seq
+        });
+        assert_eq!(proof, (*reason == "equivocation").then_some(1), "{name}");
     }
     assert_eq!(collector.size(), 2, "nothing of it reached the log");
     let metrics = collector.text("/metrics");

@@ -116,6 +116,11 @@ fn headers() -> Vec<Vector> {
             BatchHeader { previous: Some(previous(dropped)), ..header() },
         ),
         (
+            "previous-later",
+            "a session before, in a later batch",
+            BatchHeader { seq: 3, previous: Some(previous(vec![])), ..header() },
+        ),
+        (
             "previous-bare",
             "a session that sealed nothing and lost nothing",
             BatchHeader { previous: Some(Previous { batches: 0, ..previous(vec![]) }), ..header() },
@@ -184,9 +189,6 @@ fn headers() -> Vec<Vector> {
         ),
         ("dropped-none", "a counter of 0", drops(vec![drop(1, 0)])),
         ("no-reason", "a counter without a reason", drops(vec![drop(0, 1)])),
-        ("previous-later", "a session before, in the second batch", {
-            proto::BatchHeader { seq: 1, ..after(after_good.clone()) }.encode_to_vec()
-        }),
         (
             "previous-itself",
             "a session that follows itself",

@@ -2,6 +2,7 @@
 
 mod batch;
 mod context;
+mod equivocation;
 mod log;
 mod record;
 pub mod session;
@@ -19,6 +20,7 @@ pub fn all() -> Vec<Vector> {
         session::cases(),
         record::cases(),
         batch::cases(),
+        equivocation::cases(),
         log::cases(),
         text::cases(),
     ]

@@ -40,6 +40,28 @@ fn run(args: &[&str], folder: &Path) -> (i32, String, String) {
 }
 
 #[test]
+fn a_proof_of_equivocation_is_judged_alone() {
+    let files = Files::new(&world());
+    for (vector, code, text) in [
+        ("two-for-one-place", 0, "verified: equivocation: whoever holds the key of session"),
+        ("same-batch", 1, "refuted: the two batches are the same"),
+        ("altered-signature", 1, "refuted: batch 2: the signature"),
+    ] {
+        let path = format!("../tests/vectors/equivocation-{vector}.json");
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        files.write("proof.json", json["input"].to_string());
+        let (got, stdout, _) = files.run(&["verify", "proof.json"]);
+        assert_eq!(got, code, "{stdout}");
+        assert!(stdout.contains(text), "{stdout}");
+        let (got, stdout, _) = files.run(&["verify", "proof.json", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((got, &report["exit_code"]), (code, &code.into()));
+        assert_eq!(report["seq"].as_u64(), (code == 0).then_some(7));
+    }
+}
+
+#[test]
 fn exit_codes_are_those_of_the_verdict() {
     let world = world();
     let files = Files::new(&world);

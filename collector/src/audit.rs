@@ -3,7 +3,7 @@
 use crate::anchor::AnchorEvent;
 use crate::limit::{RefusalLimit, Suppressed};
 use crate::store::{Location, Store, StoreError};
-use meshchain_core::TreeHead;
+use meshchain_core::{Equivocation, TreeHead};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::fs::{File, OpenOptions};
@@ -68,7 +68,7 @@ pub struct RefusalLine<'a> {
     /// Label of the fault.
     pub reason: &'static str,
     /// What is wrong, in words.
-    pub detail: &'a str,
+    pub detail: String,
     /// Session, hex, where it could be read.
     pub session: Option<String>,
     /// Seq, where it could be read.
@@ -77,6 +77,9 @@ pub struct RefusalLine<'a> {
     pub chain: Option<String>,
     /// SPIFFE id that delivered it, empty where unknown.
     pub principal: &'a str,
+    /// Of an equivocation: the logged batch and this one, as `meshchain verify` reads them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Equivocation>,
     /// SPIFFE id whose session it is, where that is another's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<&'a str>,

@@ -11,6 +11,7 @@
 pub mod canonical;
 pub mod context;
 pub mod entry;
+pub mod equivocation;
 pub mod evidence;
 pub mod hash;
 pub mod header;
@@ -30,6 +31,7 @@ pub mod tlog_proof;
 pub use canonical::{Canonical, DecodeError};
 pub use context::{ContextSource, Sampling, SpanId, TraceContext, TraceId};
 pub use entry::{ENTRY_LEN, Entry, Side};
+pub use equivocation::Equivocation;
 pub use evidence::Evidence;
 pub use hash::Hash;
 pub use header::{BatchHeader, BatchKind, DropReason, Dropped, Previous, Source};

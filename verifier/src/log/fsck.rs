@@ -154,8 +154,9 @@ impl<'a> Fsck<'a> {
             }
         }
         self.root();
-        self.sealed_sessions();
+        self.sealed_sessions(size);
         self.unpublished(progress);
+        self.followed();
         self.check_signatures();
         if collector {
             let walked = files::check(self.source, size, committed, &mut self.report);

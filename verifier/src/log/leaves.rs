@@ -7,6 +7,7 @@ use super::stored::Column;
 use crate::shown::shown;
 use meshchain_core::tile::{TILE_WIDTH, TileKind};
 use meshchain_core::{BatchLeaf, Canonical, Hash, merkle};
+use meshchain_segment::Followed;
 
 impl Fsck<'_> {
     pub(super) fn leaf_bytes(
@@ -26,6 +27,7 @@ impl Fsck<'_> {
 
     /// What the leaf says, and how it follows its session.
     pub(super) fn leaf(&mut self, at: u64, bytes: Option<&[u8]>, bundle: &Option<Column>) {
+        self.sealed_sessions(at);
         let Some(bytes) = bytes else {
             self.sealed.lost |= at < self.sealed.end;
             return;
@@ -53,12 +55,13 @@ impl Fsck<'_> {
             }
         };
         self.report.leaves += 1;
-        if at < self.sealed.end {
-            self.sealed.tally.record(at, &batch, &header);
-        }
         self.report.entries += u64::from(header.count);
         self.signatures.push(batch.signed(), at, &file, offset);
-        match self.sessions.push(at, &batch, &header) {
+        let (follows, odd) = self.sessions.push(at, &batch, &header);
+        for what in odd {
+            self.report.odd(hex::encode(header.session), at, what.to_string());
+        }
+        match follows {
             Follows::InOrder => {}
             Follows::AfterGap(batches) => self.report.gap(Gap {
                 session: hex::encode(header.session),
@@ -73,6 +76,24 @@ impl Fsck<'_> {
         }
         if self.signatures.is_full() {
             self.check_signatures();
+        }
+    }
+
+    /// What sessions that follow others say of these.
+    pub(super) fn followed(&mut self) {
+        for (id, leaf, followed) in self.sessions.followed() {
+            match followed {
+                Followed::Lost { batches, calls } => {
+                    self.report.refusals += 1;
+                    self.report.refused_batches =
+                        self.report.refused_batches.saturating_add(batches);
+                    self.report.refused_calls = self.report.refused_calls.saturating_add(calls);
+                }
+                Followed::Foreign => {
+                    let what = "says that it follows a session of another sender or source";
+                    self.report.odd(hex::encode(id), leaf, what.to_owned());
+                }
+            }
         }
     }
 

@@ -24,11 +24,10 @@ mod signatures;
 mod source;
 mod state;
 mod stored;
-mod tally;
 mod text;
 
 pub use fsck::{LogKey, fsck};
 pub use leaf::{DropsShown, LeafShown, LogView, PreviousShown, ViewError};
-pub use report::{Damage, FSCK_FORMAT, FsckReport, FsckVerdict, Gap, SignatureCheck};
+pub use report::{Damage, FSCK_FORMAT, FsckReport, FsckVerdict, Gap, OddBatch, SignatureCheck};
 pub use source::{Directory, HttpLog, Item, LogSource, SourceError};
 pub use text::{leaf_line, render_fsck, render_leaf};

@@ -8,7 +8,7 @@ pub const FSCK_FORMAT: &str = "meshchain/fsck/v1";
 
 /// Most damages that are told one by one; the others are counted.
 const MAX_DAMAGES: usize = 1000;
-/// Most gaps that are told one by one; the others are counted.
+/// Most gaps, and most oddities, that are told one by one; the others are counted.
 const MAX_GAPS: usize = 100;
 /// Most notes that are told.
 const MAX_NOTES: usize = 100;
@@ -77,6 +77,17 @@ pub struct Gap {
     pub leaf: u64,
 }
 
+/// What no honest proxy does: a fact that the log holds, and no damage of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OddBatch {
+    /// Session id, hex.
+    pub session: String,
+    /// The leaf.
+    pub leaf: u64,
+    /// What is odd.
+    pub what: String,
+}
+
 /// The result of a check of a log.
 #[derive(Debug, Clone, Serialize)]
 pub struct FsckReport {
@@ -126,6 +137,17 @@ pub struct FsckReport {
     pub missing_batches: u64,
     /// The first 100 gaps.
     pub gap_list: Vec<Gap>,
+    /// Oddities of sessions: two senders or sources in one, batches after its close, counters of lost
+    /// calls that fell. No damage.
+    pub oddities: u64,
+    /// The first 100 of them.
+    pub oddity_list: Vec<OddBatch>,
+    /// Sessions that follow one which a refusal ended.
+    pub refusals: u64,
+    /// Batches that these say they sealed and that the log does not have.
+    pub refused_batches: u64,
+    /// Calls that these say were lost by it.
+    pub refused_calls: u64,
     /// Damages, in the order found.
     pub damages: Vec<Damage>,
     /// Damages beyond the first 1000.
@@ -162,6 +184,11 @@ impl FsckReport {
             gaps: 0,
             missing_batches: 0,
             gap_list: Vec::new(),
+            oddities: 0,
+            oddity_list: Vec::new(),
+            refusals: 0,
+            refused_batches: 0,
+            refused_calls: 0,
             damages: Vec::new(),
             more_damages: 0,
             notes: Vec::new(),
@@ -183,6 +210,13 @@ impl FsckReport {
         self.missing_batches = self.missing_batches.saturating_add(gap.to - gap.from + 1);
         if self.gap_list.len() < MAX_GAPS {
             self.gap_list.push(gap);
+        }
+    }
+
+    pub(crate) fn odd(&mut self, session: String, leaf: u64, what: String) {
+        self.oddities += 1;
+        if self.oddity_list.len() < MAX_GAPS {
+            self.oddity_list.push(OddBatch { session, leaf, what: shown(what) });
         }
     }
 

@@ -3,7 +3,6 @@
 use super::fsck::Fsck;
 use super::report::Damage;
 use super::state::{SEALED, SealedState};
-use super::tally::Tally;
 
 /// `sealed`, and what is recomputed to compare it with.
 #[derive(Default)]
@@ -11,7 +10,8 @@ pub(super) struct Sealed {
     pub(super) state: Option<SealedState>,
     /// Leaves that it speaks of.
     pub(super) end: u64,
-    pub(super) tally: Tally,
+    /// The sessions were compared.
+    pub(super) compared: bool,
     /// Some of these leaves are lost.
     pub(super) lost: bool,
 }
@@ -36,16 +36,19 @@ impl Fsck<'_> {
         self.sealed_damage(fault, "the collector does not start; no leaf or entry is lost");
     }
 
-    /// Compares the sessions, when the published leaves were read.
-    pub(super) fn sealed_sessions(&mut self) {
+    /// Compares the sessions, when all leaves below `at` were read; once, at the end of what is sealed.
+    pub(super) fn sealed_sessions(&mut self, at: u64) {
         let Some(state) = self.sealed.state.as_ref() else { return };
-        if state.head.size > self.heads.published.size {
-            return; // told, or sealed meanwhile
+        if at != self.sealed.end || state.head.size > self.heads.published.size {
+            return; // not yet, told, or sealed meanwhile
+        }
+        if std::mem::replace(&mut self.sealed.compared, true) {
+            return;
         }
         if self.sealed.lost {
             return self.report.note("the sessions in `sealed` were not compared: leaves are lost");
         }
-        if let Some(fault) = state.differs(&self.sealed.tally) {
+        if let Some(fault) = state.differs(&self.sessions) {
             self.sealed_damage(
                 fault,
                 "the collector goes on from wrong sessions: it may refuse the next batches of this \

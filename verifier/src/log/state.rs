@@ -1,6 +1,6 @@
 //! The object `sealed`: how far the log is sealed, and what the sessions had in it at that point.
 
-use super::tally::Tally;
+use super::sessions::Sessions;
 use meshchain_core::{Hash, TreeHead};
 use meshchain_segment::{SegmentName, Session};
 use serde::Deserialize;
@@ -73,7 +73,7 @@ impl SealedState {
     }
 
     /// How its sessions differ from those of the leaves; `None` where they do not.
-    pub(crate) fn differs(&self, tally: &Tally) -> Option<String> {
-        tally.differs(&self.sessions)
+    pub(crate) fn differs(&self, sessions: &Sessions) -> Option<String> {
+        sessions.differs(&self.sessions)
     }
 }

@@ -1,11 +1,11 @@
 //! Reports and leaves as text.
 
 use super::leaf::{DropsShown, LeafShown};
-use super::report::{FsckReport, FsckVerdict, Gap, SignatureCheck};
+use super::report::{FsckReport, FsckVerdict, Gap, OddBatch, SignatureCheck};
 use crate::shown::shown_time;
 use std::fmt::Write;
 
-/// Gaps that the text tells one by one.
+/// Gaps, and oddities, that the text tells one by one.
 const SHOWN_GAPS: usize = 10;
 
 /// The report of a check, for people.
@@ -61,6 +61,21 @@ fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
         if gaps > SHOWN_GAPS as u64 {
             writeln!(out, "            and {} more gaps", gaps - SHOWN_GAPS as u64)?;
         }
+    }
+    if report.refusals > 0 {
+        let (sessions, batches, calls) =
+            (report.refusals, report.refused_batches, report.refused_calls);
+        writeln!(
+            out,
+            "refusals    {sessions}, each ended a session; lost by them: {batches} batches, {calls} calls"
+        )?;
+    }
+    for OddBatch { session, leaf, what } in report.oddity_list.iter().take(SHOWN_GAPS) {
+        writeln!(out, "odd         leaf {leaf}, session {session}: {what}")?;
+    }
+    match report.oddities.saturating_sub(SHOWN_GAPS as u64) {
+        0 => {}
+        more => writeln!(out, "            and {more} more oddities")?,
     }
     for note in &report.notes {
         writeln!(out, "note        {note}")?;

@@ -1,12 +1,17 @@
 //! Whole logs: clean ones pass, each damage is found and named.
 
-use crate::grown::{Batch, Grown, ORIGIN, batch, files, pool, seal};
+use crate::grown::{Batch, Grown, ORIGIN, batch, files, pool, seal, session_key};
 use crate::server::serve;
 use meshchain::log::{
     Directory, FsckReport, FsckVerdict, HttpLog, LogKey, LogSource, SignatureCheck, fsck,
+    render_fsck,
 };
-use meshchain_core::leaf::CHAIN_START;
-use meshchain_core::{Checkpoint, SigningKey};
+use meshchain_core::header::{Dropped, Previous};
+use meshchain_core::leaf::{CHAIN_START, Signature, chain_hash};
+use meshchain_core::{
+    BatchHeader, BatchKind, BatchLeaf, Canonical, Checkpoint, Hash, SigningKey, merkle,
+};
+use std::collections::HashMap;
 
 fn check_with(source: &dyn LogSource, key: &LogKey) -> FsckReport {
     fsck(source, key, &mut |done, all| assert!(done <= all))
@@ -278,6 +283,77 @@ fn a_leaf_that_its_session_did_not_sign_is_named_among_many_that_are() {
     let named: Vec<_> = report.damages.iter().map(|damage| damage.leaves).collect();
     assert_eq!(named, [Some((603, 603)), Some((607, 607))], "{report:#?}");
     assert!(report.damages[0].fault.contains("signature"), "{report:#?}");
+}
+
+#[test]
+fn what_no_honest_proxy_does_is_told_and_is_no_damage() {
+    let mut log = Grown::new(10, 5);
+    let dropped = |count| vec![Dropped { reason: 1, count }];
+    let former = Previous { session: session_key(30).id(), batches: 4, dropped: dropped(9) };
+    let foreign = Previous { session: session_key(0).id(), batches: 9, dropped: vec![] };
+    let close = |h: &mut BatchHeader<'_>| h.kind = BatchKind::Close;
+    let mut batches = Batches::default();
+    batches.push(30, "web", &|h| h.dropped = dropped(5));
+    batches.push(30, "evil", &|h| h.dropped = dropped(5));
+    batches.push(30, "web", &|h| h.dropped = dropped(4));
+    batches.push(31, "web", &|h| h.previous = Some(former.clone()));
+    batches.push(31, "web", &close);
+    batches.push(31, "web", &|h| h.source.workload = "other");
+    batches.push(32, "web", &|h| h.previous = Some(foreign.clone()));
+    log.commit_batches(batches.list);
+    log.publish();
+    let report = check(&log);
+    assert_eq!(report.verdict, FsckVerdict::Clean, "{report:#?}");
+    let told: Vec<_> = report.oddity_list.iter().map(|o| (o.leaf, o.what.as_str())).collect();
+    let expected = [
+        (11, "delivered by"),
+        (12, "fell from 5 to 4"),
+        (15, "another source"),
+        (15, "closed the session"),
+        (16, "another sender or source"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for ((leaf, what), (at, words)) in told.into_iter().zip(expected) {
+        assert!(leaf == at && what.contains(words), "{leaf}: {what}");
+    }
+    assert_eq!((report.refusals, report.refused_batches, report.refused_calls), (1, 1, 5));
+    let text = render_fsck(&report);
+    assert!(
+        text.contains("refusals    1, each ended a session; lost by them: 1 batches, 5 calls"),
+        "{text}"
+    );
+    assert!(text.contains("odd         leaf 11, session "), "{text}");
+}
+
+/// Batches without entries, each after the one before of its session.
+#[derive(Default)]
+struct Batches {
+    list: Vec<Batch>,
+    chains: HashMap<u64, (Hash, u64)>,
+}
+
+impl Batches {
+    fn push(&mut self, session: u64, principal: &str, change: &dyn Fn(&mut BatchHeader<'_>)) {
+        let key = session_key(session);
+        let (prev, seq) = self.chains.get(&session).copied().unwrap_or((CHAIN_START, 0));
+        let kind = BatchKind::Heartbeat;
+        let mut header = BatchHeader { kind, session: key.id(), seq, ..Default::default() };
+        change(&mut header);
+        let header = header.encode();
+        let chain = chain_hash(&prev, &header, &[]);
+        self.chains.insert(session, (chain, seq + 1));
+        let leaf = BatchLeaf {
+            header: &header,
+            prev,
+            chain,
+            entries_root: merkle::empty_root(),
+            principal: principal.as_bytes(),
+            public_key: *key.public(),
+            signature: Signature(key.sign(&chain)),
+            ..Default::default()
+        };
+        self.list.push(Batch { leaf: leaf.encode(), entries: vec![], records: vec![] });
+    }
 }
 
 #[test]

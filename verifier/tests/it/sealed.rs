@@ -223,18 +223,21 @@ fn whatever_is_false_in_sealed_is_found() {
             *bytes = value.to_string().into_bytes();
         })
     };
-    for field in ["first_leaf", "batches", "last_seq", "entries", "missing", "dropped"] {
+    for field in ["first_leaf", "batches", "last_seq", "entries", "missing"] {
         let report = change(&|v| v["sessions"][1][1][field] = json!(7_777));
         let damage = find(&report, "sealed");
         assert!(damage.fault.ends_with(field), "{damage:?}");
         assert!(damage.cost.contains("wrong sessions"), "{damage:?}");
         assert_eq!(report.damages.len(), 1, "{report:#?}");
     }
-    let changes: [(&str, &str, Value); 6] = [
+    let former = json!({"session": "11".repeat(16), "batches": 1, "dropped": []});
+    let changes: [(&str, &str, Value); 8] = [
+        ("dropped", "dropped", json!([[1, 7_777]])),
+        ("previous", "previous", former),
         ("chain", "chain", json!("11".repeat(32))),
         ("notices", "notices", json!(["x"])),
         ("last_received_ns", "last_received_ns", json!(1)),
-        ("source", "source", json!(["", "west", "", "", ""])),
+        ("source", "source", json!(["", "west", "", "", "", "", ""])),
         ("principal", "principal", json!("spiffe://other")),
         ("closed", "closed", json!(true)),
     ];

@@ -54,10 +54,10 @@ pub(crate) fn state(log: &Grown, ends: &[u64]) -> Value {
             "chain": hex::encode(leaf.chain),
             "entries": number("entries") + u64::from(header.count),
             "missing": number("missing") + header.seq - next,
-            "dropped": 0,
+            "dropped": [],
             "notices": [],
             "last_received_ns": leaf.received_ns,
-            "source": [s.mesh, s.cluster, s.namespace, s.workload, s.pod],
+            "source": [s.mesh, s.cluster, s.namespace, s.workload, s.pod, s.revision, s.filter],
             "principal": String::from_utf8_lossy(leaf.principal),
             "closed": header.kind == BatchKind::Close,
         });

@@ -73,6 +73,7 @@ class Drill:
         yield self.flipped_byte()
         yield self.removed_entry()
         yield self.removed_entry_from_disk()
+        yield self.rewritten_call()
         yield self.truncated_log()
         yield self.forged_signature()
         yield self.forged_root()
@@ -115,6 +116,22 @@ class Drill:
             raise Failed(f"removed entry: the collector ended with {code}: {reason}")
         return Refuted("removed entry", "from a copy of the data directory, lengths and check sum corrected",
                        "the collector, which does not start", code, reason)
+
+    def rewritten_call(self) -> Refuted:
+        """The collector's owner rewrites a call and all that is computed from it; the proxy's key he does not have."""
+        span = copy.deepcopy(self._evidence["spans"][0])
+        place, at = forge.proof_index(span["tlog_proof"]), span["batch"]["index"]
+        written = forge.rewrite(self._batch_of(span), at, span["record"], status=204)
+        hashes = [forge.leaf_hash(batch.leaf) for batch in self._batches]
+        hashes[place] = forge.leaf_hash(written.leaf)
+        signer = forge.Signer.of_log(self._log.origin, self._log.data)
+        note = signer.checkpoint(len(hashes), forge.root(hashes))
+        path = forge.inclusion_path([forge.leaf_hash(entry) for entry in written.entries], at)
+        span |= {"leaf": written.leaf.hex(), "entry": written.entries[at].hex(),
+                 "batch": {"index": at, "path": [h.hex() for h in path]},
+                 "tlog_proof": forge.tlog_proof(place, forge.inclusion_path(hashes, place), note)}
+        done = "another status in record, entry, batch and chain; the new tree signed with the log's own key"
+        return self._verify("rewritten call", done, {**self._evidence, "spans": [span], "anchors": []}, "signature")
 
     def truncated_log(self) -> Refuted:
         anchor = json.loads(max((self._log.data / "anchor" / "anvil" / "receipts").iterdir()).read_text())["evidence"]

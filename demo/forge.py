@@ -15,6 +15,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from lab.batches import ENTRY, chain_value, encode, hexed, sha256
+from lab.messages import decode
 
 ENTRY_LEN = 90
 MAGIC = b"meshchain-pool/1"
@@ -110,6 +112,28 @@ def _records(data: bytes):
         length, = struct.unpack_from(">I", data)
         yield data[4:4 + length]
         data = data[4 + length:]
+
+
+def rewrite(batch: Batch, at: int, record: dict, status: int) -> Batch:
+    """The batch with another status in one of its calls, and everything that needs no proxy's key made to fit.
+
+    Changes the hop part in `record` too.
+    """
+    hop = decode("HopPart", bytes.fromhex(record["hop"])) | {"status": status}
+    encoded = _encode("HopPart", hop)
+    record["hop"] = encoded.hex()
+    digest = sha256(b"meshchain/hop/v1\0", encoded)
+    span_digest = sha256(b"meshchain/span/v1\0", digest, bytes.fromhex(record["own"]))
+    entries = list(batch.entries)
+    entries[at] = ENTRY.pack(*ENTRY.unpack(entries[at])[:4], digest, span_digest)
+    leaf = decode("BatchLeaf", batch.leaf)
+    leaf["chain"] = chain_value(leaf["prev"], leaf["header"], b"".join(entries))
+    leaf["entries_root"] = root([leaf_hash(entry) for entry in entries])
+    return replace(batch, leaf=_encode("BatchLeaf", leaf), entries=tuple(entries))
+
+
+def _encode(message: str, fields: dict) -> bytes:
+    return encode(message, {name: hexed(value) if isinstance(value, bytes) else value for name, value in fields.items()})
 
 
 def read_pool(path: Path) -> list[Batch]:

@@ -8,9 +8,10 @@ from pathlib import Path
 import forge
 from lab.collector import meshchain
 from lab.procs import Failed
+from lab.receipts import ENTRY, GATEWAY_IN, SENDING
 from scene import Collector
 
-SERVER = 2  # of the sides in an entry: client 1, server 2, gateway 3
+NO_SPAN = bytes(8)
 
 
 def fetch(trace_id: str, collector: Collector, output: Path) -> dict:
@@ -38,10 +39,11 @@ class Sides:
     """All hops of all logs, by what their two sides said."""
 
     spans: dict[str, int]  # per organisation
-    client: int
-    server: int
+    client: int  # sent by a sidecar or a gateway
+    server: int  # received by one
     agree: int
     dispute: int
+    edge: int  # what a gateway received of somebody who sent no span along, or of whom nobody has a span
     one_sided: int
 
     @property
@@ -51,23 +53,27 @@ class Sides:
 
 def compare_sides(collectors: dict[str, Collector]) -> Sides:
     """Compares the hop digests of every hop, from the collectors' own files."""
-    spans, sides = Counter(), Counter()
-    hops: dict[bytes, tuple[set, set]] = defaultdict(lambda: (set(), set()))
+    spans, sides, edge = Counter(), Counter(), 0
+    hops: dict[tuple, dict[int, bytes]] = defaultdict(dict)
     for name, collector in collectors.items():
-        for entry in _entries(collector):
+        for _, side, trace_id, span_id, digest, _ in _entries(collector):
             spans[name] += 1
-            side = entry[1] == SERVER
-            sides[side] += 1
-            hops[entry[2:26]][side].add(entry[26:58])
-    both = [client & server for client, server in hops.values() if client and server]
-    agree = sum(map(bool, both))
-    return Sides(dict(spans), sides[False], sides[True], agree, len(both) - agree, len(hops) - len(both))
+            sides[side in SENDING] += 1
+            if span_id == NO_SPAN and side == GATEWAY_IN:
+                edge += 1
+            else:
+                hops[trace_id, span_id][side] = digest
+    edges = [hop for hop in hops.values() if set(hop) == {GATEWAY_IN}]
+    both = [set(hop.values()) for hop in hops.values() if len(hop) == 2]
+    agree = sum(len(digests) == 1 for digests in both)
+    return Sides(dict(spans), sides[True], sides[False], agree, len(both) - agree, edge + len(edges),
+                 len(hops) - len(both) - len(edges))
 
 
 def _entries(collector: Collector):
     for pool in forge.pools(collector.data):
         for batch in forge.read_pool(pool):
-            yield from batch.entries
+            yield from map(ENTRY.unpack, batch.entries)
 
 
 def spans_below(collector: Collector, sizes: list[int]) -> list[int]:

@@ -85,10 +85,10 @@ class Scene:
         self._say("starting the chain (anvil) and deploying the anchor contract")
         self.chain = Chain(self.processes, self.directory / "chain")
         self.contract = self.chain.deploy()
-        self._say("starting two collectors and Bookinfo behind nine Envoys, mTLS between all")
+        self._say("starting two collectors and Bookinfo behind eleven Envoys, mTLS between all")
         pods, services = self._collector_pods()
         filters = {name: WasmFilter(FILTER, FILTER_CONFIG) for name in LABELS}
-        topology = bookinfo(wasm=filters, more_pods=pods, more_services=services)
+        topology = bookinfo(wasm=filters, more_pods=pods, more_services=services, gateways=True)
         self.mesh = Mesh(topology, self.directory / "mesh", self.processes)
         self.mesh.start()
         for name in LABELS:

@@ -12,7 +12,7 @@ from scene import LABELS, Collector, Scene
 from traffic import Asked
 
 COLOURS = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-MARKS = {"agree": "agree", "dispute": "DISPUTE", "one_sided": "one-sided"}
+MARKS = {"agree": "agree", "one_sided": "one-sided"}  # others stand out
 
 
 def paint(text: str, code: int) -> str:
@@ -67,7 +67,7 @@ def requests(asked: list[Asked]) -> None:
 def trace_tree(report: dict) -> None:
     """One trace by its hops, as the verifier's report on both organisations' evidence has them.
 
-    Every hop must have both its sides.
+    Every hop must have both its sides, but the user's own.
     """
     spans = {span["number"]: span for span in report["spans"]}
     logs = defaultdict(int)
@@ -75,26 +75,30 @@ def trace_tree(report: dict) -> None:
         logs[_organisation(span)] += 1
     held = " and ".join(f"{count} in {name}'s log" for name, count in logs.items())
     head(f"One trace, {report['trace_id']}: {len(report['hops'])} hops, {len(spans)} spans, {held}")
-    hops = [(hop, *(spans[hop[side][0]] for side in ("client", "server"))) for hop in report["hops"]]
+    hops = [(hop, *(spans[hop[side][0]] if hop[side] else None for side in ("client", "server")))
+            for hop in report["hops"]]
     rows = list(_walk(hops, None, ""))
     table(("client -> server", "request", "status", "time", "logged by", "the two sides"), rows, "llrrll")
 
 
 def _walk(hops: list, parent: str | None, indent: str):
-    """Rows of the hops below one; None: those whose parent is no hop of the trace, but the user's span."""
+    """Rows of the hops below one; None: those that are below no hop of the trace."""
     known = {hop["span_id"] for hop, *_ in hops}
 
-    def parent_of(client: dict) -> str | None:
-        given = client["own"]["parent_span_id"]
+    def parent_of(client: dict | None) -> str | None:
+        given = client and client["own"]["parent_span_id"]
         return given if given in known else None
-    children = sorted((hop for hop in hops if parent_of(hop[1]) == parent), key=lambda hop: hop[1]["own"]["start_ns"])
+    children = sorted((hop for hop in hops if parent_of(hop[1]) == parent), key=lambda hop: hop[2]["own"]["start_ns"])
     for n, (hop, client, server) in enumerate(children, start=1):
         lines = ("└─ ", "   ") if n == len(children) else ("├─ ", "│  ")
         branch, below = lines if parent else ("", "")
-        call, mark = client["call"], MARKS[hop["agreement"]]
-        yield (f"{indent}{branch}{client['source']['workload']} -> {server['source']['workload']}",
-               f"{call['method']} {call['path']}", call["status"], f"{client['own']['duration_ns'] / 1e6:.1f} ms",
-               f"{_organisation(client)}, {_organisation(server)}", green(mark) if mark == "agree" else red(mark))
+        call, mark = server["call"], MARKS.get(hop["agreement"], hop["agreement"].upper())
+        caller = client["source"]["workload"] if client else "user"
+        yield (f"{indent}{branch}{caller} -> {server['source']['workload']}",
+               f"{call['method']} {call['path']}", call["status"],
+               f"{(client or server)['own']['duration_ns'] / 1e6:.1f} ms",
+               ", ".join(_organisation(side) for side in (client, server) if side),
+               green(mark) if mark == "agree" else "the user's own" if client is None else red(mark))
         yield from _walk(hops, hop["span_id"], indent + below)
 
 
@@ -120,8 +124,9 @@ def totals(asked: list[Asked], sides: Sides, scene: Scene) -> None:
     requests(asked)
     per_log = ", ".join(f"{sides.spans[name]:,} in {LABELS[name]}'s log" for name in (ENTERPRISE, CLOUD))
     print(f"  {sum(sides.spans.values()):,} spans ({per_log}): exactly those that these requests must leave")
-    print(f"  {sides.client:,} by clients' sidecars, {sides.server:,} by servers'; of {sides.hops:,} hops "
-          f"the two sides agree on {sides.agree:,}, dispute {sides.dispute}; {sides.one_sided} are one-sided")
+    print(f"  {sides.client:,} by who sent, {sides.server:,} by who received, {sides.edge:,} of these from users outside "
+          f"of any mesh; of {sides.hops:,} hops\n  between proxies the two sides agree on {sides.agree:,}, dispute "
+          f"{sides.dispute}; {sides.one_sided} are one-sided")
     leaves = ", ".join(f"{c.get('/v1/log')['size']} in {c.label}'s log" for c in scene.collectors.values())
     print(f"  batches: {leaves}; gaps: none, no batch is missing and no span was dropped")
 

@@ -56,10 +56,10 @@ def test_the_scene_shows_agreement_and_refutes_every_lie_and_leaves_nothing_runn
     assert done.returncode == 0, done.stdout
     for line in ("the two sides agree on", "gaps: none", "gas per span", "verified: ", "exit code 0"):
         assert line in done.stdout, done.stdout
-    for lie in ("flipped byte", "removed entry", "truncated log", "forged checkpoint", "another contract"):
+    for lie in ("flipped byte", "removed entry", "rewritten call", "truncated log", "forged checkpoint", "another contract"):
         assert f"\n  {lie} " in done.stdout, done.stdout
-    assert done.stdout.count("refuted by") == done.stdout.count("exit code 1") == 7
-    assert "productpage-v1 -> reviews-v" in done.stdout
+    assert done.stdout.count("refuted by") == done.stdout.count("exit code 1") == 8
+    assert "istio-egressgateway -> cloud-ingressgateway" in done.stdout
     assert "\x1b[" not in done.stdout
     shapes = {shape(line) for line in done.stdout.splitlines()}
     quoted = (ROOT / "README.md").read_text().split("$ make demo\n")[1].split("```")[0].splitlines()

@@ -1,7 +1,7 @@
 """The users: what they ask for, and how many spans that must leave behind.
 
-Each call leaves one span at its client's sidecar (or the gateway) and one at its server's. Which
-calls follow from a request is known from what it asks for, and from which version of reviews
+Each call between two proxies leaves one span at each of them, and the user's own call one at the gateway.
+Which calls follow from a request is known from what it asks for, and from which version of reviews
 answered.
 """
 
@@ -56,13 +56,14 @@ class Asked:
 
     @property
     def hops(self) -> list[tuple[str, str]]:
-        """Organisation of the client and of the server of each call that the request led to."""
+        """Organisation of the client and of the server of each call between proxies that the request led to."""
         here = (ENTERPRISE, ENTERPRISE)
         if not self.version:
             return [here]  # gateway to productpage, which called nobody
         if not self.crossed:
             return [here, here, here]  # and details, reviews v1
-        return [here, here, (ENTERPRISE, CLOUD), (CLOUD, CLOUD)]  # and details, reviews, ratings
+        # and details; the egress gateway, Public cloud's ingress gateway, reviews; ratings
+        return [here, here, here, (ENTERPRISE, CLOUD), (CLOUD, CLOUD), (CLOUD, CLOUD)]
 
 
 def plan() -> list[Ask]:
@@ -120,8 +121,8 @@ def _hang_up(gateway: Client, ask: Ask) -> Response | None:
 
 
 def expected_spans(asked: list[Asked]) -> Counter:
-    """Spans per organisation."""
-    return Counter(side for one in asked for hop in one.hops for side in hop)
+    """Spans per organisation; one of each request is of the user's own call."""
+    return Counter(side for one in asked for side in (ENTERPRISE, *(side for hop in one.hops for side in hop)))
 
 
 def unexpected(asked: list[Asked]) -> list[Asked]:

@@ -16,6 +16,8 @@ from lab.topology import WasmFilter, Zipkin
 DEADLINE_S = 20.0
 CONFIG = {"tick_ms": 50, "heartbeat_s": 1}
 _trace_ids = itertools.count(1)
+USERS_SPAN = "00000000000000aa"
+SPANS = 9  # of a page: two of each of the four hops between proxies, and the gateway's of the user's own
 
 
 class Scene:
@@ -50,7 +52,7 @@ class Scene:
     def call(self, headers=None):
         """One page through the gateway, in a trace of its own; the trace id."""
         trace_id = f"{next(_trace_ids):032x}"
-        b3 = {"x-b3-traceid": trace_id, "x-b3-spanid": "00000000000000aa"}
+        b3 = {"x-b3-traceid": trace_id, "x-b3-spanid": USERS_SPAN}
         answer = self.mesh.client(INGRESS).get("/api/v1/products/0", {**b3, **(headers or {})})
         return trace_id, answer
 
@@ -84,26 +86,34 @@ def scene(tmp_path_factory):
 
 
 def hops(spans):
-    """Spans by hop span id: {id: {side: span}}."""
+    """Spans by hop span id: {id: {"client" or "server", who sent or who received: span}}."""
     by_hop = defaultdict(dict)
     for span in spans:
-        side = "server" if span["side"] == "server" else "client"
+        side = "client" if span["side"] in ("client", "gateway_out") else "server"
         assert side not in by_hop[span["span_id"]], "one record a side"
         by_hop[span["span_id"]][side] = span
     return dict(by_hop)
 
 
+def between_proxies(spans):
+    """The hops without that of the user, which the gateway alone has seen."""
+    found = hops(spans)
+    assert found.pop(USERS_SPAN)["server"]["side"] == "gateway_in"
+    return found
+
+
 def both_sides_agree(spans):
-    for hop_id, sides in hops(spans).items():
+    found = between_proxies(spans)
+    for hop_id, sides in found.items():
         assert set(sides) == {"client", "server"}, f"hop {hop_id} has only {set(sides)}"
         assert sides["client"]["hop_digest"] == sides["server"]["hop_digest"], hop_id
-    return hops(spans)
+    return found
 
 
 def test_every_call_has_a_receipt_of_both_sides_and_they_agree(scene):
     trace_id, answer = scene.call()
     assert answer.status == 200
-    by_hop = both_sides_agree(scene.spans(trace_id, 8))
+    by_hop = both_sides_agree(scene.spans(trace_id, SPANS))
     assert len(by_hop) == 4, "gateway-productpage, productpage-details, productpage-reviews, reviews-ratings"
     paths = sorted(sides["client"]["call"]["path"] for sides in by_hop.values())
     assert paths == ["/api/v1/products/0", "/details/0", "/ratings/0", "/reviews/0"]
@@ -111,25 +121,26 @@ def test_every_call_has_a_receipt_of_both_sides_and_they_agree(scene):
 
 def test_an_application_that_passes_its_headers_on_blindly_still_gets_a_span_for_each_call(scene):
     trace_id, _ = scene.call()
-    by_hop = hops(scene.spans(trace_id, 8))
+    by_hop = between_proxies(scene.spans(trace_id, SPANS))
     assert len(by_hop) == 4
     gateway = next(s["client"] for s in by_hop.values() if s["client"]["call"]["path"] == "/api/v1/products/0")
     parents = {sides["client"]["own"]["parent_span_id"] for sides in by_hop.values()}
-    assert gateway["own"]["parent_span_id"] == "00000000000000aa"
-    assert parents - {"00000000000000aa"} <= set(by_hop), "each parent is a hop of the trace"
+    assert gateway["own"]["parent_span_id"] == USERS_SPAN
+    assert parents - {USERS_SPAN} <= set(by_hop), "each parent is a hop of the trace"
 
 
 def test_a_failing_call_is_recorded_with_its_status_on_both_sides(scene):
     trace_id, answer = scene.call({"x-demo-fault": "details=500"})
     assert answer.status == 500
-    by_hop = both_sides_agree(scene.spans(trace_id, 8))
+    by_hop = both_sides_agree(scene.spans(trace_id, SPANS))
     status = {sides["client"]["call"]["path"]: sides["client"]["call"]["status"] for sides in by_hop.values()}
     assert (status["/details/0"], status["/api/v1/products/0"], status["/reviews/0"]) == (500, 500, 200)
 
 
 def test_the_peer_and_the_sender_are_those_that_mtls_proved(scene):
     trace_id, _ = scene.call()
-    sides = next(s for s in hops(scene.spans(trace_id, 8)).values() if s["server"]["call"]["path"] == "/reviews/0")
+    sides = next(s for s in between_proxies(scene.spans(trace_id, SPANS)).values()
+                 if s["server"]["call"]["path"] == "/reviews/0")
     assert sides["server"]["own"]["peer_principal"] == scene.mesh.spiffe_id("productpage-v1-0")
     assert sides["client"]["own"]["peer_principal"] == scene.mesh.spiffe_id("reviews-v2-0")
     for session in scene.sessions():
@@ -176,9 +187,9 @@ def test_a_client_that_hangs_up_leaves_a_receipt_without_a_status(scene):
         details = scene.mesh.pods["details-v1-0"].sidecar
         wait_until(lambda: details.stats("http.inbound")["http.inbound.downstream_rq_active"] > 0, DEADLINE_S,
                    "the request is at its slow service")
-    by_hop = hops(scene.spans(trace_id, 8))
-    front = next(s for s in by_hop.values() if s["client"]["side"] == "gateway")
-    assert front["client"]["call"]["status"] == 0
+    by_hop = hops(scene.spans(trace_id, SPANS))
+    front = next(s for s in by_hop.values() if s.get("client", {}).get("side") == "gateway_out")
+    assert front["client"]["call"]["status"] == by_hop[USERS_SPAN]["server"]["call"]["status"] == 0
 
 
 def test_the_collector_is_away_and_nothing_is_lost(scene):
@@ -191,7 +202,7 @@ def test_the_collector_is_away_and_nothing_is_lost(scene):
     collector.start_app()
     collector.wait_app()
     for trace_id, _ in traces:
-        both_sides_agree(scene.spans(trace_id, 8))
+        both_sides_agree(scene.spans(trace_id, SPANS))
     assert page.stats("wasmcustom")["wasmcustom.meshchain_retried"] > 0
     assert all(s["missing_batches"] == 0 and s["dropped"] == 0 for s in scene.sessions())
 
@@ -201,14 +212,14 @@ def test_with_a_tracer_the_hop_is_the_tracers_span(tmp_path):
         for _ in range(3):  # the first call tells the filter that there is a tracer
             trace_id, answer = scene.call()
             assert answer.status == 200
-            by_hop = both_sides_agree(scene.spans(trace_id, 8))
+            by_hop = both_sides_agree(scene.spans(trace_id, SPANS))
             assert len(by_hop) == 4
 
 
 def test_payload_digest_keeps_records_in_the_proxy(tmp_path):
     with Scene(tmp_path, config={"payload": "digest"}) as scene:
         trace_id, _ = scene.call()
-        spans = scene.spans(trace_id, 8)
+        spans = scene.spans(trace_id, SPANS)
         assert all(span.get("call") is None and span.get("own") is None for span in spans)
         both_sides_agree(spans)
 

@@ -2,6 +2,8 @@
 
     Enterprise     ingress -> productpage -> details, reviews v1
     Public cloud   reviews v2 and v3 -> ratings; productpage's calls to them cross over
+
+They cross over directly, or through Enterprise's egress gateway and Public cloud's ingress gateway.
 """
 
 import sys
@@ -14,6 +16,7 @@ SERVICE = REPOSITORY / "demo" / "bookinfo" / "service.py"
 NAMESPACE = "bookinfo"
 PORT = 9080
 INGRESS = "istio-ingressgateway-0"
+BETWEEN = EGRESS, CLOUD_INGRESS = "istio-egressgateway-0", "cloud-ingressgateway-0"
 ENTERPRISE = "enterprise"
 CLOUD = "cloud"
 
@@ -29,10 +32,16 @@ def organisations(wasm: dict[str, WasmFilter] | None = None,
 
 def bookinfo(wasm: dict[str, WasmFilter] | None = None, tracing: Zipkin | None = None,
              more_pods: tuple[Pod, ...] = (), more_services: tuple[Service, ...] = (),
-             review_weights: tuple[int, int, int] = (34, 33, 33)) -> Topology:
-    """Bookinfo, and what the caller adds, such as collectors. Weights: percent for reviews v1, v2, v3."""
-    reviews = tuple(Subset(f"v{n}", (f"reviews-v{n}-0",), weight)
+             review_weights: tuple[int, int, int] = (34, 33, 33), gateways: bool = False) -> Topology:
+    """Bookinfo, and what the caller adds, such as collectors. Weights: percent for reviews v1, v2, v3.
+
+    `gateways`: whether calls cross over through those of both organisations.
+    """
+    between = BETWEEN if gateways else ()
+    reviews = tuple(Subset(f"v{n}", (f"reviews-v{n}-0",), weight, between if n > 1 else ())
                     for n, weight in enumerate(review_weights, start=1) if weight)
+    relays = tuple(Pod(name, name.removesuffix("-0"), "istio-system", f"{name.removesuffix('-0')}-service-account",
+                       organisation, relay="router") for name, organisation in zip(between, (ENTERPRISE, CLOUD)))
     pods = (
         Pod(INGRESS, "istio-ingressgateway", "istio-system", "istio-ingressgateway-service-account", ENTERPRISE,
             gateway_to="productpage"),
@@ -41,7 +50,7 @@ def bookinfo(wasm: dict[str, WasmFilter] | None = None, tracing: Zipkin | None =
     services = (
         *(Service(name, NAMESPACE, PORT, pods=(f"{name}-v1-0",)) for name in ("productpage", "details", "ratings")),
         Service("reviews", NAMESPACE, PORT, subsets=reviews))
-    return Topology(organisations(wasm, tracing), (*services, *more_services), (*pods, *more_pods))
+    return Topology(organisations(wasm, tracing), (*services, *more_services), (*pods, *relays, *more_pods))
 
 
 def collector_pod(organisation: str, command: Callable[[int], list[str]] | None = None, app_port: int | None = None,

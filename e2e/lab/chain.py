@@ -4,8 +4,8 @@ application calls `back` twice.
     caller -> middle -> back   path /KIND/N/1
                      -> back   path /KIND/N/2
 
-KIND says what middle's application hands on: `tracing` the trace headers only, `blind` all it got. The applications
-and the collector are servers of this process; the collector stands behind the caller's sidecar.
+KIND says what middle's application hands on: `tracing` the trace headers only, any other all it got. The applications
+and the collector are servers of this process; batches come to the collector in plain text.
 """
 
 import contextlib
@@ -18,15 +18,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from lab.client import request
-from lab.collector import FILTER, check_built
+from lab.collector import COLLECTOR_CLUSTER, FILTER, check_built
+from lab.envoy import _cluster
 from lab.mesh import Mesh
 from lab.procs import wait_until
-from lab.receipts import Inbox, Receipt
+from lab.receipts import Inbox, Receipt, context_of
 from lab.topology import OpenTelemetry, Organisation, Pod, Service, Topology, WasmFilter, Zipkin
 
 CALLER, MIDDLE, BACK = "caller-0", "middle-0", "back-0"
 TRACE_HEADERS = ("x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags", "b3",
                  "traceparent", "tracestate")
+SESSION = "x-meshchain-session"
 KINDS = ("tracing", "blind")
 HOP_BY_HOP = ("host", "connection", "content-length", "transfer-encoding")
 NAMESPACE = "chain"
@@ -38,11 +40,20 @@ Tracing = Zipkin | OpenTelemetry | None
 
 @dataclass(frozen=True)
 class Hop:
-    """One call between two sidecars: what both sides said, and the trace headers that the client's sidecar sent."""
+    """One call between two sidecars: what both sides said, and the trace headers that the client's sidecar sent.
+
+    `session`: what it sent in `x-meshchain-session`, "" where nothing.
+    """
 
     client: Receipt
     server: Receipt
     sent: dict[str, str]
+    session: str
+
+    @property
+    def wire(self) -> dict | None:
+        """The context on the wire, as both sides must read it."""
+        return context_of({**self.sent, SESSION: self.session})
 
 
 @dataclass
@@ -54,6 +65,7 @@ class Chain:
     caller_tracing: Tracing = None
     tracing: Tracing = None
     config: dict = field(default_factory=dict)  # of the filter
+    routes: dict[str, dict] = field(default_factory=dict)  # by KIND: what sidecars do with it on its way out
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __enter__(self) -> "Chain":
@@ -86,7 +98,8 @@ class Chain:
         for one in paths:
             client, server = sorted(self.receipts(one), key=lambda receipt: receipt.side)
             (sent,) = self.sent(one)
-            found[one] = Hop(client, server, sent)
+            session = sent.pop(SESSION, "")
+            found[one] = Hop(client, server, sent, session)
         return found
 
     def receipts(self, *paths: str) -> list[Receipt]:
@@ -102,17 +115,27 @@ class Chain:
     def _topology(self, middle_port: int, back_port: int) -> Topology:
         wasm = WasmFilter(FILTER, {"tick_ms": 50, **self.config})
         organisations = tuple(
-            Organisation(name, f"{name}.example", f"{name}-mesh", f"{name}-1", wasm, tracing, TRACE_HEADERS)
+            Organisation(name, f"{name}.example", f"{name}-mesh", f"{name}-1", wasm, tracing, (*TRACE_HEADERS, SESSION))
             for name, tracing in (("caller", self.caller_tracing), ("services", self.tracing)))
         ports = {CALLER: self.inbox.port, MIDDLE: middle_port, BACK: back_port}
         pods = tuple(
             Pod(name, name.removesuffix("-0"), NAMESPACE, name.removesuffix("-0"),
-                "caller" if name == CALLER else "services", app_port=port, port=8080 if name == CALLER else PORT)
+                "caller" if name == CALLER else "services", app_port=port,
+                patch=self._patch)
             for name, port in ports.items())
         services = (
-            Service("meshchain-collector", "meshchain", 8080, pods=(CALLER,)),
             Service("middle", NAMESPACE, PORT, pods=(MIDDLE,)), Service("back", NAMESPACE, PORT, pods=(BACK,)))
         return Topology(organisations, services, pods)
+
+
+    def _patch(self, bootstrap: dict) -> None:
+        bootstrap["static_resources"]["clusters"].append(_cluster(COLLECTOR_CLUSTER, [("127.0.0.1", self.inbox.port)]))
+        for listener in bootstrap["static_resources"]["listeners"]:
+            manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+            for host in manager["route_config"]["virtual_hosts"] if listener["traffic_direction"] == "OUTBOUND" else ():
+                ours = [{**host["routes"][0], "match": {"prefix": f"/{kind}/"}, **more}
+                        for kind, more in self.routes.items()]
+                host["routes"][:0] = ours
 
 
 class Application(ThreadingHTTPServer):

@@ -1,17 +1,19 @@
 """The matrix of trace contexts: settings of the mesh, forms of what a caller sends, and what comes of both."""
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.chain import BACK, CALLER, KINDS, MIDDLE, Chain, Hop, Tracing
+from lab.forms import FEW, FORMS
 from lab.procs import wait_until
 from lab.receipts import Inbox, Receipt, context_of
 from lab.topology import OpenTelemetry, Zipkin
 
 DEADLINE_S = 15.0
-TRACERS = {"zipkin": Zipkin, "zipkin+w3c": functools.partial(Zipkin, w3c=True), "otel": OpenTelemetry}
+TRACERS = {"zipkin": Zipkin, "zipkin+w3c": functools.partial(Zipkin, w3c=True), "otel": OpenTelemetry,
+           "silent+zipkin": functools.partial(Zipkin, silent=True),
+           "silent+otel": functools.partial(OpenTelemetry, silent=True)}
 
 
 # --- the settings
@@ -38,6 +40,11 @@ class Setting:
         return self.services.partition("-")[0]
 
     @property
+    def writes(self) -> bool:
+        """Whether a filter may write to a request that its services send."""
+        return self.context == "auto" and not self.tracer.startswith("silent")
+
+    @property
     def forms(self) -> list[str]:
         return list(FORMS) if self.caller == self.services else FEW
 
@@ -49,42 +56,11 @@ def tracing(name: str, port: int) -> Tracing:
 
 UNIFORM = [Setting(tracer, tracer, context, sampled=not tracer.endswith("-0"))
            for tracer in ("zipkin-100", "zipkin-0", "otel-100", "otel-0", "") for context in ("auto", "never")]
-UNIFORM += [Setting("", "", sampled=False), *(Setting(tracer, tracer) for tracer in ("zipkin-50", "zipkin+w3c-100"))]
-MIXED = [Setting("", "zipkin-100"), Setting("zipkin-0", "zipkin-100"), Setting("zipkin-100", "zipkin-0"),
+UNIFORM += [Setting("", "", sampled=False), *(Setting(tracer, tracer) for tracer in (
+    "zipkin-50", "zipkin+w3c-100", "silent+zipkin-100", "silent+otel-100"))]
+MIXED = [Setting("silent+zipkin-100", ""), Setting("", "silent+zipkin-100"), Setting("silent+otel-100", "zipkin-100"),
+         Setting("", "zipkin-100"), Setting("zipkin-0", "zipkin-100"), Setting("zipkin-100", "zipkin-0"),
          Setting("zipkin-100", ""), Setting("otel-100", "zipkin-100"), Setting("", "otel-100")]
-
-
-# --- what the caller sends
-
-def multi(trace: str, span: str, flag: str) -> dict[str, str]:
-    return {"x-b3-traceid": trace, "x-b3-spanid": span, "x-b3-sampled": flag}
-
-
-def single(trace: str, span: str, flag: str) -> dict[str, str]:
-    return {"b3": f"{trace}-{span}-{flag}"}
-
-
-def w3c(trace: str, span: str, flag: str) -> dict[str, str]:
-    return {"traceparent": f"00-{trace.zfill(32)}-{span}-0{flag}"}
-
-
-FORMS: dict[str, Callable[..., dict[str, str]]] = {  # from trace id (32 digits), span id and sampling flag
-    "none": lambda *_: {},
-    "b3-multi": multi,
-    "b3-multi-64-bit": lambda trace, span, flag: multi(trace[16:], span, flag),
-    "b3-multi-deferred": lambda trace, span, _: {"x-b3-traceid": trace, "x-b3-spanid": span},
-    "b3-single": single,
-    "b3-single-64-bit": lambda trace, span, flag: single(trace[16:], span, flag),
-    "w3c": w3c,
-    "b3-multi-and-w3c": lambda *ids: multi(*ids) | w3c(*ids),
-    "b3-multi-64-bit-and-w3c": lambda trace, *ids: multi(trace[16:], *ids) | w3c(trace[16:], *ids),
-    "b3-single-and-w3c": lambda *ids: single(*ids) | w3c(*ids),
-    "b3-and-another-w3c": lambda trace, span, flag: multi(trace, span, flag) | w3c(trace[::-1], span[::-1], flag),
-}
-FEW = ["none", "b3-multi", "b3-single", "w3c", "b3-multi-and-w3c"]
-WITH_W3C = [form for form in FORMS if "w3c" in form]
-ONE_TRACE = ["none", *(form for form in WITH_W3C if "another" not in form)]  # an OTel tracer can carry on these
-OUTSIDE_B3 = ["none", "w3c"]  # without B3 of the caller's
 
 
 # --- what is seen
@@ -118,20 +94,19 @@ def run(setting: Setting, directory: Path, first: str | None = None) -> Seen:
     with Inbox() as inbox:
         tracers = (tracing(name, inbox.port) for name in (setting.caller, setting.services))
         with Chain(directory, inbox, *tracers, {"context": setting.context}) as chain:
-            cells = call_all(chain, setting, [first] if first else setting.forms, teach=not first)
+            cells = call_all(chain, setting, [first] if first else setting.forms)
             wait_until(lambda: spans_arrived(chain), DEADLINE_S, "all spans are reported")
             wait_until(lambda: sum(records_of(chain).values()) >= len(inbox.receipts), DEADLINE_S, "all is counted")
             spans = {(span.trace_id, span.span_id) for span in inbox.spans if span.client}
             return Seen(cells, inbox.receipts, spans, records_of(chain), inbox.faults)
 
 
-def call_all(chain: Chain, setting: Setting, forms: list[str], teach: bool) -> dict[tuple[str, str], Cell]:
-    """{(form, kind): Cell}. `teach`: a call before each that shows the filters whether there is a tracer."""
+def call_all(chain: Chain, setting: Setting, forms: list[str]) -> dict[tuple[str, str], Cell]:
+    """{(form, kind): Cell}. The first form, which is none where there are several, is all that teaches the filters
+    whether there is a tracer."""
     flag = "1" if setting.sampled else "0"
     calls = {}
     for number, (form, kind) in enumerate(((form, kind) for form in forms for kind in KINDS), start=1):
-        if teach:
-            chain.call("tracing", {})
         headers = FORMS[form](f"{0xabc:016x}{0xe000 + number:016x}", f"{0xf0000000 + number:016x}", flag)
         calls[form, kind] = headers, chain.call(kind, headers)
     return {cell: Cell(headers, tuple(chain.hops(path).values())) for cell, (headers, path) in calls.items()}

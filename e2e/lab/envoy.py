@@ -59,7 +59,7 @@ class Proxy:
 
     @property
     def node_id(self) -> str:
-        role = "router" if self.pod.gateway_to else "sidecar"
+        role = self.pod.relay or ("router" if self.pod.gateway_to else "sidecar")
         namespace = self.pod.namespace
         return f"{role}~{self.ip}~{self.pod.name}.{namespace}~{namespace}.svc.cluster.local"
 
@@ -71,7 +71,9 @@ def bootstrap(proxy: Proxy) -> dict:
     if organisation.tracing:
         clusters.append(_tracing_cluster(organisation.tracing))
     listeners = []
-    if proxy.inbound_port:
+    if pod.relay:
+        listeners.append(_relay_listener(proxy))
+    elif proxy.inbound_port:
         clusters.append(_inbound_cluster(proxy))
         listeners.append(_inbound_listener(proxy))
     if proxy.outbound_port:
@@ -112,15 +114,9 @@ def _outbound_listener(proxy: Proxy) -> dict:
     if proxy.pod.gateway_to:
         target = next(u for u in proxy.upstreams if u.service.name == proxy.pod.gateway_to)
         hosts = [_virtual_host("*:80", ["*"], target.service, proxy.upstreams)]
-        own = {"use_remote_address": True, "forward_client_cert_details": "SANITIZE_SET",
-               "set_current_client_cert_details": {"subject": True, "cert": True, "dns": True, "uri": True}}
+        own = _GATEWAY
     else:
-        services = {u.service for u in proxy.upstreams}
-        hosts = [_virtual_host(f"{s.host}:{s.port}", _domains(s, proxy.pod.namespace), s, proxy.upstreams)
-                 for s in sorted(services, key=lambda s: s.host)]
-        hosts.append({"name": "block_all", "domains": ["*"],
-                      "routes": [{"name": "block_all", "match": {"prefix": "/"},
-                                  "direct_response": {"status": 502}}]})
+        hosts = _hosts(proxy)
         own = {"use_remote_address": False}
     connections = _connection_manager(proxy, "outbound", {"name": "outbound", "virtual_hosts": hosts}, own)
     return {
@@ -132,15 +128,44 @@ def _outbound_listener(proxy: Proxy) -> dict:
     }
 
 
+_GATEWAY = {"use_remote_address": True, "forward_client_cert_details": "SANITIZE_SET",
+            "set_current_client_cert_details": {"subject": True, "cert": True, "dns": True, "uri": True}}
+
+
+def _hosts(proxy: Proxy) -> list[dict]:
+    """Virtual hosts of all services that a proxy knows; calls to others are refused.
+
+    A relay knows short names too, as a gateway does that lists the hosts of its callers.
+    """
+    services = sorted({u.service for u in proxy.upstreams}, key=lambda s: s.host)
+    block = {"name": "block_all", "match": {"prefix": "/"}, "direct_response": {"status": 502}}
+    return [*(_virtual_host(f"{s.host}:{s.port}", _domains(s, s.namespace if proxy.pod.relay else proxy.pod.namespace),
+                            s, proxy.upstreams) for s in services),
+            {"name": "block_all", "domains": ["*"], "routes": [block]}]
+
+
+def _relay_listener(proxy: Proxy) -> dict:
+    """What a gateway between meshes or a waypoint takes, it sends on by its host."""
+    own = _GATEWAY if proxy.pod.relay == "router" else _INBOUND
+    connections = _connection_manager(proxy, "relayed", {"name": "relayed", "virtual_hosts": _hosts(proxy)}, own)
+    return _mtls_listener(proxy, "relay", proxy.pod.gateway_direction, connections)
+
+
+_INBOUND = {"use_remote_address": False, "forward_client_cert_details": "APPEND_FORWARD",
+            "set_current_client_cert_details": {"subject": True, "dns": True, "uri": True}}
+
+
 def _inbound_listener(proxy: Proxy) -> dict:
-    """Strict mTLS: the one filter chain matches TLS only, so that plain text finds none."""
     cluster = f"inbound|{proxy.pod.port}||"
     route = {"name": "default", "match": {"prefix": "/"}, "decorator": {"operation": f"{proxy.pod.workload}/*"},
              "route": {"cluster": cluster, "timeout": "0s", "max_stream_duration": _NO_STREAM_LIMIT}}
     hosts = [{"name": f"inbound|http|{proxy.pod.port}", "domains": ["*"], "routes": [route]}]
-    own = {"use_remote_address": False, "forward_client_cert_details": "APPEND_FORWARD",
-           "set_current_client_cert_details": {"subject": True, "dns": True, "uri": True}}
-    connections = _connection_manager(proxy, "inbound", {"name": cluster, "virtual_hosts": hosts}, own)
+    connections = _connection_manager(proxy, "inbound", {"name": cluster, "virtual_hosts": hosts}, _INBOUND)
+    return _mtls_listener(proxy, "virtualInbound", "INBOUND", connections)
+
+
+def _mtls_listener(proxy: Proxy, name: str, direction: str, connections: dict) -> dict:
+    """Strict mTLS: the one filter chain matches TLS only, so that plain text finds none."""
     peers = [{"san_type": "URI", "matcher": {"prefix": f"spiffe://{d}/"}} for d in proxy.trust_domains]
     tls = _typed("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
                  require_client_certificate=True,
@@ -148,8 +173,8 @@ def _inbound_listener(proxy: Proxy) -> dict:
     inspector = {"name": "envoy.filters.listener.tls_inspector", "typed_config":
                  _typed("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector")}
     return {
-        "name": "virtualInbound",
-        "traffic_direction": "INBOUND",
+        "name": name,
+        "traffic_direction": direction,
         "address": _address(proxy.ip, proxy.inbound_port),
         "enable_reuse_port": False,
         "listener_filters": [inspector],
@@ -257,7 +282,8 @@ def _tls(proxy: Proxy, peers: list[dict], alpn: list[str]) -> dict:
 def _tracing(tracing: Zipkin | OpenTelemetry) -> dict:
     provider = _zipkin_provider(tracing) if isinstance(tracing, Zipkin) else _opentelemetry_provider()
     return {"client_sampling": {"value": 100.0}, "overall_sampling": {"value": 100.0},
-            "random_sampling": {"value": tracing.sampling_percent}, "provider": provider}
+            "random_sampling": {"value": tracing.sampling_percent}, "provider": provider,
+            "no_context_propagation": tracing.silent}
 
 
 def _zipkin_provider(zipkin: Zipkin) -> dict:

@@ -22,7 +22,7 @@ class RunningPod:
         self.ip = ip
         self.app_port = spec.app_port or (free_port() if spec.command else None)
         self.inbound_port = None if spec.gateway_to else free_port()
-        self.outbound_port = None if spec.inbound_only else free_port()
+        self.outbound_port = None if spec.inbound_only or spec.relay else free_port()
         self.admin_port = free_port()
         self.app: Process | None = None
         self.sidecar: Sidecar | None = None
@@ -123,16 +123,31 @@ class Mesh:
             trust_bundle=self.trust_bundle,
             trust_domains=tuple(o.trust_domain for o in self.topology.organisations),
             upstreams=tuple(u for s in self.topology.services if s.visible_to in (None, organisation.name)
-                            for u in self._upstreams(s)),
+                            for u in self._upstreams(s, pod.spec)),
             admin_port=pod.admin_port, app_port=pod.app_port, inbound_port=pod.inbound_port,
             outbound_port=pod.outbound_port,
             filter_file=directory / "filter.json" if organisation.wasm else None)
 
-    def _upstreams(self, service: Service) -> list[Upstream]:
-        """The cluster of all pods, which Istio always makes, and one per subset."""
+    def _upstreams(self, service: Service, caller: Pod) -> list[Upstream]:
+        """What a caller sees of a service: the cluster of all pods, which Istio always makes, and one per subset.
+
+        What relays calls to some subsets sees only these.
+        """
         everybody = service.pods or tuple(p for s in service.subsets for p in s.pods)
-        return [self._upstream(service, "", 0, everybody),
-                *(self._upstream(service, s.name, s.weight, s.pods) for s in service.subsets)]
+        relayed = [s for s in service.subsets if caller.name in s.through]
+        return [self._upstream(service, "", 0, self._next(caller, service.through, everybody)),
+                *(self._upstream(service, s.name, s.weight, self._next(caller, s.through, s.pods))
+                  for s in relayed or service.subsets)]
+
+    def _next(self, caller: Pod, through: tuple[str, ...], pods: tuple[str, ...]) -> tuple[str, ...]:
+        """The pods that a caller calls on the way through these to those."""
+        if caller.name in through:
+            ahead = through[through.index(caller.name) + 1:]
+        elif caller.organisation == self.pods[pods[0]].spec.organisation:
+            ahead = tuple(name for name in through if self.pods[name].spec.relay == "waypoint")
+        else:
+            ahead = through
+        return ahead[:1] or pods
 
     def _upstream(self, service: Service, subset: str, weight: int, names: tuple[str, ...]) -> Upstream:
         pods = [self.pods[name] for name in names]

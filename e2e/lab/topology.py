@@ -22,14 +22,16 @@ class WasmFilter:
 class Zipkin:
     """Istio's Zipkin tracing provider, reached in plain text.
 
-    `w3c`: it reads and writes traceparent besides B3 (trace_context_option). `report_at_once`: a report for each
-    span; else as Envoy does it, for 5 spans or after 5 s.
+    `w3c`: it reads and writes traceparent besides B3 (trace_context_option). `silent`: it sends no context on
+    (no_context_propagation). `report_at_once`: a report for each span; else as Envoy does it, for 5 spans or
+    after 5 s.
     """
 
     port: int
     address: str = "127.0.0.1"
     sampling_percent: float = 100.0
     w3c: bool = False
+    silent: bool = False
     report_at_once: bool = False
 
 
@@ -40,6 +42,7 @@ class OpenTelemetry:
     port: int
     address: str = "127.0.0.1"
     sampling_percent: float = 100.0
+    silent: bool = False  # as Zipkin's
     report_at_once: bool = False  # as Zipkin's
 
 
@@ -61,11 +64,15 @@ class Organisation:
 
 @dataclass(frozen=True)
 class Subset:
-    """The pods of a service that a DestinationRule calls by one name; the weights of a service sum to 100."""
+    """The pods of a service that a DestinationRule calls by one name; the weights of a service sum to 100.
+
+    `through`: as a Service's.
+    """
 
     name: str
     pods: tuple[str, ...]
     weight: int
+    through: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,8 @@ class Service:
     """A Kubernetes Service; give either `pods` or `subsets`.
 
     `visible_to`: the one organisation whose sidecars know it (exportTo); None: all of them. So two
-    organisations can each have a service of the same name.
+    organisations can each have a service of the same name. `through`: pods that relay calls to `pods`, in
+    order; a caller of the same organisation passes only the waypoints among them.
     """
 
     name: str
@@ -82,6 +90,7 @@ class Service:
     pods: tuple[str, ...] = ()
     subsets: tuple[Subset, ...] = ()
     visible_to: str | None = None
+    through: tuple[str, ...] = ()
 
     @property
     def host(self) -> str:
@@ -95,11 +104,13 @@ class Service:
 
 @dataclass(frozen=True)
 class Pod:
-    """One workload instance: an application and its sidecar, or a gateway.
+    """One workload instance: an application and its sidecar, or a gateway, or a waypoint.
 
     `command` makes the application's argv from the port it must listen on (127.0.0.1); with
     `app_port` instead, something that already listens there is the application. A pod with neither
-    must be a gateway: `gateway_to` names the service that all its requests go to.
+    has no application. `gateway_to`: it is a gateway for users, in plain text, and names the service that
+    all their requests go to. `relay`: it is what its node id says, "router" (a gateway between meshes) or
+    "waypoint", and sends calls that come by mTLS on by their host.
     `inbound_only`: the sidecar has no outbound listener (a collector's pod).
     `patch` changes the sidecar's bootstrap in place, as an EnvoyFilter changes what Istio made.
     """
@@ -115,7 +126,8 @@ class Pod:
     port: int = 9080  # the service port it serves, as in `inbound|9080||`
     labels: dict[str, str] = field(default_factory=dict)
     gateway_to: str | None = None
-    gateway_direction: str = "UNSPECIFIED"  # traffic_direction of a gateway's listener
+    relay: str | None = None
+    gateway_direction: str = "UNSPECIFIED"  # traffic_direction of the listener of a gateway or waypoint
     inbound_only: bool = False
     patch: Callable[[dict], None] | None = None
     envoy: Path | None = None  # its binary; None: the one of `envoy_binary`
@@ -134,7 +146,7 @@ class Topology:
         if len(pods) != len(self.pods) or len(organisations) != len(self.organisations):
             raise ValueError("two pods or two organisations have the same name")
         for service in self.services:
-            for pod in [*service.pods, *(p for s in service.subsets for p in s.pods)]:
+            for pod in [*service.pods, *service.through, *(p for s in service.subsets for p in (*s.pods, *s.through))]:
                 if pod not in pods:
                     raise ValueError(f"service {service.name} names pod {pod}, which does not exist")
             if bool(service.pods) == bool(service.subsets):
@@ -144,7 +156,7 @@ class Topology:
         for pod in self.pods:
             if pod.organisation not in organisations:
                 raise ValueError(f"pod {pod.name} is of organisation {pod.organisation}, which does not exist")
-            if [pod.command, pod.app_port, pod.gateway_to].count(None) != 2:
-                raise ValueError(f"pod {pod.name} needs one of command, app_port and gateway_to")
+            if [pod.command, pod.app_port, pod.gateway_to, pod.relay].count(None) != 3:
+                raise ValueError(f"pod {pod.name} needs one of command, app_port, gateway_to and relay")
             if pod.gateway_to and pod.gateway_to not in {s.name for s in self.services}:
                 raise ValueError(f"gateway {pod.name} leads to {pod.gateway_to}, which does not exist")

@@ -42,23 +42,33 @@ pub enum Plan {
 }
 
 /// Which tracer writes the outgoing context in one place of the configuration, as far as its calls have shown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tracer {
-    /// No call has told yet.
-    #[default]
-    Unknown,
+    /// So many calls, one after the other, showed that a proxy traces them, and no tracer wrote anything. That is
+    /// what one does that may not (`no_context_propagation`); but peers and applications can send such calls too,
+    /// so the first one that shows nothing ends it.
+    Quiet(u8),
     /// None: a call went out as the filter left it.
     Absent,
-    /// One that writes B3, as Zipkin's.
+    /// One that writes B3, as Zipkin's, and be it both forms.
     B3,
     /// One that writes `traceparent` and leaves B3 alone, as OpenTelemetry's.
     W3c,
-    /// One that is there and may write nothing (`no_context_propagation`).
-    Silent,
     /// A `traceparent` with this span id came where the filter had left none: a tracer's, if the next one is
     /// another; a route can add a header too.
     Suspected(SpanId),
 }
+
+impl Default for Tracer {
+    /// No call has told yet.
+    fn default() -> Self {
+        Self::Quiet(0)
+    }
+}
+
+/// Quiet calls after which a tracer is taken for one that may not write: from then on nothing of ours leaves with a
+/// call that is traced, whatever it brings.
+const SILENT: u8 = 4;
 
 /// What a request phase left, for [`Tracer::learn`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,12 +84,16 @@ pub struct Left {
 impl Tracer {
     /// What to do about a request.
     pub fn plan(self, request: &Request<'_>) -> Plan {
-        let bare = Forms::of(&request.trace) == Forms::default();
         match self {
-            Self::Silent => Plan::Nothing,
             Self::W3c => Plan::W3c,
-            // The first such call is left alone, and shows what the tracer does.
-            Self::Unknown | Self::Suspected(_) if bare && request.is_traced() => Plan::Nothing,
+            // Such a call is left alone, and shows what the tracer does.
+            Self::Quiet(calls) if request.is_traced() => {
+                let alone = calls >= SILENT || request.trace.b3().is_none();
+                if alone { Plan::Nothing } else { Plan::Ours }
+            }
+            Self::Suspected(_) if request.is_traced() && request.trace.b3().is_none() => {
+                Plan::Nothing
+            }
             _ => Plan::Ours,
         }
     }
@@ -100,23 +114,26 @@ impl Tracer {
             (None, sent) => sent.is_some(),
             _ => false,
         };
+        let both = w3c && sent.b3 == sent.w3c;
         let gone = |was: Option<Ids>, sent: Option<Ids>| was.is_some() && sent.is_none();
-        *self = if b3 {
-            Self::B3
-        } else if let Some((_, span)) = sent.w3c.filter(|_| w3c) {
+        *self = if let Some((_, span)) =
+            sent.w3c.filter(|_| w3c && !both && (!b3 || *self == Self::W3c))
+        {
             match *self {
                 Self::Suspected(other) if other != span => Self::W3c,
                 _ if left.traced || *self == Self::W3c || was.w3c.is_some() => Self::W3c,
                 _ => Self::Suspected(span),
             }
+        } else if b3 || both {
+            Self::B3
         } else if gone(was.b3, sent.b3) || gone(was.w3c, sent.w3c) {
             *self
-        } else if !held_off {
-            Self::Absent
-        } else if left.traced && *sent == Forms::default() {
-            Self::Silent
-        } else {
+        } else if let (true, true, Self::Quiet(calls)) = (held_off, left.traced, *self) {
+            Self::Quiet(calls.saturating_add(1))
+        } else if held_off {
             *self
+        } else {
+            Self::Absent
         };
     }
 }
@@ -136,16 +153,23 @@ pub fn child_of(parent: Option<&TraceContext>, random: &[u8; 24]) -> Option<Trac
     })
 }
 
-/// Writes `child` to the request, in the form that counts and in each other one that came along and speaks of
-/// the same trace. Where B3 single came, and be it with a sampling state alone, B3 multi is not begun: a
-/// Zipkin tracer then writes single only, and multi would outlast it. B3 that cannot be read is somebody's
-/// trace, and stays as it is. Tells what the request states now.
-pub fn write(host: &impl Host, received: &TraceHeaders<'_>, child: &TraceContext) -> Forms {
+/// Writes `child` to the request: in the form that counts and, where no tracer of B3 does it, in each other one
+/// that came along and speaks of the same trace. Where B3 single came, and be it with a sampling state alone,
+/// B3 multi is not begun: a Zipkin tracer then writes single only, and multi would outlast it. B3 that cannot be
+/// read is somebody's trace, and stays as it is. Tells what the request states now.
+pub fn write(
+    host: &impl Host,
+    received: &TraceHeaders<'_>,
+    child: &TraceContext,
+    tracer: Tracer,
+) -> Forms {
+    let alone = tracer == Tracer::B3;
     let same =
         |context: Option<TraceContext>| context.is_some_and(|c| c.trace_id == child.trace_id);
-    let (multi, w3c) = (same(received.b3_multi()), same(received.w3c()));
     let lone = received.lone_state().is_some() && received.b3().is_none();
     let single = same(received.b3_single()) || lone && !received.has_unreadable_b3();
+    let multi = same(received.b3_multi()) && !(single && alone);
+    let w3c = same(received.w3c()) && !alone;
     let begin = !single && received.b3().is_none() && !received.has_unreadable_b3();
     let mut forms = Forms::of(received);
     let trace = hex::encode(child.trace_id.0);
@@ -211,7 +235,7 @@ mod tests {
         let received = Request::read(&map).trace;
         let child = child_of(received.context().as_ref(), &[7; 24]).unwrap();
         let host = TestHost::with_headers(headers);
-        let left = write(&host, &received, &child);
+        let left = write(&host, &received, &child, Tracer::default());
         let map = host.request_headers();
         let sent = Request::read(&map).trace;
         assert_eq!(left, Forms::of(&sent));
@@ -297,16 +321,18 @@ mod tests {
     #[test]
     fn a_tracer_shows_by_what_it_wrote_over_and_by_nothing_else() {
         let ours = |b3, w3c| Left { plan: Plan::Ours, forms: forms(b3, w3c), traced: false };
-        let held = Left { plan: Plan::Nothing, forms: forms(0, 0), traced: true };
-        let first = |left, sent| learnt(Tracer::Unknown, left, sent);
+        let held = |b3, w3c| Left { plan: Plan::Nothing, forms: forms(b3, w3c), traced: true };
+        let first = |left, sent| learnt(Tracer::default(), left, sent);
         assert_eq!(first(ours(1, 0), forms(2, 0)), Tracer::B3, "Zipkin's");
         assert_eq!(first(ours(1, 1), forms(2, 2)), Tracer::B3, "one that writes both");
+        assert_eq!(first(ours(0, 1), forms(2, 2)), Tracer::B3, "also where B3 could not be read");
         assert_eq!(first(ours(1, 1), forms(1, 2)), Tracer::W3c, "OpenTelemetry's");
         assert_eq!(first(ours(1, 0), forms(1, 0)), Tracer::Absent);
-        assert_eq!(first(held, forms(2, 0)), Tracer::B3);
-        assert_eq!(first(held, forms(0, 2)), Tracer::W3c);
-        assert_eq!(first(held, forms(0, 0)), Tracer::Silent);
-        for before in [Tracer::Unknown, Tracer::Absent, Tracer::B3, Tracer::W3c] {
+        assert_eq!(first(held(0, 0), forms(2, 0)), Tracer::B3);
+        assert_eq!(first(held(0, 0), forms(0, 2)), Tracer::W3c);
+        assert_eq!(first(held(0, 1), forms(0, 2)), Tracer::W3c);
+        assert_eq!(learnt(Tracer::W3c, ours(1, 1), forms(5, 2)), Tracer::W3c, "a route wrote B3");
+        for before in [Tracer::default(), Tracer::Absent, Tracer::B3, Tracer::W3c] {
             assert_eq!(learnt(before, ours(1, 1), forms(0, 0)), before, "a route removed them");
             assert_eq!(learnt(before, ours(1, 1), forms(1, 0)), before, "it removed one");
         }
@@ -322,26 +348,60 @@ mod tests {
     }
 
     #[test]
-    fn the_first_traced_call_without_ids_is_left_alone_and_nothing_leaves_beside_a_silent_tracer() {
+    fn beside_a_tracer_that_may_not_write_nothing_leaves_and_an_untraced_call_ends_that() {
         let traced = serialize(&[(b"x-request-id", b"6b1d4e0f-3c5a-9f8e-9d27-1a2b3c4d5e6f")]);
         let decorated = serialize(&[(b"x-envoy-decorator-operation", b"a")]);
         let plain = serialize(&[(b"x-request-id", b"6b1d4e0f-3c5a-4f8e-9d27-1a2b3c4d5e6f")]);
-        let with_ids = serialize(&[
+        let with_b3 = serialize(&[
             (b"x-envoy-decorator-operation", b"a"),
             (b"x-b3-traceid", TRACE),
             (b"x-b3-spanid", SPAN),
         ]);
         let plan = |tracer: Tracer, map| tracer.plan(&Request::read(map));
-        assert_eq!(plan(Tracer::Unknown, &traced), Plan::Nothing);
-        assert_eq!(plan(Tracer::Unknown, &decorated), Plan::Nothing);
-        assert_eq!(plan(Tracer::Unknown, &plain), Plan::Ours);
-        assert_eq!(plan(Tracer::Unknown, &with_ids), Plan::Ours);
-        assert_eq!(plan(Tracer::Absent, &traced), Plan::Ours);
-        for map in [&traced, &decorated, &plain, &with_ids] {
-            assert_eq!(plan(Tracer::Silent, map), Plan::Nothing);
-            assert_eq!(plan(Tracer::W3c, map), Plan::W3c);
-            assert_eq!(plan(Tracer::B3, map), Plan::Ours);
+        let held = Left { plan: Plan::Nothing, forms: forms(0, 0), traced: true };
+        let mut tracer = Tracer::default();
+        for _ in 0..SILENT {
+            assert_eq!(plan(tracer, &traced), Plan::Nothing);
+            assert_eq!(plan(tracer, &decorated), Plan::Nothing);
+            assert_eq!(plan(tracer, &plain), Plan::Ours);
+            assert_eq!(plan(tracer, &with_b3), Plan::Ours);
+            tracer.learn(&held, &forms(0, 0));
         }
+        for map in [&traced, &decorated, &with_b3] {
+            assert_eq!(plan(tracer, map), Plan::Nothing);
+        }
+        assert_eq!(plan(tracer, &plain), Plan::Ours);
+        let ours = Left { plan: Plan::Ours, forms: forms(1, 0), traced: false };
+        tracer.learn(&ours, &forms(1, 0));
+        assert_eq!(tracer, Tracer::Absent, "what a peer can send does not last");
+        for (tracer, expected) in
+            [(Tracer::Absent, Plan::Ours), (Tracer::B3, Plan::Ours), (Tracer::W3c, Plan::W3c)]
+        {
+            for map in [&traced, &decorated, &plain, &with_b3] {
+                assert_eq!(plan(tracer, map), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn where_a_tracer_writes_b3_the_other_forms_stay_as_they_came() {
+        let w3c = [b"00-", TRACE, b"-", SPAN, b"-01"].concat();
+        let single = [TRACE, b"-", SPAN, b"-1"].concat();
+        let headers: &[(&[u8], &[u8])] = &[
+            (b"b3", &single),
+            (b"x-b3-traceid", TRACE),
+            (b"x-b3-spanid", SPAN),
+            (b"traceparent", &w3c),
+        ];
+        let host = TestHost::with_headers(headers);
+        let map = host.request_headers();
+        let received = Request::read(&map).trace;
+        let child = child_of(received.context().as_ref(), &[7; 24]).unwrap();
+        write(&host, &received, &child, Tracer::B3);
+        let map = host.request_headers();
+        let sent = Request::read(&map).trace;
+        assert_eq!(sent.b3_single().map(ids), Some(ids(child)));
+        assert_eq!((sent.b3_span_id, sent.traceparent), (Some(SPAN), Some(&w3c[..])));
     }
 
     #[test]
@@ -349,7 +409,7 @@ mod tests {
         let map = serialize(&[(b"b3", b"0")]);
         let host = TestHost::with_headers(&[(b"b3", b"0")]);
         let child = child_of(None, &[7; 24]).unwrap();
-        write(&host, &Request::read(&map).trace, &child);
+        write(&host, &Request::read(&map).trace, &child, Tracer::default());
         let sent = host.request_headers();
         let sent = Request::read(&sent).trace;
         assert_eq!(sent.b3_multi(), None);
@@ -368,7 +428,8 @@ mod tests {
         for headers in unreadable {
             let host = TestHost::with_headers(headers);
             let map = host.request_headers();
-            write(&host, &Request::read(&map).trace, &child_of(None, &[7; 24]).unwrap());
+            let child = child_of(None, &[7; 24]).unwrap();
+            write(&host, &Request::read(&map).trace, &child, Tracer::default());
             assert_eq!(host.request_headers(), map);
         }
     }

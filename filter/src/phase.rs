@@ -111,8 +111,8 @@ impl RequestPhase {
         let traced = request.is_traced();
         self.left = Some(Left { plan, forms: Forms::of(&request.trace), traced });
         let names_session = config.session_header && plan != Plan::Nothing;
-        if config.child_spans && !names_session && request.trace.session.is_some() {
-            // Another proxy's, which this one was told or an application handed on.
+        if !names_session && request.trace.session.is_some() {
+            // Another proxy's, which this one was told or an application handed on: it did not send this.
             host.remove_request_header(NAME);
         }
         if plan == Plan::Nothing {
@@ -122,7 +122,7 @@ impl RequestPhase {
         if plan == Plan::Ours && !unreadable {
             let parent = self.received.or_else(|| self.edge_context(ids));
             if let Some(child) = child_of(parent.as_ref(), ids) {
-                let forms = write(host, &request.trace, &child);
+                let forms = write(host, &request.trace, &child, tracer);
                 self.left = Some(Left { plan, forms, traced });
                 self.sent = Some(child);
             }
@@ -207,11 +207,11 @@ mod tests {
     fn a_client_names_its_session_and_a_request_id_and_a_server_nothing() {
         let id = b"6b1d4e0f-3c5a-4f8e-9d27-1a2b3c4d5e6f";
         for (tracer, json, expected) in [
-            (Tracer::Unknown, "", Some(false)),
+            (Tracer::default(), "", Some(false)),
             (Tracer::W3c, "", Some(true)),
-            (Tracer::Silent, "", None),
-            (Tracer::Unknown, r#"{"context": "never"}"#, None),
-            (Tracer::Unknown, r#"{"session_header": false}"#, None),
+            (Tracer::W3c, r#"{"context": "never"}"#, None),
+            (Tracer::default(), r#"{"context": "never"}"#, None),
+            (Tracer::default(), r#"{"session_header": false}"#, None),
         ] {
             for request_id in [&id[..], b""] {
                 let host = TestHost::with_headers(&[(b"x-request-id", request_id)]);
@@ -230,7 +230,7 @@ mod tests {
             }
         }
         let host = TestHost::with_headers(&[(b"x-request-id", id)]);
-        run(&host, Role::Server, "", Tracer::Unknown);
+        run(&host, Role::Server, "", Tracer::default());
         assert_eq!(host.request_headers().count(), 1);
     }
 
@@ -258,7 +258,7 @@ mod tests {
         let headers: &[(&[u8], &[u8])] =
             &[(b"x-request-id", b"fresh"), (b"x-meshchain-session", &stale)];
         let host = TestHost::with_headers(headers);
-        run(&host, Role::Client, "", Tracer::Unknown);
+        run(&host, Role::Client, "", Tracer::default());
         let map = host.request_headers();
         let sent = Request::read(&map);
         assert_eq!(sent.seen().request_id, b"fresh");
@@ -269,9 +269,9 @@ mod tests {
     fn where_no_session_is_named_none_leaves() {
         let stale = b"01".repeat(16);
         for (json, tracer, leaves) in [
-            (r#"{"session_header": false}"#, Tracer::Unknown, false),
-            ("", Tracer::Silent, false),
-            (r#"{"context": "never"}"#, Tracer::Unknown, true),
+            (r#"{"session_header": false}"#, Tracer::default(), false),
+            (r#"{"context": "never"}"#, Tracer::default(), false),
+            ("", Tracer::default(), true),
         ] {
             for role in [Role::Client, Role::Gateway] {
                 let headers: &[(&[u8], &[u8])] = &[(b"x-meshchain-session", &stale)];
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn in_the_middle_a_call_without_a_context_gets_a_span_for_each_hop() {
         let host = TestHost::with_headers(&[(b":path", b"/")]);
-        let phase = run(&host, Role::Gateway, "", Tracer::Unknown);
+        let phase = run(&host, Role::Gateway, "", Tracer::default());
         let map = host.request_headers();
         let sent = Request::read(&map).trace.context().unwrap();
         assert_eq!((sent.parent_span_id, phase.received), (phase.edge, None));
@@ -297,7 +297,7 @@ mod tests {
             (b"x-b3-traceid", b"0000000000000001"),
             (b"x-b3-spanid", b"0000000000000002"),
         ]);
-        let phase = run(&host, Role::Gateway, "", Tracer::Unknown);
+        let phase = run(&host, Role::Gateway, "", Tracer::default());
         assert_eq!((phase.edge, phase.received.unwrap().span_id.0[7]), (None, 2));
         assert_eq!(phase.sent.unwrap().parent_span_id, Some(phase.received.unwrap().span_id));
     }

@@ -22,8 +22,9 @@ contracts/node_modules/.stamp: contracts/package-lock.json
 	npm ci --prefix contracts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+# Features are those of all crates together, as where `test` builds: so both share one build of every dependency.
 build: wasm ## Build the filter, the collector and the verifier
-	cargo build --locked --release -p meshchain-collector -p meshchain
+	cargo build --locked --release --workspace --bin meshchain-collector --bin meshchain
 
 wasm: ## Build the filter's wasm module; print its sha256
 	./wasm-build.sh
@@ -35,13 +36,13 @@ demo-stop: ## End a scene that was kept
 	$(PYTHON) demo/stop.py
 
 test: setup build ## Set up what is needed and run every test
-	cargo test --locked --workspace
+	cargo test --locked --release --workspace
 	npm test --prefix contracts
 	node --test --test-reporter=spec filter/v8/
 	$(PYTHON) -m pytest -q
 
 crash: setup build ## Faults at every and at random places of the log, life after life; SEEDS=N (default 2000)
-	SEEDS=$(or $(SEEDS),2000) cargo test --locked -p meshchain-collector --lib random_faults -- --nocapture
+	SEEDS=$(or $(SEEDS),2000) cargo test --locked --release --workspace --lib random_faults -- --nocapture
 	FAULTS=all $(PYTHON) -m pytest -q e2e/test_faults.py e2e/test_s3.py -k "faults or any_request"
 
 fuzz: ## Fuzz the filter's view of headers and of the proxy; SECONDS=N for each (default 60)

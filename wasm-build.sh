@@ -28,5 +28,7 @@ CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") \
   cargo build --locked --quiet -p meshchain-filter --profile release-wasm --target wasm32-wasip1
 folder=$target/wasm32-wasip1/release-wasm
 module=$folder/meshchain_filter.wasm
-cargo run --locked --quiet --release -p meshchain-filter-finish -- "$folder/deps/meshchain_filter.wasm" "$module"
+# With --workspace, as the Makefile builds everything, so that no dependency is built again.
+cargo build --locked --quiet --release --workspace --bin meshchain-filter-finish
+"$target/release/meshchain-filter-finish" "$folder/deps/meshchain_filter.wasm" "$module"
 printf '%s\n%s bytes\nsha256 %s\n' "$module" "$(wc -c <"$module")" "$(sha256sum "$module" | cut -d' ' -f1)"

@@ -54,8 +54,11 @@ def test_what_an_application_sends_along_does_not_stop_the_filter_from_starting_
     for hop in hops:
         assert (hop.client.side, hop.server.side) == (CLIENT, SERVER)
         assert hop.client.hop_digest == hop.server.hop_digest, hop
+    # A first call that looks as if this very proxy traced it, and brings no trace, is left to show what a tracer does.
+    told = hops[3:] if {"x-request-id", "x-envoy-decorator-operation"} & set(headers) else hops
+    for hop in told:
         assert hop.server.own["peer_session"] == hop.client.session, hop
-    assert len({hop.client.span_id for hop in hops} - {NO_SPAN}) == len(hops)
+    assert len({hop.client.span_id for hop in told} - {NO_SPAN}) == len(told)
 
 
 @pytest.mark.parametrize("tracer, context", [("", "never"), ("silent+zipkin-100", "auto")])

@@ -79,6 +79,8 @@ pub struct Left {
     pub forms: Forms,
     /// Whether the request showed that a proxy traces it.
     pub traced: bool,
+    /// Whether it had B3 that cannot be read: a tracer leaves such a request alone.
+    pub unreadable: bool,
 }
 
 impl Tracer {
@@ -96,6 +98,17 @@ impl Tracer {
             }
             _ => Plan::Ours,
         }
+    }
+
+    /// Whether to tell the other side that `traceparent` counts before B3, where the filter leaves `sent`, with
+    /// `child` in it if it started a span: where a tracer writes it, or may be about to; and where the child stands
+    /// there and not in B3.
+    pub fn w3c_counts(self, sent: &Forms, child: Option<&TraceContext>) -> bool {
+        let child = child.copied().map(ids);
+        let stands_there = child.is_some() && sent.w3c == child && sent.b3 != child;
+        let stands_there = stands_there && self != Self::B3; // which writes B3, and that counts
+        let may_come = matches!(self, Self::Quiet(_) | Self::Suspected(_)) && sent.w3c.is_none();
+        self == Self::W3c || stands_there || may_come
     }
 
     /// Learns from a call that reached its upstream; `sent` is what went out. Only an id that was written
@@ -130,7 +143,7 @@ impl Tracer {
             *self
         } else if let (true, true, Self::Quiet(calls)) = (held_off, left.traced, *self) {
             Self::Quiet(calls.saturating_add(1))
-        } else if held_off {
+        } else if held_off || left.unreadable {
             *self
         } else {
             Self::Absent
@@ -169,7 +182,7 @@ pub fn write(
     let lone = received.lone_state().is_some() && received.b3().is_none();
     let single = same(received.b3_single()) || lone && !received.has_unreadable_b3();
     let multi = same(received.b3_multi()) && !(single && alone);
-    let w3c = same(received.w3c()) && !alone;
+    let w3c = same(received.w3c()) && (!alone || received.has_unreadable_b3());
     let begin = !single && received.b3().is_none() && !received.has_unreadable_b3();
     let mut forms = Forms::of(received);
     let trace = hex::encode(child.trace_id.0);
@@ -320,8 +333,8 @@ mod tests {
 
     #[test]
     fn a_tracer_shows_by_what_it_wrote_over_and_by_nothing_else() {
-        let ours = |b3, w3c| Left { plan: Plan::Ours, forms: forms(b3, w3c), traced: false };
-        let held = |b3, w3c| Left { plan: Plan::Nothing, forms: forms(b3, w3c), traced: true };
+        let ours = |b3, w3c| Left { plan: Plan::Ours, forms: forms(b3, w3c), traced: false, unreadable: false };
+        let held = |b3, w3c| Left { plan: Plan::Nothing, forms: forms(b3, w3c), traced: true, unreadable: false };
         let first = |left, sent| learnt(Tracer::default(), left, sent);
         assert_eq!(first(ours(1, 0), forms(2, 0)), Tracer::B3, "Zipkin's");
         assert_eq!(first(ours(1, 1), forms(2, 2)), Tracer::B3, "one that writes both");
@@ -333,14 +346,41 @@ mod tests {
         assert_eq!(first(held(0, 1), forms(0, 2)), Tracer::W3c);
         assert_eq!(learnt(Tracer::W3c, ours(1, 1), forms(5, 2)), Tracer::W3c, "a route wrote B3");
         for before in [Tracer::default(), Tracer::Absent, Tracer::B3, Tracer::W3c] {
+            let unreadable = Left { unreadable: true, ..ours(0, 1) };
+            assert_eq!(learnt(before, unreadable, forms(0, 1)), before, "it is left alone");
             assert_eq!(learnt(before, ours(1, 1), forms(0, 0)), before, "a route removed them");
             assert_eq!(learnt(before, ours(1, 1), forms(1, 0)), before, "it removed one");
         }
     }
 
     #[test]
+    fn traceparent_counts_where_a_tracer_writes_it_or_may_be_about_to_or_the_child_is_there_alone()
+    {
+        let child = TraceContext {
+            trace_id: TraceId([9; 16]),
+            span_id: SpanId([1; 8]),
+            parent_span_id: None,
+            sampling: Sampling::Deferred,
+        };
+        for (tracer, may_come) in [
+            (Tracer::default(), true),
+            (Tracer::Suspected(SpanId([2; 8])), true),
+            (Tracer::B3, false),
+            (Tracer::Absent, false),
+        ] {
+            assert_eq!(tracer.w3c_counts(&forms(1, 0), Some(&child)), may_come, "{tracer:?}");
+            assert!(!tracer.w3c_counts(&forms(1, 1), Some(&child)));
+            assert!(!tracer.w3c_counts(&forms(1, 2), Some(&child)));
+            let stands_there = tracer.w3c_counts(&forms(2, 1), Some(&child));
+            assert_eq!(stands_there, tracer != Tracer::B3);
+            assert!(!tracer.w3c_counts(&forms(2, 1), None));
+            assert!(Tracer::W3c.w3c_counts(&forms(2, 1), None));
+        }
+    }
+
+    #[test]
     fn a_traceparent_from_nowhere_is_a_tracers_once_it_changes() {
-        let left = Left { plan: Plan::Ours, forms: forms(1, 0), traced: false };
+        let left = Left { plan: Plan::Ours, forms: forms(1, 0), traced: false, unreadable: false };
         let suspected = learnt(Tracer::Absent, left, forms(1, 2));
         assert_eq!(suspected, Tracer::Suspected(SpanId([2; 8])));
         assert_eq!(learnt(suspected, left, forms(1, 2)), suspected, "a route's fixed header");
@@ -358,7 +398,7 @@ mod tests {
             (b"x-b3-spanid", SPAN),
         ]);
         let plan = |tracer: Tracer, map| tracer.plan(&Request::read(map));
-        let held = Left { plan: Plan::Nothing, forms: forms(0, 0), traced: true };
+        let held = Left { plan: Plan::Nothing, forms: forms(0, 0), traced: true, unreadable: false };
         let mut tracer = Tracer::default();
         for _ in 0..SILENT {
             assert_eq!(plan(tracer, &traced), Plan::Nothing);
@@ -371,7 +411,7 @@ mod tests {
             assert_eq!(plan(tracer, map), Plan::Nothing);
         }
         assert_eq!(plan(tracer, &plain), Plan::Ours);
-        let ours = Left { plan: Plan::Ours, forms: forms(1, 0), traced: false };
+        let ours = Left { plan: Plan::Ours, forms: forms(1, 0), traced: false, unreadable: false };
         tracer.learn(&ours, &forms(1, 0));
         assert_eq!(tracer, Tracer::Absent, "what a peer can send does not last");
         for (tracer, expected) in

@@ -108,32 +108,40 @@ impl RequestPhase {
             Plan::W3c if !config.session_header && request.trace.b3().is_some() => Plan::Ours,
             plan => plan,
         };
-        let traced = request.is_traced();
-        self.left = Some(Left { plan, forms: Forms::of(&request.trace), traced });
+        let mut left = Left {
+            plan,
+            forms: Forms::of(&request.trace),
+            traced: request.is_traced(),
+            unreadable: request.trace.has_unreadable_b3(),
+        };
         let names_session = config.session_header && plan != Plan::Nothing;
         if !names_session && request.trace.session.is_some() {
             // Another proxy's, which this one was told or an application handed on: it did not send this.
             host.remove_request_header(NAME);
         }
         if plan == Plan::Nothing {
+            self.left = Some(left);
             return;
         }
-        let unreadable = self.received.is_none() && request.trace.has_unreadable_b3();
-        if plan == Plan::Ours && !unreadable {
+        let mut begun = false;
+        if plan == Plan::Ours && !(self.received.is_none() && left.unreadable) {
             let parent = self.received.or_else(|| self.edge_context(ids));
             if let Some(child) = child_of(parent.as_ref(), ids) {
-                let forms = write(host, &request.trace, &child, tracer);
-                self.left = Some(Left { plan, forms, traced });
+                left.forms = write(host, &request.trace, &child, tracer);
                 self.sent = Some(child);
+                begun = true;
             }
         }
         if names_session {
             let mut room = [0; UUID];
             let made_up = id.first_chunk().map(|id| uuid(id, &mut room));
-            let id = if request.id.is_empty() { made_up } else { Some(request.id) };
-            let header = SessionHeader { session, w3c: plan == Plan::W3c, request_id: id };
-            host.set_request_header(NAME, &header.write());
+            let request_id = if request.id.is_empty() { made_up } else { Some(request.id) };
+            let child = self.sent.filter(|_| begun);
+            let w3c = tracer.w3c_counts(&left.forms, child.as_ref());
+            host.set_request_header(NAME, &SessionHeader { session, w3c, request_id }.write());
         }
+        self.left = Some(left);
+    }
     }
 
     /// The trace that begins with the hop that was received.
@@ -207,7 +215,9 @@ mod tests {
     fn a_client_names_its_session_and_a_request_id_and_a_server_nothing() {
         let id = b"6b1d4e0f-3c5a-4f8e-9d27-1a2b3c4d5e6f";
         for (tracer, json, expected) in [
-            (Tracer::default(), "", Some(false)),
+            (Tracer::default(), "", Some(true)),
+            (Tracer::Absent, "", Some(false)),
+            (Tracer::B3, "", Some(false)),
             (Tracer::W3c, "", Some(true)),
             (Tracer::W3c, r#"{"context": "never"}"#, None),
             (Tracer::default(), r#"{"context": "never"}"#, None),

@@ -88,7 +88,7 @@ impl IndexBuilder {
             out.extend_from_slice(&word.to_be_bytes());
         }
         out.extend_from_slice(&self.seed.to_be_bytes());
-        debug_assert_eq!(out.len() as u64, HEADER_LEN);
+        assert_eq!(out.len() as u64, HEADER_LEN);
         let totals = (self.rows(), self.records);
         for (row, record) in self.leaves.iter().chain([&totals]) {
             out.extend_from_slice(&row.to_be_bytes());
@@ -143,7 +143,7 @@ fn put_sessions(out: &mut Vec<u8>, sessions: &BTreeMap<[u8; 16], Vec<(u64, u32)>
         out.extend_from_slice(&seq(batches.first()).to_be_bytes());
         out.extend_from_slice(&seq(batches.last()).to_be_bytes());
         out.extend_from_slice(&start.to_be_bytes());
-        debug_assert_eq!((out.len() - before) as u64, SESSION_LEN);
+        assert_eq!((out.len() - before) as u64, SESSION_LEN);
         start += batches.len() as u32;
     }
     for (_, leaf) in sessions.values().flatten() {

@@ -25,8 +25,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-/// Time that a body may take; it holds room that others wait for.
+/// Time that a body may take, since it holds room that others wait for; and more where it is long: a filter gives its
+/// batch a second for each 512 KiB.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const BYTES_PER_SECOND: usize = 512 << 10;
 
 /// Final anchors that are listed per chain, newest first.
 const SHOWN_ANCHORS: usize = 50;
@@ -85,12 +87,14 @@ async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Response {
         Err((principal, refusal)) => return turn_down(&doors, &refusal, &principal),
     };
     // Room is taken before the body is read, so that bodies cannot fill the memory.
-    let length = content_length(&parts.headers).unwrap_or(MAX_BODY).min(MAX_BODY);
+    let announced = content_length(&parts.headers).unwrap_or(0).min(MAX_BODY);
+    let length = content_length(&parts.headers).map_or(MAX_BODY, |_| announced);
     let room = doors.waiting.clone().try_acquire_many_owned(length.max(1) as u32);
     let Some(permit) = room.ok().filter(|_| !doors.log.lags()) else {
         return push_back(&doors);
     };
-    let body = match timeout(BODY_TIMEOUT, whole(body, length)).await {
+    let patience = BODY_TIMEOUT + Duration::from_secs((announced / BYTES_PER_SECOND) as u64);
+    let body = match timeout(patience, whole(body, length)).await {
         Ok(body) => body,
         Err(_) => Err(Refusal::Slow),
     };

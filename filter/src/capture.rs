@@ -12,6 +12,7 @@ use crate::queue::Queue;
 use crate::request::{KeptRequest, Request, included};
 use meshchain_core::hop::{Room, Seen, cut, split_target};
 use meshchain_core::own::HeaderField;
+use meshchain_core::target::canonical_path;
 use meshchain_core::{
     ContextSource, HopPart, OwnPart, Sampling, SessionId, Side, SpanId, TraceContext,
 };
@@ -309,7 +310,9 @@ fn is_skipped(role: Role, seen: &Seen<'_>, node: &Node, config: &Config) -> bool
         && seen.method == b"POST"
         && seen.target == config.collector_path.as_bytes()
         && is_collector(node, &config.collector_authority);
-    own || config.skips(split_target(seen.target).0)
+    let path = split_target(seen.target).0;
+    // As it came, and as any other proxy may read it.
+    own || config.skips(path) && config.skips(canonical_path(path, &mut Vec::new()))
 }
 
 /// Whether this proxy is the collector's: its workload and namespace are those of the service.

@@ -204,7 +204,9 @@ pub fn write(
         if let (Some(sampled), None) = (sampled, received.b3_sampled.or(received.b3_flags)) {
             host.set_request_header("x-b3-sampled", sampled);
         }
-        forms.b3 = Some(ids(*child));
+        if received.b3_single().is_none() {
+            forms.b3 = Some(ids(*child)); // else single counts before it
+        }
     }
     if let Some(value) = received.b3.filter(|_| single) {
         let spelt = value.split(|&byte| byte == b'-').next().filter(|_| !lone);
@@ -333,8 +335,18 @@ mod tests {
 
     #[test]
     fn a_tracer_shows_by_what_it_wrote_over_and_by_nothing_else() {
-        let ours = |b3, w3c| Left { plan: Plan::Ours, forms: forms(b3, w3c), traced: false, unreadable: false };
-        let held = |b3, w3c| Left { plan: Plan::Nothing, forms: forms(b3, w3c), traced: true, unreadable: false };
+        let ours = |b3, w3c| Left {
+            plan: Plan::Ours,
+            forms: forms(b3, w3c),
+            traced: false,
+            unreadable: false,
+        };
+        let held = |b3, w3c| Left {
+            plan: Plan::Nothing,
+            forms: forms(b3, w3c),
+            traced: true,
+            unreadable: false,
+        };
         let first = |left, sent| learnt(Tracer::default(), left, sent);
         assert_eq!(first(ours(1, 0), forms(2, 0)), Tracer::B3, "Zipkin's");
         assert_eq!(first(ours(1, 1), forms(2, 2)), Tracer::B3, "one that writes both");
@@ -398,7 +410,8 @@ mod tests {
             (b"x-b3-spanid", SPAN),
         ]);
         let plan = |tracer: Tracer, map| tracer.plan(&Request::read(map));
-        let held = Left { plan: Plan::Nothing, forms: forms(0, 0), traced: true, unreadable: false };
+        let held =
+            Left { plan: Plan::Nothing, forms: forms(0, 0), traced: true, unreadable: false };
         let mut tracer = Tracer::default();
         for _ in 0..SILENT {
             assert_eq!(plan(tracer, &traced), Plan::Nothing);

@@ -62,8 +62,6 @@ pub trait Host {
     fn set_effective_context(&self, context: u32);
     /// A trailer, else a header, of the current stream's response.
     fn response_trailer(&self, name: &str) -> Option<Vec<u8>>;
-    /// Lets a root context go whose end was put off.
-    fn done(&self);
     /// Starts an HTTP call; its token, or `None` where the cluster is unknown.
     fn post(&self, post: &Post<'_>) -> Option<u32>;
     /// Seconds that the answer to a call asks to wait for (`Retry-After`); `None` where it does not say.
@@ -144,7 +142,6 @@ mod abi {
             size: *mut usize,
         ) -> u32;
         pub(super) fn proxy_set_effective_context(context: u32) -> u32;
-        pub(super) fn proxy_done() -> u32;
         pub(super) fn proxy_define_metric(
             kind: u32,
             name: *const u8,
@@ -166,12 +163,11 @@ mod abi {
 mod proxy {
     use super::{HeaderMap, Host, Level, MetricKind, Post, Proxy, abi};
     use crate::headers::serialize;
+    use crate::sender::timeout_ms;
     use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status};
     use std::str::FromStr;
 
     const OK: u32 = Status::Ok as u32;
-    /// A collector that takes longer has a problem; the batch is kept and sent again.
-    const POST_TIMEOUT_MS: u32 = 5_000;
     const MONOTONIC: u32 = 1;
 
     impl Proxy {
@@ -319,10 +315,6 @@ mod proxy {
             get(MapType::HttpResponseTrailers).or_else(|| get(MapType::HttpResponseHeaders))
         }
 
-        fn done(&self) {
-            unsafe { abi::proxy_done() };
-        }
-
         fn post(&self, post: &Post<'_>) -> Option<u32> {
             let headers = serialize(&[
                 (b":method", b"POST"),
@@ -343,7 +335,7 @@ mod proxy {
                     post.body.len(),
                     trailers.as_ptr(),
                     trailers.len(),
-                    POST_TIMEOUT_MS,
+                    timeout_ms(post.body.len()),
                     &mut token,
                 )
             };

@@ -142,7 +142,6 @@ impl RequestPhase {
         }
         self.left = Some(left);
     }
-    }
 
     /// The trace that begins with the hop that was received.
     fn edge_context(&self, ids: &[u8; 24]) -> Option<TraceContext> {
@@ -242,6 +241,49 @@ mod tests {
         let host = TestHost::with_headers(&[(b"x-request-id", id)]);
         run(&host, Role::Server, "", Tracer::default());
         assert_eq!(host.request_headers().count(), 1);
+    }
+
+    #[test]
+    fn a_span_that_was_begun_is_the_context_that_leaves_whatever_came() {
+        let (one, other) = ("0000000000000001", "0000000000000002");
+        let span = "00000000000000b1";
+        let session = "07".repeat(16);
+        let multi = [[None, None], [Some(one), Some(span)], [Some("what"), Some(span)]];
+        let single =
+            [None, Some("0".to_owned()), Some(format!("{other}-{span}-1")), Some("?".into())];
+        let w3c = [one, other].map(|trace| format!("00-0000000000000000{trace}-{span}-01"));
+        let w3c = [None, Some(w3c[0].clone()), Some(w3c[1].clone())];
+        let named = [None, Some(session.clone()), Some(format!("{session};w3c")), Some("?".into())];
+        let tracers = [Tracer::default(), Tracer::Absent, Tracer::Suspected(SpanId([9; 8]))];
+        for [trace, span] in multi {
+            for (single, w3c, named) in single
+                .iter()
+                .flat_map(|single| w3c.iter().map(move |w3c| (single, w3c)))
+                .flat_map(|(single, w3c)| named.iter().map(move |named| (single, w3c, named)))
+            {
+                let all = [
+                    ("x-b3-traceid", trace),
+                    ("x-b3-spanid", span),
+                    ("b3", single.as_deref()),
+                    ("traceparent", w3c.as_deref()),
+                    (NAME, named.as_deref()),
+                ];
+                let headers: Vec<(&[u8], &[u8])> = all
+                    .iter()
+                    .filter_map(|(name, value)| Some((name.as_bytes(), (*value)?.as_bytes())))
+                    .collect();
+                for (tracer, role) in
+                    tracers.iter().flat_map(|t| [(*t, Role::Client), (*t, Role::Gateway)])
+                {
+                    let host = TestHost::with_headers(&headers);
+                    let phase = run(&host, role, "", tracer);
+                    let map = host.request_headers();
+                    let ids = |c: TraceContext| (c.trace_id, c.span_id);
+                    let leaves = Request::read(&map).trace.context().map(ids);
+                    assert_eq!(leaves, phase.sent.map(ids), "{all:?} {tracer:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -48,10 +48,11 @@ extern "C" fn on_log(stream: u32) {
     with_vm(|vm| vm.on_log(&Proxy, stream));
 }
 
-/// Of streams and of root contexts; false puts a root context's end off until `proxy_done`.
+/// Of streams and of root contexts.
 #[unsafe(export_name = "meshchain_on_done")]
 extern "C" fn on_done(context: u32) -> bool {
-    with_vm(|vm| vm.done(&Proxy, context)).unwrap_or(true)
+    with_vm(|vm| vm.done(&Proxy, context));
+    true
 }
 
 #[unsafe(export_name = "meshchain_on_tick")]

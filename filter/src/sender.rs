@@ -5,8 +5,14 @@
 const MIN_PAUSE_NS: u64 = 500_000_000;
 /// Longest pause, nanoseconds.
 const MAX_PAUSE_NS: u64 = 30_000_000_000;
-/// After this long a call that never answered is given up; Envoy ends each after 5 s.
-const LOST_NS: u64 = 10_000_000_000;
+/// So much longer than Envoy's own time-out it takes until a call that never answered is given up.
+const LOST_NS: u64 = 5_000_000_000;
+
+/// Time that a POST of so many bytes may take, milliseconds: a collector that takes longer than 5 s has a problem,
+/// and a path of 512 KiB/s still brings the largest batch there.
+pub fn timeout_ms(bytes: usize) -> u32 {
+    5_000 + u32::try_from(bytes / 512).unwrap_or(u32::MAX / 2)
+}
 
 /// What an answer means for the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,17 +43,17 @@ pub fn verdict(status: Option<u16>) -> Verdict {
 /// State of the one call in flight.
 #[derive(Debug, Default)]
 pub struct Sender {
+    /// Token, and when it is given up.
     in_flight: Option<(u32, u64)>,
     failures: u32,
     not_before_ns: u64,
     retried: u64,
-    leaving: u32,
 }
 
 impl Sender {
     /// Whether the oldest batch may be sent now.
     pub fn ready(&self, now_ns: u64) -> bool {
-        let idle = self.in_flight.is_none_or(|(_, since)| now_ns.saturating_sub(since) > LOST_NS);
+        let idle = self.in_flight.is_none_or(|(_, until)| now_ns > until);
         idle && now_ns >= self.not_before_ns
     }
 
@@ -57,21 +63,11 @@ impl Sender {
         self.in_flight = None;
     }
 
-    /// So many calls were started at the end, and all answers are waited for.
-    pub fn leave(&mut self, calls: u32) {
-        *self = Self { leaving: calls, retried: self.retried, ..Self::default() };
-    }
-
-    /// An answer came to one of the calls at the end; whether it was the last.
-    pub fn left(&mut self) -> bool {
-        self.leaving = self.leaving.saturating_sub(1);
-        self.leaving == 0
-    }
-
-    /// A call was started.
-    pub fn sent(&mut self, token: u32, now_ns: u64) {
+    /// A call with so many bytes was started.
+    pub fn sent(&mut self, token: u32, now_ns: u64, bytes: usize) {
         self.retried += u64::from(self.failures > 0);
-        self.in_flight = Some((token, now_ns));
+        let timeout_ns = u64::from(timeout_ms(bytes)) * 1_000_000;
+        self.in_flight = Some((token, now_ns.saturating_add(timeout_ns + LOST_NS)));
     }
 
     /// An answer came; `None` where it is to a call that was given up.
@@ -137,14 +133,14 @@ mod tests {
         let mut now = 0;
         for _ in 0..20 {
             assert!(sender.ready(now));
-            sender.sent(1, now);
+            sender.sent(1, now, 0);
             assert!(!sender.ready(now));
             assert_eq!(sender.answered(1, None, now, 255), Some(Verdict::Retry));
             assert!(!sender.ready(now));
             now += MAX_PAUSE_NS;
         }
         assert_eq!(sender.retried(), 19);
-        sender.sent(2, now);
+        sender.sent(2, now, 0);
         assert_eq!(sender.answered(1, Some(200), now, 0), None, "an answer to another call");
         assert_eq!(sender.answered(2, Some(200), now, 0), Some(Verdict::Acknowledged));
         assert!(sender.ready(now));
@@ -154,7 +150,7 @@ mod tests {
     fn what_the_collector_asks_for_comes_on_top_of_the_pause_up_to_a_bound() {
         let ready_after = |seconds| {
             let mut sender = Sender::default();
-            sender.sent(1, 0);
+            sender.sent(1, 0, 0);
             assert_eq!(sender.answered(1, Some(503), 0, 255), Some(Verdict::Retry));
             sender.wait(seconds);
             let at = sender.not_before_ns;
@@ -168,9 +164,11 @@ mod tests {
 
     #[test]
     fn a_call_that_never_answers_is_given_up() {
-        let mut sender = Sender::default();
-        sender.sent(1, 0);
-        assert!(!sender.ready(LOST_NS));
-        assert!(sender.ready(LOST_NS + 1));
+        for (bytes, lost_ns) in [(0, 10_000_000_000), (12 << 20, 34_576_000_000)] {
+            let mut sender = Sender::default();
+            sender.sent(1, 0, bytes);
+            assert!(!sender.ready(lost_ns));
+            assert!(sender.ready(lost_ns + 1), "a large one takes its time");
+        }
     }
 }

@@ -16,8 +16,6 @@ pub(crate) struct TestHost {
     pub(crate) has_no_randomness: Cell<bool>,
     drawn: Cell<u8>,
     context: Cell<u32>,
-    /// Root contexts that were let go.
-    pub(crate) gone: RefCell<Vec<u32>>,
     pub(crate) posts: RefCell<Vec<Vec<u8>>>,
     pub(crate) cluster_missing: Cell<bool>,
     pub(crate) retry_after_s: Cell<Option<u64>>,
@@ -112,10 +110,6 @@ impl Host for TestHost {
 
     fn response_trailer(&self, name: &str) -> Option<Vec<u8>> {
         self.response_headers().get(name.as_bytes()).map(<[u8]>::to_vec)
-    }
-
-    fn done(&self) {
-        self.gone.borrow_mut().push(self.context.get());
     }
 
     fn post(&self, post: &Post<'_>) -> Option<u32> {

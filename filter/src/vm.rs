@@ -38,8 +38,6 @@ pub struct Vm {
     /// The last stream that ended without a request phase, and when its call began.
     last_bare: Option<(u32, u64)>,
     room: Room,
-    /// The last place, while it waits for the answers to what was sent at its end.
-    leaving: Option<u32>,
 }
 
 /// A stream that has not ended.
@@ -101,34 +99,29 @@ impl Vm {
         }
     }
 
-    /// A stream or a place is done; false where the place is to stay until the answers have come. With the
-    /// last place the session ends: all that waits is sent at once, what is in flight too, as its answer may
-    /// never come. That a batch comes twice does no harm.
-    pub fn done(&mut self, host: &impl Host, context: u32) -> bool {
+    /// A stream or a place is done. With the last place the session ends: all that waits is sent at once, what is
+    /// in flight too, as its answer may never come; that a batch comes twice does no harm. Nobody waits for the
+    /// answers: Envoy lets a VM go that asks to stay.
+    pub fn done(&mut self, host: &impl Host, context: u32) {
         if self.streams.remove(&context).is_some() {
-            return true;
+            return;
         }
         let Some(place) = self.places.remove(&context) else {
-            return true;
+            return;
         };
         self.sender.forget();
         if !self.places.is_empty() {
-            self.choose_sending();
-            return true;
+            return self.choose_sending();
         }
-        let mut posted = 0;
         if let (Some(config), Some(mut session)) = (&place.config, self.session.take()) {
             session.queue.close(host.now_ns());
             for body in session.queue.sealed() {
-                posted += u32::from(host.post(&post(config, body)).is_some());
+                host.post(&post(config, body));
             }
         }
         self.push_metrics(host);
         self.metrics = Metrics::default();
         self.sending = None;
-        self.leaving = (posted > 0).then_some(context);
-        self.sender.leave(posted);
-        posted == 0
     }
 
     /// Takes the configuration of a place; the tick period that it asks for, in milliseconds. Never fails.
@@ -295,11 +288,6 @@ impl Vm {
 
     /// The answer to a POST.
     pub fn on_response(&mut self, host: &impl Host, token: u32, status: Option<u16>) {
-        if let Some(place) = self.leaving.filter(|_| self.sender.left()) {
-            self.leaving = None;
-            host.set_effective_context(place);
-            return host.done();
-        }
         let now = host.monotonic_ns();
         let Some(session) = &mut self.session else {
             return;
@@ -347,8 +335,9 @@ impl Vm {
         let Some(body) = session.queue.front().filter(|_| self.sender.ready(now)) else {
             return;
         };
+        let size = body.len();
         match host.post(&post(config, body)) {
-            Some(token) => self.sender.sent(token, now),
+            Some(token) => self.sender.sent(token, now, size),
             None => {
                 let [jitter] = bytes(&mut session.random);
                 self.sender.failed(now, jitter);

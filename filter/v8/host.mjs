@@ -121,7 +121,6 @@ export class Host {
         return OK;
       },
       proxy_set_effective_context: () => OK,
-      proxy_done: () => OK,
       proxy_set_tick_period_milliseconds: () => OK,
       proxy_http_call(...args) {
         this.posts.push(Buffer.from(this.bytes(args[4], args[5])));

@@ -133,8 +133,6 @@ impl Host for Envoy {
         None
     }
 
-    fn done(&self) {}
-
     fn post(&self, post: &Post<'_>) -> Option<u32> {
         let header = |name: &str, value: &str| Header {
             name: Text::of(name.as_bytes()),

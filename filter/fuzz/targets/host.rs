@@ -78,8 +78,6 @@ impl Host for Noise<'_> {
         self.bytes()
     }
 
-    fn done(&self) {}
-
     fn post(&self, post: &Post<'_>) -> Option<u32> {
         *self.posted.borrow_mut() = Some(Batch::decode(post.body).expect("a batch"));
         self.posts.set(self.posts.get() + 1);
@@ -127,8 +125,8 @@ fuzz_target!(|bytes: &[u8]| {
             2 => vm.begin(stream, place),
             3 => vm.on_request(&host, stream),
             4 => vm.on_log(&host, stream),
-            5 => drop(vm.done(&host, stream)),
-            6 => drop(vm.done(&host, place)),
+            5 => vm.done(&host, stream),
+            6 => vm.done(&host, place),
             _ => {
                 let configuration = host.bytes().unwrap_or_default();
                 vm.configure(&host, place, &configuration);

@@ -15,6 +15,8 @@ pub const SPAN_DOMAIN: &[u8] = b"meshchain/span/v1\0";
 pub const SESSION_DOMAIN: &[u8] = b"meshchain/session/v1\0";
 /// Domain of what is signed for a batch.
 pub const BATCH_DOMAIN: &[u8] = b"meshchain/batch/v1\0";
+/// Domain of what a session's key signs when another session follows it.
+pub const HANDOVER_DOMAIN: &[u8] = b"meshchain/handover/v1\0";
 /// Domain of the session chain.
 pub const CHAIN_DOMAIN: &[u8] = b"meshchain/chain/v1\0";
 /// Domain of the log id that an anchor contract knows a log by.

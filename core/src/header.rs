@@ -1,7 +1,7 @@
 //! The batch header: what a proxy states about a run of entries.
 
 use crate::canonical::{Canonical, Value, exact, put_bytes, put_uint, small};
-use crate::session::SessionId;
+use crate::session::{BadSignature, KEY_LEN, SessionId, Signature, session_id, verify_handover};
 
 /// Longest name of a source, in bytes (the limit of a DNS name).
 pub const MAX_NAME: usize = 253;
@@ -105,6 +105,17 @@ pub struct Previous {
     pub batches: u64,
     /// What it had dropped in the end, ascending by reason; the calls of refused batches are among it.
     pub dropped: Vec<Dropped>,
+    /// Its public key.
+    pub public_key: [u8; KEY_LEN],
+    /// Its key's signature over the session that follows, see [`Previous::verify`].
+    pub signature: Signature,
+}
+
+impl Previous {
+    /// Checks that the former session's key named `session` as the one that follows it; decoding does not.
+    pub fn verify(&self, session: &SessionId) -> Result<(), BadSignature> {
+        verify_handover(&self.public_key, session, &self.signature.0)
+    }
 }
 
 /// What a proxy states about one batch. Drawn in `docs/format.md`, "Batch header".
@@ -238,6 +249,8 @@ impl<'a> Canonical<'a> for Previous {
             dropped.encode_into(&mut nested);
             put_bytes(out, 3, &nested);
         }
+        put_bytes(out, 4, &self.public_key);
+        put_bytes(out, 5, &self.signature.0);
     }
 
     fn field(&mut self, tag: u32, value: Value<'a>) -> Result<bool, &'static str> {
@@ -250,6 +263,8 @@ impl<'a> Canonical<'a> for Previous {
             (3, Value::Bytes(b)) => {
                 self.dropped.push(Dropped::decode(b).map_err(|_| "not a drop counter")?);
             }
+            (4, Value::Bytes(b)) => self.public_key = exact(b)?,
+            (5, Value::Bytes(b)) => self.signature = Signature(exact(b)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -258,6 +273,9 @@ impl<'a> Canonical<'a> for Previous {
     fn validate(&self) -> Result<(), (u32, &'static str)> {
         if self.session == SessionId::default() {
             return Err((1, "missing"));
+        }
+        if session_id(&self.public_key) != self.session {
+            return Err((4, "not the key of the session"));
         }
         if !ascending(&self.dropped) {
             return Err((3, "drop counters not ascending by reason"));
@@ -361,7 +379,14 @@ mod tests {
         let encoded = sample().encode();
         assert_eq!(BatchHeader::decode(&encoded), Ok(sample()));
         let dropped = vec![Dropped { reason: 2, count: 7 }];
-        let previous = Some(Previous { session: [2; 16], batches: 3, dropped });
+        let former = crate::SessionKey::from_seed([2; 32]);
+        let previous = Some(Previous {
+            session: former.id(),
+            batches: 3,
+            dropped,
+            public_key: *former.public(),
+            signature: Signature(former.hand_over(&[1; 16])),
+        });
         let later = BatchHeader { previous, ..sample() };
         assert_eq!(BatchHeader::decode(&later.encode()), Ok(later));
     }

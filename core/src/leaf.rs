@@ -5,7 +5,9 @@ use crate::entry::ENTRY_LEN;
 use crate::hash::{CHAIN_DOMAIN, Hash, tagged};
 use crate::header::BatchHeader;
 use crate::merkle;
-use crate::session::{KEY_LEN, SIGNATURE_LEN, Signed, session_id};
+use crate::session::{KEY_LEN, Signed, session_id};
+
+pub use crate::session::Signature;
 
 /// `prev` of a session's first batch.
 pub const CHAIN_START: Hash = [0; 32];
@@ -46,16 +48,6 @@ pub struct BatchLeaf<'a> {
     pub public_key: [u8; KEY_LEN],
     /// The session's signature over `chain`.
     pub signature: Signature,
-}
-
-/// A batch's signature, 64 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signature(pub [u8; SIGNATURE_LEN]);
-
-impl Default for Signature {
-    fn default() -> Self {
-        Self([0; SIGNATURE_LEN])
-    }
 }
 
 impl<'a> BatchLeaf<'a> {

@@ -7,8 +7,10 @@
 //! Signatures are Ed25519, valid by the rules of ZIP 215: these do not differ between checking one
 //! and checking many at once, which those of RFC 8032 leave open.
 
-use crate::hash::{BATCH_DOMAIN, Hash, SESSION_DOMAIN, tagged};
-use ed25519_zebra::{Signature, SigningKey, VerificationKey, VerificationKeyBytes, batch};
+use crate::hash::{BATCH_DOMAIN, HANDOVER_DOMAIN, Hash, SESSION_DOMAIN, tagged};
+use ed25519_zebra::{
+    Signature as Ed25519, SigningKey, VerificationKey, VerificationKeyBytes, batch,
+};
 use rand_core::CryptoRng;
 use thiserror::Error;
 
@@ -16,6 +18,16 @@ use thiserror::Error;
 pub const KEY_LEN: usize = 32;
 /// Length of a batch's signature in bytes.
 pub const SIGNATURE_LEN: usize = 64;
+
+/// A signature of a session's key, 64 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature(pub [u8; SIGNATURE_LEN]);
+
+impl Default for Signature {
+    fn default() -> Self {
+        Self([0; SIGNATURE_LEN])
+    }
+}
 
 /// Id of a session: the first 16 bytes of a hash of its public key.
 pub type SessionId = [u8; 16];
@@ -71,6 +83,11 @@ impl SessionKey {
         session_id(&self.public)
     }
 
+    /// Signs that another session follows this one.
+    pub fn hand_over(&self, to: &SessionId) -> [u8; SIGNATURE_LEN] {
+        self.key.sign(&[HANDOVER_DOMAIN, to].concat()).to_bytes()
+    }
+
     /// Signs a batch by its chain value.
     pub fn sign(&self, chain: &Hash) -> [u8; SIGNATURE_LEN] {
         self.key.sign(&message(chain)).to_bytes()
@@ -92,9 +109,20 @@ impl Signed {
     /// Checks the signature.
     pub fn verify(&self) -> Result<(), BadSignature> {
         let key = VerificationKey::try_from(self.public_key).map_err(|_| BadSignature)?;
-        let signature = Signature::from(self.signature);
+        let signature = Ed25519::from(self.signature);
         key.verify(&signature, &message(&self.chain)).map_err(|_| BadSignature)
     }
+}
+
+/// Checks that the holder of a session's key named the session that follows it.
+pub fn verify_handover(
+    public_key: &[u8; KEY_LEN],
+    to: &SessionId,
+    signature: &[u8; SIGNATURE_LEN],
+) -> Result<(), BadSignature> {
+    let key = VerificationKey::try_from(*public_key).map_err(|_| BadSignature)?;
+    let message = [HANDOVER_DOMAIN, to].concat();
+    key.verify(&Ed25519::from(*signature), &message).map_err(|_| BadSignature)
 }
 
 /// Checks many signatures at once, at a fraction of the cost of one by one; fails where any does
@@ -106,7 +134,7 @@ pub fn verify_all(
     let mut all = batch::Verifier::new();
     for Signed { public_key, chain, signature } in signed {
         let key = VerificationKeyBytes::from(public_key);
-        all.queue((key, Signature::from(signature), &message(&chain)));
+        all.queue((key, Ed25519::from(signature), &message(&chain)));
     }
     all.verify(rng).map_err(|_| BadSignature)
 }
@@ -137,6 +165,15 @@ mod tests {
             assert_eq!(verify_all([good, signed(4, 4), bad], rng()), Err(BadSignature));
             assert_eq!(verify_all([good, signed(4, 4)], rng()), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_session_is_handed_over_by_its_key_alone() {
+        let (old, new) = (SessionKey::from_seed([1; 32]), SessionKey::from_seed([2; 32]));
+        let signature = old.hand_over(&new.id());
+        assert_eq!(verify_handover(old.public(), &new.id(), &signature), Ok(()));
+        assert_eq!(verify_handover(old.public(), &old.id(), &signature), Err(BadSignature));
+        assert_eq!(verify_handover(new.public(), &new.id(), &signature), Err(BadSignature));
     }
 
     #[test]

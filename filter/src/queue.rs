@@ -8,6 +8,7 @@ use meshchain_core::header::MAX_ENTRIES;
 use meshchain_core::hop::path_hash;
 use meshchain_core::leaf::{CHAIN_START, chain_of};
 use meshchain_core::record::ShownPath;
+use meshchain_core::session::{SIGNATURE_LEN, Signature};
 use meshchain_core::{
     BatchHeader, BatchKind, Canonical, DropReason, Dropped, ENTRY_LEN, Entry, Hash, HopPart,
     OwnPart, Previous, SessionId, SessionKey, Source, SpanRecord,
@@ -136,11 +137,13 @@ pub struct Counts {
 pub type Drops = [u64; DropReason::ALL.len()];
 
 /// The session before this one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Former {
-    session: SessionId,
+    key: SessionKey,
     batches: u64,
     dropped: Drops,
+    /// Its key's, over this session's id.
+    signature: [u8; SIGNATURE_LEN],
 }
 
 /// The session of one VM.
@@ -316,10 +319,12 @@ impl Queue {
             first_ns: calls.first_ns,
             last_ns: calls.last_ns,
             notices: notices.iter().map(String::as_str).collect(),
-            previous: self.former.map(|former| Previous {
-                session: former.session,
+            previous: self.former.as_ref().map(|former| Previous {
+                session: former.key.id(),
                 batches: former.batches,
                 dropped: listed(former.dropped),
+                public_key: *former.key.public(),
+                signature: Signature(former.signature),
             }),
         }
         .encode();
@@ -380,15 +385,16 @@ impl Queue {
     /// Ends the session: all that waits goes on in that of `key`, whose first batch names this one.
     pub fn renew(&mut self, key: SessionKey) {
         let mut dropped = self.dropped();
-        let (mut session, mut batches) = (self.session, self.seq);
+        self.session = key.id();
+        let mut before = std::mem::replace(&mut self.key, key);
+        let mut batches = self.seq;
         // Where nothing of the session reached the log, the one before it is named again.
-        if let Some(former) = self.former.filter(|_| !self.known) {
-            (session, batches) = (former.session, former.batches);
+        if let Some(former) = self.former.take().filter(|_| !self.known) {
+            (before, batches) = (former.key, former.batches);
             dropped.iter_mut().zip(former.dropped).for_each(|(count, more)| *count += more);
         }
-        self.former = Some(Former { session, batches, dropped });
-        self.session = key.id();
-        self.key = key;
+        let signature = before.hand_over(&self.session);
+        self.former = Some(Former { key: before, batches, dropped, signature });
         self.before = self.counts.dropped;
         self.counts.ended += 1;
         (self.seq, self.chain, self.known) = (0, CHAIN_START, false);

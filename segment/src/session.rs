@@ -295,7 +295,7 @@ mod tests {
         let (mut former, mut next) = (Session::default(), Session::default());
         let header = BatchHeader { seq: 4, dropped: dropped(&[2]), ..BatchHeader::default() };
         record(&mut former, &header);
-        let told = Previous { session: [1; 16], batches: 7, dropped: dropped(&[2, 9]) };
+        let told = Previous { batches: 7, dropped: dropped(&[2, 9]), ..Previous::default() };
         let header = BatchHeader { previous: Some(told), ..BatchHeader::default() };
         record(&mut next, &header);
         assert_eq!(next.followed(&former), Some(Followed::Lost { batches: 2, calls: 9 }));

@@ -127,6 +127,10 @@ pub struct Previous {
     pub batches: u64,
     #[prost(message, repeated, tag = "3")]
     pub dropped: Vec<Dropped>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub public_key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub signature: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]

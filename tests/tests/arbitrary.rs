@@ -105,11 +105,16 @@ pub(crate) fn header() -> impl Strategy<Value = proto::BatchHeader> {
         Some(source).filter(|s| *s != proto::Source::default())
     });
     let kind = prop_oneof![(Just(1), 1..=32_768u32), (Just(2), Just(0)), (Just(3), 0..=32_768u32)];
-    let previous =
-        (any::<[u8; 16]>(), number(), dropped()).prop_map(|(session, batches, dropped)| {
-            let session = [&[session[0] | 1], &session[1..]].concat();
-            proto::Previous { session, batches, dropped }
-        });
+    let previous = (any::<[u8; 32]>(), number(), dropped()).prop_map(|(seed, batches, dropped)| {
+        let key = meshchain_core::SessionKey::from_seed(seed);
+        proto::Previous {
+            session: key.id().to_vec(),
+            batches,
+            dropped,
+            public_key: key.public().to_vec(),
+            signature: key.hand_over(&[1; 16]).to_vec(),
+        }
+    });
     let session = any::<[u8; 16]>().prop_filter("zero", |s| *s != [0; 16]);
     let notices = vec("\\PC{1,60}", 0..4);
     let times = (number(), number()).prop_map(|(a, b)| (a.min(b), a.max(b)));
@@ -124,7 +129,6 @@ pub(crate) fn header() -> impl Strategy<Value = proto::BatchHeader> {
             (first_ns, last_ns),
             notices,
         )| {
-            let seq = if previous.is_some() { 0 } else { seq };
             let previous = previous.filter(|p| p.session != session);
             proto::BatchHeader {
                 version: 1,

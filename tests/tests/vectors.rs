@@ -355,6 +355,8 @@ fn header(json: &Value, encoded: &[u8]) -> Result<(), String> {
             session: bytes(&p["session"]),
             batches: number(&p["batches"]),
             dropped: drops(&p["dropped"]),
+            public_key: bytes(&p["public_key"]),
+            signature: bytes(&p["signature"]),
         };
         let notices = i["notices"].as_array().unwrap().iter().map(|n| n.as_str().unwrap().into());
         proto::BatchHeader {

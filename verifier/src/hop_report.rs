@@ -47,13 +47,14 @@ fn side_of<'a>(span: &CheckedSpan<'a>, checkpoints: &'a Checkpoints<'_>) -> Opti
     let checkpoint = place.and_then(|place| checkpoints.list.get(place.checkpoint - 1));
     // An origin that no key of the policy signs for is a claim of the file.
     let log = checkpoint.and_then(|checkpoint| checkpoint.log);
+    let session = session_id(&leaf.public_key);
     let previous = leaf.parse_header().ok().and_then(|header| header.previous);
     Some(HopSide {
         entry,
         hop: span.hop,
         own: span.own.clone(),
-        session: session_id(&leaf.public_key),
-        follows: previous.map(|previous| previous.session),
+        session,
+        follows: previous.filter(|p| p.verify(&session).is_ok()).map(|p| p.session),
         principal: leaf.principal,
         log: log.map_or("", |log| &log.origin),
         operator: log.and_then(|log| log.operator.as_deref()),

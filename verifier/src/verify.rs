@@ -9,7 +9,7 @@ use crate::report::{AnchorReport, LogPlace, Outcome, REPORT_FORMAT, Report, Step
 use crate::span::{CheckedSpan, check_log, check_span};
 use crate::text::conclude;
 use meshchain_core::evidence::SpanEvidence;
-use meshchain_core::{Evidence, TlogProof};
+use meshchain_core::{Evidence, Hash, SessionId, TlogProof};
 use std::collections::{BTreeMap, HashMap};
 
 /// Checks evidence against the policy and the chain. Does no input or output but by `chain`.
@@ -21,6 +21,7 @@ pub fn verify(evidence: &Evidence, policy: Option<&Policy>, chain: &dyn ChainVie
     let mut checkpoints = Checkpoints::default();
     let mut spans = check_spans(evidence, &mut checkpoints);
     mark_duplicates(&evidence.spans, &mut spans);
+    mark_equivocations(&mut spans);
     checkpoints.check_signatures(policy);
     let mut anchors = check_anchors(&evidence.anchors, policy, &checkpoints);
     checkpoints.check_heads(&mut anchors);
@@ -81,6 +82,26 @@ fn mark_duplicates(spans: &[SpanEvidence], checked: &mut [CheckedSpan<'_>]) {
         let number = checked.report.number;
         let earlier = *first.entry(&span.entry).or_insert(number);
         checked.report.duplicate_of = (earlier != number).then_some(earlier);
+    }
+}
+
+/// Two batches of one session for one place, whichever logs hold them: its key signed both.
+fn mark_equivocations(spans: &mut [CheckedSpan<'_>]) {
+    let mut first: HashMap<(SessionId, u64), (usize, Hash)> = HashMap::new();
+    for span in spans {
+        let Some(leaf) = &span.leaf else { continue };
+        let Ok(header) = leaf.parse_header() else { continue };
+        let number = span.report.number;
+        let (other, chain) =
+            *first.entry((header.session, header.seq)).or_insert((number, leaf.chain));
+        if chain != leaf.chain {
+            let text = format!(
+                "another batch for seq {} of session {} stands in span {other}: its key signed both",
+                header.seq,
+                hex::encode(header.session)
+            );
+            span.report.steps.push(Step::of("session", Err(text)));
+        }
     }
 }
 

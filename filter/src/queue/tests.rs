@@ -114,6 +114,7 @@ fn a_full_queue_keeps_the_oldest_and_the_next_header_tells_what_was_lost() {
     assert_eq!((header.seq, &header.dropped), (0, &vec![]), "another session");
     let previous = header.previous.unwrap();
     assert_eq!((previous.session, previous.batches), (session, 1));
+    assert_eq!(previous.verify(&header.session), Ok(()), "its key says so");
     let lost = drops(&[(DropReason::QueueFull, 3), (DropReason::Refused, 2)]);
     assert_eq!(previous.dropped, lost);
 }

@@ -42,8 +42,9 @@ pub(super) fn header() -> BatchHeader<'static> {
 }
 
 fn previous(dropped: Vec<Dropped>) -> Previous {
-    let session = SessionKey::from_seed([1; 32]).id();
-    Previous { session, batches: 41, dropped }
+    let former = SessionKey::from_seed([1; 32]);
+    let signature = Signature(former.hand_over(&header().session));
+    Previous { session: former.id(), batches: 41, dropped, public_key: *former.public(), signature }
 }
 
 fn heartbeat(seq: u64) -> BatchHeader<'static> {
@@ -73,6 +74,8 @@ fn header_json(header: &BatchHeader) -> Value {
             "session": show_hex(&previous.session),
             "batches": previous.batches,
             "dropped": dropped_json(&previous.dropped),
+            "public_key": show_hex(&previous.public_key),
+            "signature": show_hex(&previous.signature.0),
         })),
     })
 }
@@ -153,8 +156,13 @@ fn headers() -> Vec<Vector> {
     let drop = |reason, count| proto::Dropped { reason, count };
     let drops = |dropped| proto::BatchHeader { dropped, ..base.clone() }.encode_to_vec();
     let after = |previous| proto::BatchHeader { previous: Some(previous), ..base.clone() };
-    let after_good =
-        proto::Previous { session: vec![2; 16], batches: 3, dropped: vec![drop(2, 7)] };
+    let after_good = proto::BatchHeader::decode(
+        BatchHeader { previous: Some(previous(vec![])), ..header() }.encode().as_slice(),
+    )
+    .expect("prost reads it")
+    .previous
+    .expect("it is there");
+    let after_good = proto::Previous { batches: 3, dropped: vec![drop(2, 7)], ..after_good };
     let bad = [
         ("no-version", "the version is missing", p(|h| h.version = 0)),
         ("version-2", "a later version", p(|h| h.version = 2)),
@@ -189,6 +197,17 @@ fn headers() -> Vec<Vector> {
         ),
         ("dropped-none", "a counter of 0", drops(vec![drop(1, 0)])),
         ("no-reason", "a counter without a reason", drops(vec![drop(0, 1)])),
+        (
+            "previous-other-key",
+            "a session before, with another key than its own",
+            after(proto::Previous { public_key: vec![2; 32], ..after_good.clone() })
+                .encode_to_vec(),
+        ),
+        (
+            "previous-no-signature",
+            "a session before that did not hand over",
+            after(proto::Previous { signature: vec![1; 63], ..after_good.clone() }).encode_to_vec(),
+        ),
         (
             "previous-itself",
             "a session that follows itself",

@@ -3,25 +3,45 @@
 use super::side::HopSide;
 use super::verdict::SessionNamed;
 
-/// What the servers' records say of the clients' sessions. One contradiction counts before all else.
+/// What the servers' records say of the clients' sessions. A record of the very call of a client's entry counts
+/// before those that anybody can leave beside it under the same ids; of these one contradiction counts.
 pub(super) fn session_named(sides: &[&HopSide<'_>]) -> SessionNamed {
     let (senders, receivers): (Vec<&HopSide<'_>>, Vec<_>) =
         sides.iter().copied().partition(|side| side.sends());
-    let shown = receivers.iter().filter_map(|side| side.own.as_ref());
     if senders.is_empty() {
         return SessionNamed::NotShown;
     }
+    let same_call = |receiver: &&&HopSide<'_>| {
+        senders.iter().any(|sender| sender.entry.hop_digest == receiver.entry.hop_digest)
+    };
+    let of_the_call: Vec<_> = receivers.iter().filter(same_call).copied().collect();
+    let heard = if of_the_call.is_empty() { receivers } else { of_the_call };
     let mut found = SessionNamed::NotShown;
-    for own in shown {
-        let Some(named) = own.peer_session else {
-            found = if found == SessionNamed::NotShown { SessionNamed::NotNamed } else { found };
-            continue;
+    for receiver in heard {
+        let Some(own) = receiver.own.as_ref() else { continue };
+        let said = match own.peer_session {
+            None => SessionNamed::NotNamed,
+            Some(named) => {
+                // A proxy sends calls that it kept in a new session where the old one was ended.
+                let is = |s: &&HopSide<'_>| s.session == named || s.follows == Some(named);
+                match senders.iter().copied().find(is) {
+                    Some(sender) if is_of(own.peer_principal, sender) => SessionNamed::Attested,
+                    Some(_) => SessionNamed::NotNamed, // by another than whom mTLS proved
+                    None => SessionNamed::Other { named },
+                }
+            }
         };
-        // A proxy sends calls that it kept in a new session where the old one was ended.
-        if !senders.iter().any(|s| s.session == named || s.follows == Some(named)) {
-            return SessionNamed::Other { named };
-        }
-        found = SessionNamed::Attested;
+        found = match (found, said) {
+            (SessionNamed::Attested, _) | (_, SessionNamed::Attested) => SessionNamed::Attested,
+            (SessionNamed::Other { named }, _) => SessionNamed::Other { named },
+            (_, said) => said,
+        };
     }
     found
+}
+
+/// Whether the peer that mTLS proved to the server is the one that delivered the client's batches, as far as both
+/// are known.
+fn is_of(peer_principal: &[u8], sender: &HopSide<'_>) -> bool {
+    peer_principal.is_empty() || sender.principal.is_empty() || peer_principal == sender.principal
 }

@@ -4,6 +4,7 @@ use super::candidates::{SHADOW, STATUSES, Texts, differences};
 use super::side::HopSide;
 use super::verdict::{Difference, HopVerdict};
 use super::{Budget, why};
+use meshchain_core::target::canonical_authority;
 use meshchain_core::{Hash, HopPart};
 
 /// Pairs of entries of a hop that are looked at to find what a dispute is about.
@@ -102,7 +103,9 @@ impl<'d> Differ<'d> {
         let mut senders = self.sides.iter().filter(|side| side.sends()).peekable();
         if let Some(hop) = &receiver.hop {
             let Some(host) = hop.authority.strip_suffix(SHADOW) else { return false };
-            let meant = HopPart { authority: host, ..*hop };
+            // Envoy puts it behind whatever stands there, a dot too.
+            let mut room = Vec::new();
+            let meant = HopPart { authority: canonical_authority(host, &mut room), ..*hop };
             let digests: Vec<_> = senders.map(|side| side.entry.hop_digest).collect();
             return digests.is_empty()
                 || digests.iter().any(|digest| self.with_status(&meant, digest).is_some());

@@ -64,7 +64,13 @@ fn extra(pairs: &Pairs<'_>, more: &[&HopSide<'_>], differ: &mut Differ<'_>) -> H
     let mut unlike = false;
     for receiver in more {
         match differ.against_agreed(receiver) {
-            Found::Other(differs) => return HopVerdict::dispute(agreed, differs, vec![]),
+            // Anybody can make such a call under ids that he has seen.
+            Found::Other(differs) => {
+                let fields: Vec<_> = differs.iter().map(|differs| differs.field).collect();
+                let tell =
+                    format!("another request under the same ids: other {}", fields.join(", "));
+                return HopVerdict::extra(agreed, more.len(), &tell);
+            }
             found => unlike |= matches!(found, Found::Unlike),
         }
     }
@@ -81,6 +87,10 @@ fn extra(pairs: &Pairs<'_>, more: &[&HopSide<'_>], differ: &mut Differ<'_>) -> H
     let entries = agreed + more.len();
     match made {
         Some(made) if made as usize >= entries => HopVerdict::attempts(agreed, entries as u32),
+        Some(0) => {
+            let tell = "the client's proxy does not say how many attempts it made";
+            HopVerdict::extra(agreed, more.len(), tell)
+        }
         Some(made) => {
             let attempts = if made == 1 { "attempt" } else { "attempts" };
             let said = format!("the client's proxy says that it made {made} {attempts}");

@@ -285,12 +285,23 @@ fn a_leaf_that_its_session_did_not_sign_is_named_among_many_that_are() {
     assert!(report.damages[0].fault.contains("signature"), "{report:#?}");
 }
 
+fn previous(of: u8, batches: u64, dropped: Vec<Dropped>) -> Previous {
+    let key = session_key(of);
+    Previous {
+        session: key.id(),
+        batches,
+        dropped,
+        public_key: *key.public(),
+        signature: Signature::default(),
+    }
+}
+
 #[test]
 fn what_no_honest_proxy_does_is_told_and_is_no_damage() {
     let mut log = Grown::new(10, 5);
     let dropped = |count| vec![Dropped { reason: 1, count }];
-    let former = Previous { session: session_key(30).id(), batches: 4, dropped: dropped(9) };
-    let foreign = Previous { session: session_key(0).id(), batches: 9, dropped: vec![] };
+    let former = previous(30, 4, dropped(9));
+    let foreign = previous(0, 9, vec![]);
     let close = |h: &mut BatchHeader<'_>| h.kind = BatchKind::Close;
     let mut batches = Batches::default();
     batches.push(30, "web", &|h| h.dropped = dropped(5));

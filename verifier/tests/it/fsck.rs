@@ -285,7 +285,7 @@ fn a_leaf_that_its_session_did_not_sign_is_named_among_many_that_are() {
     assert!(report.damages[0].fault.contains("signature"), "{report:#?}");
 }
 
-fn previous(of: u8, batches: u64, dropped: Vec<Dropped>) -> Previous {
+fn previous(of: u64, batches: u64, dropped: Vec<Dropped>) -> Previous {
     let key = session_key(of);
     Previous {
         session: key.id(),

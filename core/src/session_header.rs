@@ -42,15 +42,16 @@ impl<'a> SessionHeader<'a> {
         valid.then_some(Self { session, w3c, request_id })
     }
 
-    /// The header's value. A request id that is empty or too long is left out.
+    /// The header's value. An empty request id is left out, a long one is cut to [`MAX_ID`] bytes: both sides then
+    /// know it by these.
     pub fn write(&self) -> Vec<u8> {
         let mut out = hex::encode(self.session).into_bytes();
         if self.w3c {
             out.extend_from_slice(W3C);
         }
-        if let Some(id) = self.request_id.filter(|id| (1..=MAX_ID).contains(&id.len())) {
+        if let Some(id) = self.request_id.filter(|id| !id.is_empty()) {
             out.extend_from_slice(ID);
-            out.extend_from_slice(id);
+            out.extend_from_slice(id.get(..MAX_ID).unwrap_or(id));
         }
         out
     }
@@ -71,10 +72,12 @@ mod tests {
                 let header = SessionHeader { session: [7; 16], w3c, request_id };
                 assert_eq!(SessionHeader::parse(&header.write()), Some(header));
             }
-            for request_id in [Some(&b""[..]), Some(&long[..])] {
+            for (request_id, expected) in
+                [(Some(&b""[..]), None), (Some(&long[..]), Some(&long[..MAX_ID]))]
+            {
                 let header = SessionHeader { session: [7; 16], w3c, request_id };
-                let without = SessionHeader { request_id: None, ..header };
-                assert_eq!(SessionHeader::parse(&header.write()), Some(without));
+                let read = SessionHeader { request_id: expected, ..header };
+                assert_eq!(SessionHeader::parse(&header.write()), Some(read));
             }
         }
     }

@@ -229,7 +229,7 @@ impl<'a> Sent<'a> {
     /// followed has the headers of the next leg by then: it went out as the request phase left it.
     fn of(phase: Option<&'a RequestPhase>, request: &Request<'a>, call: &Attributes<'_>) -> Self {
         match phase.filter(|_| call.code_details == REDIRECTED) {
-            Some(phase) => Self { seen: phase.request.seen(), context: phase.sent },
+            Some(phase) => Self { seen: phase.request.left(), context: phase.sent },
             None => Self { seen: request.seen(), context: request.trace.context() },
         }
     }

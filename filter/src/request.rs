@@ -132,9 +132,9 @@ pub fn principal_of(client_cert: &[u8]) -> &[u8] {
 /// A request's headers, kept until its end: those that a record shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeptRequest {
-    /// Request id, method, authority, target and principal, one behind the other.
+    /// Request id, method, authority, target, principal and `x-request-id`, one behind the other.
     texts: Vec<u8>,
-    lengths: [usize; 5],
+    lengths: [usize; 6],
     included: HeaderMap,
     /// Session that the client's proxy named.
     pub peer_session: Option<SessionId>,
@@ -149,7 +149,8 @@ impl KeptRequest {
     pub fn new(request: &Request<'_>, included: &[HeaderField<'_>], principal: &[u8]) -> Self {
         let included: Vec<_> = included.iter().map(|field| (field.name, field.value)).collect();
         let seen = request.seen();
-        let texts = [seen.request_id, seen.method, seen.authority, seen.target, principal];
+        let texts =
+            [seen.request_id, seen.method, seen.authority, seen.target, principal, request.id];
         Self {
             texts: texts.concat(),
             lengths: texts.map(<[u8]>::len),
@@ -162,8 +163,15 @@ impl KeptRequest {
 
     /// Whether a request that came later may be this one again, met by the filter a second time.
     pub fn is_alike(&self, request: &Request<'_>) -> bool {
-        let id = self.seen().request_id;
-        id == request.id || id == request.seen().request_id
+        let [.., id] = self.texts();
+        id == request.id
+    }
+
+    /// The texts of the hop that is sent on, as the request phase left them: with this proxy's request id, not
+    /// that which the one before named.
+    pub fn left(&self) -> Seen<'_> {
+        let [.., request_id] = self.texts();
+        Seen { request_id, ..self.seen() }
     }
 
     /// The included headers.
@@ -171,7 +179,7 @@ impl KeptRequest {
         self.included.iter().map(|(name, value)| HeaderField { name, value }).collect()
     }
 
-    fn texts(&self) -> [&[u8]; 5] {
+    fn texts(&self) -> [&[u8]; 6] {
         let mut rest = self.texts.as_slice();
         self.lengths.map(|length| {
             let (text, tail) = rest.split_at_checked(length).unwrap_or_default();
@@ -182,13 +190,13 @@ impl KeptRequest {
 
     /// The texts of the hop.
     pub fn seen(&self) -> Seen<'_> {
-        let [request_id, method, authority, target, _] = self.texts();
+        let [request_id, method, authority, target, ..] = self.texts();
         Seen { request_id, method, authority, target }
     }
 
     /// The peer's principal, where a header told it.
     pub fn principal(&self) -> &[u8] {
-        let [.., principal] = self.texts();
+        let [.., principal, _] = self.texts();
         principal
     }
 }
@@ -226,6 +234,7 @@ mod tests {
         let seen = kept.seen();
         assert_eq!((seen.method, seen.target), (&b"POST"[..], &b"/a?b"[..]));
         assert_eq!((seen.request_id, seen.authority), (&b"4711"[..], &b""[..]));
+        assert_eq!(kept.left().request_id, b"made up on the way");
         assert_eq!((kept.principal(), kept.peer_session), (&b"spiffe://a"[..], Some([7; 16])));
         assert!(kept.grpc && kept.readable);
         assert_eq!(read.trace.b3_trace_id, Some(&b"1"[..]));

@@ -88,6 +88,7 @@ fn post<'a>(config: &'a Config, body: &'a [u8]) -> Post<'a> {
     }
 }
 
+const HELD_BACK: &str = "payload: one part says digest, so no part sends records";
 const TWICE: &str = "the filter stands twice in a chain: apply one manifest";
 
 impl Vm {
@@ -153,6 +154,10 @@ impl Vm {
         let mut notices: Vec<String> = Vec::new();
         if self.other.duplicates > 0 {
             notices.push(TWICE.to_owned());
+        }
+        let mut configs = self.places.values().filter_map(|place| place.config.as_ref());
+        if !self.records && configs.any(|config| config.records) {
+            notices.push(HELD_BACK.to_owned());
         }
         for notice in self.places.values().flat_map(|place| &place.notices) {
             if notices.len() < MAX_NOTICES && !notices.contains(notice) {

@@ -242,7 +242,9 @@ fn one_place_says_nothing_about_another() {
     let (mut vm, host) = proxy(1, 1);
     vm.configure(&host, 2, br#"{"payload": "digest"}"#);
     call(&mut vm, &host);
-    assert!(posted(&mut vm, &host).records.is_empty(), "what one holds back stays");
+    let batch = posted(&mut vm, &host);
+    assert!(batch.records.is_empty(), "what one holds back stays");
+    assert_eq!(header(&batch).notices, [HELD_BACK]);
 }
 
 fn calls_of_paths(batch: &Batch) -> Vec<Vec<u8>> {
@@ -256,6 +258,9 @@ fn calls_of_paths(batch: &Batch) -> Vec<Vec<u8>> {
 fn twice_in_a_chain_records_once_and_tells() {
     for direction in [1, 2] {
         let (mut vm, host) = proxy(direction, 1);
+        // What an application copied: the first of the two replaces it.
+        let stale = [b"01".repeat(16).as_slice(), b";id=stale"].concat();
+        host.set_request_header("x-meshchain-session", &stale);
         vm.configure(&host, 2, b"");
         for (stream, place) in [(8, PLACE), (9, 2)] {
             vm.begin(stream, place);

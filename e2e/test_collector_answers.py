@@ -152,8 +152,8 @@ def test_what_is_refused_ends_its_session_and_the_next_one_names_it_and_what_was
         assert not any(post.dropped for post in posts)
     assert former[-1] is refused, "nothing follows what was refused"
     lost = {REFUSED_CALLS: len(refused.entries)} if name in rows_of(REFUSED) else {}
-    assert latter[0].previous == (former[0].session, len(former), lost)
-    assert not any(post.previous for post in [*former, *latter[1:]])
+    assert not any(post.previous for post in former)
+    assert all(post.previous == (former[0].session, len(former), lost) for post in latter), "calls that began before name it"
 
 
 @pytest.mark.parametrize("name", rows_of(REFUSED))

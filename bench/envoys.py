@@ -36,6 +36,7 @@ class Variant:
     observer: str = ""  # zipkin, otel or als
     base: str | None = "bare"  # the variant that it is compared with
     workers: int = 1
+    hops: int = 1  # entries that a call leaves
     body: int = 0  # bytes, of request and response; 0: only a short response
     local: bool = False  # Envoy answers itself, and there is no application
 

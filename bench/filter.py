@@ -41,7 +41,7 @@ def cost(binaries: Path, module: Path) -> None:
                       config={**CLIENT, **config}) for key, title, config in
               (("", "records", {}), ("_auto", "auto", AUTO), ("_lean", "lean", LEAN))),
             Variant("client_asked", "MeshChain, records, client side not configured", "OUTBOUND", module=module, config={}),
-            Variant("gateway", "MeshChain, records, gateway", "OUTBOUND", module=module, config={"side": "gateway"}),
+            Variant("gateway", "MeshChain, records, gateway", "OUTBOUND", module=module, config={"side": "gateway"}, hops=2),
         ]
         with running(binaries, directory, variants, COST.requests, Cores.SHARED) as bench:
             rows = bench.rows(COST)

@@ -83,7 +83,7 @@ class Bench:
             "variant": variant.key, "title": variant.title, "base": variant.base,
             "cpu_us": median(r[variant.key] for r in rounds), "added_us": median(added),
             "added_low_us": added[len(added) // 4], "added_high_us": added[-1 - len(added) // 4], "peak_mb": peak_mb(envoy.process.pid),
-            "counters": counters, "reported": reported(counters, self.sent[variant.key]),
+            "counters": counters, "reported": reported(counters, self.sent[variant.key] * variant.hops),
             "rounds_cpu_us": [r[variant.key] for r in rounds],
         }
 

@@ -83,9 +83,9 @@ fn main() -> ExitCode {
 }
 
 fn run_verify(args: &VerifyArgs) -> ExitCode {
-    match read(&args.evidence, MAX_LEN).map(|bytes| judge_equivocation(&bytes)) {
-        Ok(Some(judged)) => return print_equivocation(&judged, args.json),
-        Ok(None) | Err(_) => {}
+    if let Ok(Some(judged)) = read(&args.evidence, MAX_LEN).map(|bytes| judge_equivocation(&bytes))
+    {
+        return print_equivocation(&judged, args.json);
     }
     let report = check(args).unwrap_or_else(|reason| Report::unreadable(shown(reason)));
     let text = match args.json {

@@ -39,7 +39,7 @@ test: setup build ## Set up what is needed and run every test
 	cargo test --locked --release --workspace
 	npm test --prefix contracts
 	node --test --test-reporter=spec filter/v8/
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 crash: setup build ## Faults at every and at random places of the log, life after life; SEEDS=N (default 2000)
 	SEEDS=$(or $(SEEDS),2000) cargo test --locked --release --workspace --lib random_faults -- --nocapture

@@ -235,6 +235,29 @@ def test_module_runs_in_both_directions_and_can_be_replaced(tmp_path):
         assert mesh.pods[REVIEWS_V2].sidecar.stats("wasm.") == {}
 
 
+# --- ports
+
+PORT_SCRIPT = """
+import random, sys
+from lab.procs import free_port
+random.seed(7)
+print(free_port(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_port_is_handed_out_to_one_process_until_that_ends():
+    def process():
+        return subprocess.Popen([sys.executable, "-c", PORT_SCRIPT], text=True, stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, cwd=Path(__file__).parent)
+    with process() as first:
+        port = int(first.stdout.readline())
+        with process() as other:
+            assert int(other.stdout.readline()) != port, "both would choose the same one"
+    with process() as later:
+        assert int(later.stdout.readline()) == port
+
+
 # --- nothing is left
 
 def living(pgid: int) -> list[str]:

@@ -24,6 +24,8 @@ from lab.s3 import DEADLINE_S, PREFIX, Lab, Life, Place, S3Server
 from lab.s3_proxy import Answer, Delay, Fault, Lose, S3Proxy
 from lab.tools import ToolMissing
 
+pytestmark = pytest.mark.long
+
 SESSIONS, RACERS = 6, 16
 SAMPLES, WORKERS = 6, 4  # requests that are struck in turn, lives at a time
 POST_S = 1.0  # a batch is sent again after that

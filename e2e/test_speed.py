@@ -17,6 +17,8 @@ from lab.plain import Front, Stage
 from lab.procs import wait_until
 from lab.standin import StandIn, forward_to
 
+pytestmark = pytest.mark.alone
+
 FOR_S = float(os.environ.get("SPEED_S", "8"))
 AWAY_S, AWAY_PER_S = 10.0, 2000
 SETTLE_S = 30.0

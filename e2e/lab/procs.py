@@ -6,12 +6,15 @@ three ways: `Processes.close`, `atexit`, and, if the lab is killed, the guard (s
 
 import atexit
 import contextlib
+import fcntl
+import functools
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -136,27 +139,49 @@ class Processes:
 
 
 _handed_out: set[int] = set()
+_handing_out = threading.Lock()
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, on any address, and that was not handed out before.
+    """A TCP port that nobody listens on, on any address, and that was not handed out before, neither here nor by
+    another process of this user's that still runs.
 
     Chosen below the kernel's ephemeral range: a port got by binding to port 0 may become the
     source port of somebody's connection before its owner listens on it.
     """
     ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for _ in range(PORT_ATTEMPTS):
-        port = random.randrange(10_000, ephemeral)
-        if port in _handed_out:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-        _handed_out.add(port)
-        return port
+    with _handing_out:
+        for _ in range(PORT_ATTEMPTS):
+            port = random.randrange(10_000, ephemeral)
+            if port not in _handed_out and _claim(port) and _unused(port):
+                _handed_out.add(port)
+                return port
     raise Failed(f"no free port between 10000 and {ephemeral} in {PORT_ATTEMPTS} attempts")
+
+
+def _claim(port: int) -> bool:
+    """Whether no other process has the port; from then on this one has it, until it ends."""
+    try:
+        fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+@functools.cache
+def _claims() -> int:
+    """A file that all processes of this user share: byte N is locked by the one that has port N."""
+    path = Path(tempfile.gettempdir()) / f"meshchain-lab-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _unused(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def wait_until(predicate: Callable[[], T], deadline_s: float, what: str, *processes: Process) -> T:

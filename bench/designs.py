@@ -94,7 +94,7 @@ def floors(binaries: Path, module: Path, native: Path) -> None:
     filter, without the sandbox."""
     variants = [
         Variant("bare", "bare Envoy", base=None),
-        Variant("none", "the callbacks: request headers, end, done", module=module, config={}),
+        Variant("none", "the callbacks: begin, request headers, end, done", module=module, config={}),
         Variant("full", "and the calls of a full record", module=module, config=FULL),
         Variant("lean", "and the calls of a lean one", module=module, config=LEAN),
         Variant("logger", "the calls of a lean one, by an access logger", module=module, config=LEAN_LOGGER,

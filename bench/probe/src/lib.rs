@@ -122,6 +122,9 @@ struct Calls {
 
 // The same callbacks as the filter's.
 
+#[unsafe(export_name = "meshchain_on_context_create")]
+extern "C" fn on_context_create(_: u32, _: u32) {}
+
 #[unsafe(export_name = "meshchain_on_configure")]
 extern "C" fn on_configure(_: u32, size: usize) -> bool {
     let bytes = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size).expect("bytes");

@@ -14,12 +14,11 @@ from cryptography.x509.oid import NameOID
 from lab.batches import Session
 from lab.certs import Authority, WorkloadCertificate, write_bundle
 from lab.client import Response
-from lab.collector import COLLECTOR, Collector, check_built
+from lab.collector import START_S, Collector, behind_sidecar, check_built
 from lab.doors import KINDS, Doors, reason
-from lab.procs import Processes, free_port, wait_http
+from lab.procs import Processes
 from lab.tools import OLDEST_ENVOY, envoy_binary, envoy_of
 
-START_S = 30.0
 DOMAIN = "bank.example"
 SHOP = f"spiffe://{DOMAIN}/ns/shop/sa/web"
 VICTIM = f"spiffe://{DOMAIN}/ns/victim/sa/v"
@@ -113,12 +112,8 @@ def scene(request, tmp_path_factory):
     own = authority.issue("meshchain", "collector", directory / "own")
     roots = write_bundle([authority], directory / "roots.pem")
     with Processes(directory / "logs") as processes:
-        port = free_port()
-        collector = Collector("bank", directory / "collector", f"http://127.0.0.1:{port}")
-        collector.write_config()
-        process = processes.start("collector", collector.argv(port))
-        wait_http(f"{collector.url}/healthz", START_S, process)
-        doors = Doors(port, own, roots, processes, directory / "doors", binary)
+        collector, _ = behind_sidecar("bank", directory, processes)
+        doors = Doors(collector.port, own, roots, processes, directory / "doors", binary)
         doors.wait_ready(START_S)
         yield Scene(collector, doors, authority, directory)
 

@@ -3,6 +3,8 @@ all of them at once."""
 
 import contextlib
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,3 +157,10 @@ def test_calls_that_a_stranger_sends_under_a_trace_id_do_not_hide_the_first(coll
     answer = client.request("GET", f"{collector.url}/v1/evidence/{trace_id.hex()}")
     assert answer.status == 200, answer.text[:200]
     assert first.entry.hex() in answer.text
+
+
+def test_without_an_attack_a_siege_finds_no_fault():
+    done = subprocess.run([sys.executable, "-m", "siege", "--attack", "none", "--seconds", "2"], cwd=Path(__file__).parent,
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAULT" not in done.stdout and "batches, kept connection" in done.stdout

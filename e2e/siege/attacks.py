@@ -77,7 +77,9 @@ def before() -> Iterator[tuple[str, bytes]]:
     calls = [call(b"long %d" % number, LONG_TRACE) for number in range(4_000)]
     yield "neighbour", Session(b"long", namespace="neighbour", workload="n").batch(
         [one.entry for one in calls], [one.record for one in calls])
-    yield from (("fresh", fresh_session(b"before %d" % number)) for number in range(400))
+    for number in range(400):
+        namespace = f"before-{number // 20}"
+        yield namespace, fresh_session(b"before %d" % number, namespace)
 
 
 def run(name: str, port: int, stop, results) -> None:

@@ -14,13 +14,17 @@ from lab import client
 from lab.batches import CLIENT, ENTRY, Session, call, sha256
 from lab.collector import Collector, behind_sidecar, check_built
 from lab.procs import Failed, Process, Processes, wait_until
+from siege.bounds import memory_mb
 
+pytestmark = pytest.mark.long
 DOMAIN = "starve.example"
 SHOWN_S = 5.0  # a filter gives up its POST then
 ENDED_S = 20.0
 FEW_FILES = 64
 TOO_MANY = 10_001  # calls of one trace
 PER_BATCH = 1_000
+HEAVY = 1_600  # calls with the largest records
+EVIDENCE_MB = 64  # for 8 MB in hexadecimal, and what it is made of
 
 
 def identity(namespace: str) -> dict[str, str]:
@@ -109,7 +113,6 @@ def test_half_open_requests_leave_a_way_for_batches_and_health(collector):
         assert client.request("GET", f"{collector.url}/healthz", timeout_s=SHOWN_S).status == 200
 
 
-@pytest.mark.long
 @pytest.mark.xfail(strict=True, reason="nothing bounds how long a header may take", raises=Failed)
 def test_a_request_whose_header_does_not_end_is_given_up(collector):
     with held(collector, 1, HALF_OPEN) as (connection,):
@@ -135,6 +138,23 @@ def test_who_does_not_read_the_answers_is_given_up(running):
     with held(collector, 4, head("GET", f"/v1/evidence/{trace_id.hex()}") * 8):
         wait_until(lambda: len(list(files.iterdir())) > before, SHOWN_S, "the collector answers")
         wait_until(lambda: len(list(files.iterdir())) <= before, ENDED_S, "it gives them up")
+
+
+@pytest.mark.xfail(strict=True, reason="evidence is made whole, and then found too long")
+def test_evidence_that_is_asked_for_takes_no_more_memory_than_may_be_given(running):
+    collector, process = running
+    trace_id = sha256(b"heavy")[:16]
+    fields = [{"name": "x" * 20, "value": "y" * 1_000}] * 32
+    session = shop()
+    for begin in range(0, HEAVY, 200):
+        calls = [call(b"%d" % number, trace_id, headers=fields) for number in range(begin, begin + 200)]
+        body = session.batch([one.entry for one in calls], [one.record for one in calls])
+        assert client.request("POST", f"{collector.url}/v1/batches", identity("shop"), body).status == 200
+    wait_until(lambda: collector.get("/v1/log")["size"] == session.seq, SHOWN_S, "it is published")
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the most begins from now on
+    before = memory_mb(process)
+    client.request("GET", f"{collector.url}/v1/evidence/{trace_id.hex()}", timeout_s=60)
+    assert memory_mb(process) - before < EVIDENCE_MB
 
 
 @pytest.mark.xfail(strict=True, reason="the list of sessions is made whole")

@@ -133,3 +133,107 @@ impl<'a> Judge<'a> {
 fn foreign(owner: &str, batch: &Checked) -> Refusal {
     Refusal::ForeignSession { owner: owner.to_owned(), principal: batch.principal.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshchain_core::leaf::{CHAIN_START, Signature};
+    use meshchain_core::{BatchHeader, BatchLeaf, Canonical};
+
+    fn batch(seq: u64, prev: Hash) -> Checked {
+        let header = BatchHeader { session: [1; 16], seq, ..BatchHeader::default() };
+        Checked {
+            header: header.encode(),
+            session: [1; 16],
+            seq,
+            prev,
+            chain: chain(seq),
+            public_key: [0; 32],
+            signature: Signature([0; 64]),
+            entries_root: [0; 32],
+            entries: Vec::new(),
+            records: Vec::new(),
+            principal: String::new(),
+        }
+    }
+
+    fn chain(seq: u64) -> Hash {
+        let mut chain = [9; 32];
+        chain[..8].copy_from_slice(&seq.to_le_bytes());
+        chain
+    }
+
+    fn next(opens: bool, gap_from: Option<u64>) -> Judged {
+        Judged::Next(Next { opens, gap_from })
+    }
+
+    /// What becomes of a batch behind those of `committed` and `pooled`, which came in order.
+    fn judged(committed: &[u64], pooled: &[u64], seq: u64, prev: Hash) -> Judged {
+        let mut sessions = Sessions::default();
+        for (at, &seq) in committed.iter().enumerate() {
+            let header = BatchHeader { session: [1; 16], seq, ..BatchHeader::default() };
+            let leaf = BatchLeaf { chain: chain(seq), ..BatchLeaf::default() };
+            sessions.record(&leaf, &header, at as u64);
+        }
+        let before: Vec<_> =
+            pooled.iter().map(|&seq| batch(seq, chain(seq.wrapping_sub(1)))).collect();
+        let last = batch(seq, prev);
+        let mut judge = Judge::new(&sessions);
+        for batch in &before {
+            assert!(matches!(judge.judge(batch), Judged::Next(_)), "{pooled:?}");
+        }
+        judge.judge(&last)
+    }
+
+    #[test]
+    fn a_gap_is_told_from_the_first_batch_that_is_missing_also_where_that_is_the_sessions_first() {
+        for (committed, pooled, seq, expected) in [
+            (&[][..], &[][..], 0, next(true, None)),
+            (&[], &[], 1, next(true, Some(0))),
+            (&[], &[], MAX_JUMP, next(true, Some(0))),
+            (&[], &[0], 1, next(false, None)),
+            (&[], &[0], 2, next(false, Some(1))),
+            (&[], &[5], 7, next(false, Some(6))),
+            (&[0], &[], 1, next(false, None)),
+            (&[0], &[], 2, next(false, Some(1))),
+            (&[3], &[], 4, next(false, None)),
+            (&[3], &[4], 5, next(false, None)),
+            (&[3], &[4], 6, next(false, Some(5))),
+            (&[0], &[], 1 + MAX_JUMP, next(false, Some(1))),
+        ] {
+            let prev = if seq == 0 { CHAIN_START } else { chain(seq - 1) };
+            let found = judged(committed, pooled, seq, prev);
+            assert_eq!(found, expected, "{committed:?} {pooled:?} {seq}");
+        }
+    }
+
+    #[test]
+    fn no_batch_jumps_farther_than_a_proxy_can_have_lost_also_not_the_first() {
+        for (committed, pooled, seq, expected) in [
+            (&[][..], &[][..], MAX_JUMP + 1, 0),
+            (&[], &[], u64::MAX, 0),
+            (&[0], &[], MAX_JUMP + 2, 1),
+            (&[0], &[1], MAX_JUMP + 3, 2),
+        ] {
+            let refusal = Refusal::SeqJump { seq, next: expected };
+            let by_this_commit = !pooled.is_empty();
+            let found = judged(committed, pooled, seq, CHAIN_START);
+            assert_eq!(found, Judged::Refused { refusal, by_this_commit }, "{seq}");
+        }
+    }
+
+    #[test]
+    fn the_next_batch_continues_the_chain_and_one_behind_a_gap_need_not() {
+        let other = [8; 32];
+        for (committed, pooled) in [(&[0][..], &[][..]), (&[], &[0]), (&[4], &[5]), (&[], &[3])] {
+            let last = *committed.iter().chain(pooled).last().unwrap();
+            let seq = last + 1;
+            let refusal = Refusal::WrongPrev { seq, last };
+            let by_this_commit = !pooled.is_empty();
+            let found = judged(committed, pooled, seq, other);
+            assert_eq!(found, Judged::Refused { refusal, by_this_commit }, "{committed:?}");
+            let behind = judged(committed, pooled, seq + 1, other);
+            assert_eq!(behind, next(false, Some(seq)), "{committed:?}");
+        }
+    }
+}

@@ -107,4 +107,53 @@ mod tests {
         sessions.forget_silent(5);
         assert!(sessions.is_silent(&[2; 16]) && sessions.fall_silent(25).is_empty());
     }
+
+    #[test]
+    fn batches_before_between_and_after_those_that_came_are_counted_as_missing_once() {
+        const MAX: u64 = u64::MAX;
+        for (seqs, missing) in [
+            (&[0][..], 0),
+            (&[0, 1, 2], 0),
+            (&[1], 1),
+            (&[7], 7),
+            (&[MAX], MAX),
+            (&[0, 2], 1),
+            (&[1, 2], 1),
+            (&[1, 3], 2),
+            (&[3, 4, 9], 7),
+            (&[0, 1, MAX], MAX - 2),
+            (&[1, MAX, MAX], MAX - 1),
+        ] {
+            let mut sessions = Sessions::default();
+            for (at, &seq) in seqs.iter().enumerate() {
+                let header = BatchHeader { session: [1; 16], seq, ..BatchHeader::default() };
+                sessions.record(&BatchLeaf::default(), &header, at as u64);
+            }
+            let session = sessions.get(&[1; 16]).unwrap();
+            assert_eq!(session.missing, missing, "{seqs:?}");
+            let found = (session.batches, session.last_seq, session.first_leaf);
+            assert_eq!(found, (seqs.len() as u64, *seqs.last().unwrap(), 0), "{seqs:?}");
+        }
+    }
+
+    #[test]
+    fn silence_begins_behind_the_bound_and_not_at_it() {
+        for (received_ns, before_ns, silent) in [(9, 10, true), (10, 10, false), (11, 10, false)] {
+            let mut sessions = Sessions::default();
+            let leaf = BatchLeaf { received_ns, ..BatchLeaf::default() };
+            sessions.record(&leaf, &BatchHeader::default(), 0);
+            assert_eq!(sessions.fall_silent(before_ns).len(), usize::from(silent), "{received_ns}");
+        }
+        for (after_ns, silent) in [(9, true), (10, false), (11, false), (u64::MAX, false)] {
+            let mut sessions = Sessions::default();
+            for (id, received_ns) in [(1, 10), (2, 20)] {
+                let header = BatchHeader { session: [id; 16], ..BatchHeader::default() };
+                let leaf = BatchLeaf { received_ns, ..BatchLeaf::default() };
+                sessions.record(&leaf, &header, 0);
+            }
+            sessions.forget_silent(after_ns);
+            assert_eq!(sessions.is_silent(&[1; 16]), silent, "{after_ns}");
+            assert!(!sessions.is_silent(&[2; 16]), "the newest never is");
+        }
+    }
 }

@@ -347,3 +347,7 @@ fn context_source(received: Option<&TraceContext>, used: Option<&TraceContext>) 
         (_, Some(_)) => ContextSource::Generated,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -50,7 +50,7 @@ fn a_received_hop_is_of_the_context_that_came_or_of_the_trace_that_it_was_sent_o
     ] {
         for side in [Side::Server, Side::GatewayIn] {
             let phase = edge.map(|edge| phase(Role::Gateway, edge));
-            let sent = Sent { seen: Seen::default(), context: sent };
+            let sent = Sent { shown: Shown::default(), context: sent };
             let (kept, call) = (kept(b"", None), Attributes::default());
             let hop = incoming(side, &kept, received, &sent, phase.as_ref(), &call);
             let what = format!("{received:?} {edge:?}");
@@ -74,7 +74,7 @@ fn a_peers_session_counts_where_its_mesh_vouches_for_it() {
     ] {
         let (kept, call) =
             (kept(told, session), Attributes { peer: from_mtls, ..Attributes::default() });
-        let sent = Sent { seen: Seen::default(), context: None };
+        let sent = Sent { shown: Shown::default(), context: None };
         let hop = incoming(side, &kept, None, &sent, None, &call);
         assert_eq!((hop.peer, hop.peer_session), (peer, expected), "{side:?} {told:?}");
     }
@@ -106,7 +106,7 @@ fn a_sent_hop_names_its_parent_and_in_the_middle_the_hop_that_was_received() {
             [(Role::Client, Side::Client, client), (Role::Gateway, Side::GatewayOut, middle)]
         {
             let phase = phase(role, edge);
-            let sending = Sent { seen: Seen::default(), context: sent };
+            let sending = Sent { shown: Shown::default(), context: sent };
             let call = Attributes { peer: b"in", upstream_peer: b"out", ..Attributes::default() };
             let hop = outgoing(role, received, &sending, Some(&phase), &call, Vec::new());
             let what = format!("{role:?} {received:?} {edge:?} {sent:?}");
@@ -148,7 +148,7 @@ fn what_was_sent_is_what_the_headers_say_at_the_end_save_of_a_followed_redirect(
         (REDIRECTED, false, b"/next", None),
     ] {
         let sent = Sent::of(with_phase.then_some(&phase), &request, &via(details, 302, 0));
-        assert_eq!((sent.seen.target, sent.context), (target, context), "{with_phase}");
+        assert_eq!((sent.shown.seen.target, sent.context), (target, context), "{with_phase}");
     }
 }
 

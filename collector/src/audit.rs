@@ -1,9 +1,9 @@
 //! The audit log: one JSON object per line, for the auditor. Schema: `docs/audit-log.md`.
 
-use crate::anchor::AnchorEvent;
 use crate::limit::{RefusalLimit, Suppressed};
-use crate::store::{Location, Store, StoreError};
+use meshchain_anchor::AnchorEvent;
 use meshchain_core::{Equivocation, TreeHead};
+use meshchain_store::{Location, Store, StoreError};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::fs::{File, OpenOptions};

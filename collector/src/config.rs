@@ -1,9 +1,9 @@
 //! The collector's configuration: a TOML file, and flags that go before it.
 
-use crate::anchor::AnchorConfig;
-use crate::log::SealAt;
-use crate::store::Location;
 use clap::{Parser, Subcommand};
+use meshchain_anchor::AnchorConfig;
+use meshchain_log::SealAt;
+use meshchain_store::Location;
 use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use clap::Parser;
 use log::{LevelFilter, Log, Metadata, Record};
 use meshchain_collector::config::{Args, Command, Config};
 use meshchain_collector::key::load_or_create;
-use meshchain_collector::store::Store;
+use meshchain_store::Store;
 use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
 use tokio::signal::unix::{SignalKind, signal};

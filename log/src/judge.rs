@@ -1,0 +1,136 @@
+//! Whether a batch may follow its session: judged against what is committed, and against what the
+//! commit that is being made holds already.
+
+use crate::batch::Checked;
+use crate::misfit::Misfit;
+use crate::sessions::Sessions;
+use meshchain_core::{Hash, SessionId};
+use std::collections::HashMap;
+
+/// Batches that a session may jump over at once. A proxy gives up what it has sealed and not sent: its
+/// queue is 256 MiB at most, and a batch takes 280 bytes of it at least (an entry, header, chain values,
+/// key and signature), so no honest jump is longer.
+pub const MAX_JUMP: u64 = 1_000_000;
+
+/// What a batch is to its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judged {
+    /// It is the next one.
+    Next(Next),
+    /// Its place is not after the last committed: it was logged already, or cannot be any more.
+    Passed(Passed),
+    /// It is in this commit already; how many [`Judged::Next`] came before that one.
+    Again(usize),
+    /// It cannot follow.
+    Refused {
+        /// Why.
+        misfit: Misfit,
+        /// Because of a batch of this commit: should that fail, nothing is known against it.
+        by_this_commit: bool,
+    },
+}
+
+/// How a batch follows its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    /// It is the session's first in the log.
+    pub opens: bool,
+    /// Batches from this seq up to its own are missing.
+    pub gap_from: Option<u64>,
+}
+
+/// A session that went on past a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// Leaf index of its first batch.
+    pub first_leaf: u64,
+    /// Last seq in the log.
+    pub last: u64,
+}
+
+/// A session's last batch in this commit.
+struct Last<'a> {
+    seq: u64,
+    chain: Hash,
+    /// How many were before it.
+    at: usize,
+    /// The first one of a session that this commit opens.
+    opened_by: Option<&'a Checked>,
+}
+
+/// The judge of one commit's batches. Those of a session come in ascending order of seq.
+pub struct Judge<'a> {
+    sessions: &'a Sessions,
+    pooled: HashMap<SessionId, Last<'a>>,
+    count: usize,
+}
+
+impl<'a> Judge<'a> {
+    /// A judge with nothing in the commit yet, over what is committed.
+    pub fn new(sessions: &'a Sessions) -> Self {
+        Self { sessions, pooled: HashMap::new(), count: 0 }
+    }
+
+    /// Judges a batch, and takes it into the commit if it is the next of its session.
+    pub fn judge(&mut self, batch: &'a Checked) -> Judged {
+        let (committed, pooled) =
+            (self.sessions.get(&batch.session), self.pooled.get(&batch.session));
+        let by_this_commit = pooled.is_some();
+        let refused = |misfit| Judged::Refused { misfit, by_this_commit };
+        let seq = batch.seq;
+        let source = batch.header().source;
+        // Whoever does not own the session learns nothing else about it.
+        if let Some(session) = committed
+            && !session.is_of(batch.principal.as_bytes(), &source)
+        {
+            let misfit = foreign(&session.principal, batch);
+            return Judged::Refused { misfit, by_this_commit: false };
+        }
+        if let Some(first) = pooled.and_then(|last| last.opened_by)
+            && (first.principal != batch.principal || first.header().source != source)
+        {
+            return refused(foreign(&first.principal, batch));
+        }
+        if let Some(session) = committed.filter(|session| seq <= session.last_seq) {
+            let last = session.last_seq;
+            return Judged::Passed(Passed { first_leaf: session.first_leaf, last });
+        }
+        let last = match (pooled, committed) {
+            (Some(last), _) if seq < last.seq => {
+                return refused(Misfit::Reordered { seq, last: last.seq });
+            }
+            (Some(last), _) if seq == last.seq => {
+                return match last.chain == batch.chain {
+                    true => Judged::Again(last.at),
+                    false => refused(Misfit::Equivocation { seq }),
+                };
+            }
+            (Some(last), _) => Some((last.seq, last.chain)),
+            (None, Some(session)) => Some((session.last_seq, session.chain)),
+            (None, None) => None,
+        };
+        let next = last.map_or(0, |(last, _)| last + 1);
+        if seq - next > MAX_JUMP {
+            return refused(Misfit::SeqJump { seq, next });
+        }
+        if let Some((last, chain)) = last
+            && seq == next
+            && batch.prev != chain
+        {
+            return refused(Misfit::WrongPrev { seq, last });
+        }
+        let opens = last.is_none();
+        let opened_by = match pooled {
+            Some(last) => last.opened_by,
+            None => opens.then_some(batch),
+        };
+        let last = Last { seq, chain: batch.chain, at: self.count, opened_by };
+        self.pooled.insert(batch.session, last);
+        self.count += 1;
+        Judged::Next(Next { opens, gap_from: (seq > next).then_some(next) })
+    }
+}
+
+fn foreign(owner: &str, batch: &Checked) -> Misfit {
+    Misfit::ForeignSession { owner: owner.to_owned(), principal: batch.principal.clone() }
+}

@@ -16,7 +16,7 @@ const ETHER_DECIMALS: usize = 18;
 /// A configured value that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("anchor {chain:?}: {key}: {reason}")]
-pub struct ConfigError {
+pub struct SettingError {
     /// Chain as configured.
     pub chain: String,
     /// The key at fault.
@@ -85,7 +85,7 @@ pub enum Finality {
 
 impl AnchorConfig {
     /// Checks every value; the error names the key.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    pub fn validate(&self) -> Result<(), SettingError> {
         let name = !self.chain.is_empty() && self.chain.len() <= 32;
         let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         self.check(
@@ -107,8 +107,8 @@ impl AnchorConfig {
         self.check("bump_after_s", self.bump_after_s > 0, "must not be 0")
     }
 
-    fn check(&self, key: &'static str, good: bool, reason: &str) -> Result<(), ConfigError> {
-        let error = || ConfigError { chain: self.chain.clone(), key, reason: reason.to_owned() };
+    fn check(&self, key: &'static str, good: bool, reason: &str) -> Result<(), SettingError> {
+        let error = || SettingError { chain: self.chain.clone(), key, reason: reason.to_owned() };
         good.then_some(()).ok_or_else(error)
     }
 

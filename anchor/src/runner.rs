@@ -1,14 +1,15 @@
 //! The task of one anchor: look, let the machine decide, make it durable, act.
 
 use crate::config::AnchorConfig;
-use crate::handle::{AnchorHandle, AnchorStatus, Finals, Shared};
+use crate::error::AnchorError;
+use crate::event::AnchorEvent;
+use crate::handle::{AnchorHandle, AnchorStatus, Finals, InFlightStatus, Shared};
 use crate::machine::{self, Action, MAX_MISSES, Rules, Sight};
 use crate::node::Node;
 use crate::proof::ProofError;
 use crate::rpc::RpcError;
 use crate::state::{Mined, Objects, State, StateError};
 use crate::tx::Account;
-use crate::{AnchorError, AnchorEvent, InFlightStatus};
 use alloy_primitives::{B256, U256};
 use meshchain_core::SignedHead;
 use meshchain_core::hash::log_id;

@@ -1,12 +1,12 @@
 //! What a runner does for each action: attempt, send, note, settle.
 
+use crate::event::{AnchorEvent, Sent};
 use crate::machine::{self, Plan, Terms};
 use crate::proof::{Expected, prove};
 use crate::rpc::{Refusal, RpcError};
 use crate::runner::{Runner, Trouble};
 use crate::state::{Attempt, FinalAnchor, InFlight, Mined, VERSION};
 use crate::tx::{Call, Fees, anchor_input};
-use crate::{AnchorEvent, Sent};
 use alloy_primitives::B256;
 use meshchain_core::SignedHead;
 

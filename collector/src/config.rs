@@ -38,6 +38,9 @@ pub struct Args {
     /// Delete records (never leaves or entries) after this long, e.g. 30d; default never
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub retain_records: Option<Duration>,
+    /// Tell each step of the log on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
     /// What to do instead of running
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -290,6 +293,7 @@ chain = 'two'
             listen: None,
             origin: None,
             retain_records: None,
+            verbose: false,
             command: None,
         })
     }

@@ -1,8 +1,8 @@
 //! What the log, the anchors and the doors tell, as audit lines and metrics.
 
 use crate::audit::{Audit, RefusalLine};
-use crate::batch::Refusal;
 use crate::metrics::{Chain, Metrics};
+use crate::refusal::Refusal;
 use meshchain_anchor::AnchorEvent;
 use meshchain_core::{BatchKind, Equivocation, Source};
 use meshchain_log::{Checked, Event, Next};

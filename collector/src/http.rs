@@ -1,9 +1,10 @@
 //! The doors: ingest, the C2SP read API, evidence, health and metrics.
 
-use crate::batch::{self, MAX_BODY, Refusal, check_trust_domain};
+use crate::batch::{self, MAX_BODY, check_trust_domain};
 use crate::config::Ingest;
 use crate::events::Events;
 use crate::evidence::{self, EvidenceError};
+use crate::refusal::Refusal;
 use crate::xfcc;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};

@@ -11,5 +11,6 @@ pub mod http;
 pub mod key;
 pub mod limit;
 pub mod metrics;
+pub mod refusal;
 pub mod run;
 pub mod xfcc;

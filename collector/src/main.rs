@@ -14,7 +14,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log::set_logger(&Stderr).map(|()| log::set_max_level(LevelFilter::Info)).ok();
+    let level = if args.verbose { LevelFilter::Debug } else { LevelFilter::Info };
+    log::set_logger(&Stderr).map(|()| log::set_max_level(level)).ok();
     let config = match Config::load(&args) {
         Ok(config) => config,
         Err(error) => {

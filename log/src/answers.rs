@@ -3,8 +3,9 @@
 use crate::batch::Checked;
 use crate::event::Event;
 use crate::judge::Passed;
+use crate::log::Log;
 use crate::misfit::Misfit;
-use crate::{Accepted, Log, Submission, SubmitError};
+use crate::submission::{Accepted, Submission, SubmitError};
 use meshchain_core::equivocation::SignedBatch;
 use meshchain_core::hash::tagged;
 use meshchain_core::{BatchLeaf, Canonical, Equivocation};

@@ -2,7 +2,7 @@
 
 use meshchain_core::leaf::Signature;
 use meshchain_core::session::{KEY_LEN, Signed};
-use meshchain_core::{BatchHeader, Canonical, Hash};
+use meshchain_core::{BatchHeader, BatchLeaf, Canonical, Hash};
 
 /// A batch that holds together: header, entries, chain and records fit each other, and the key is the
 /// session's. The signature is checked with those of other batches, when it is judged.
@@ -36,6 +36,21 @@ impl Checked {
     /// The header, parsed again from its bytes.
     pub fn header(&self) -> BatchHeader<'_> {
         BatchHeader::decode(&self.header).unwrap_or_default()
+    }
+
+    /// Its leaf, canonical, as accepted at `received_ns` (unix nanoseconds).
+    pub fn leaf(&self, received_ns: u64) -> Vec<u8> {
+        BatchLeaf {
+            header: &self.header,
+            prev: self.prev,
+            chain: self.chain,
+            entries_root: self.entries_root,
+            principal: self.principal.as_bytes(),
+            received_ns,
+            public_key: self.public_key,
+            signature: self.signature,
+        }
+        .encode()
     }
 
     /// Whose word it is: to be verified.

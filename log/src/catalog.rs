@@ -1,9 +1,9 @@
 //! Where things are: sealed segments, and the tail that is not sealed yet, indexed in memory.
 
-use crate::pool::LeafSlices;
-use crate::sealed::Sealed;
+use crate::segment::{EntryPlace, Sealed};
 use hashbrown::HashTable;
 use meshchain_core::{ENTRY_LEN, Hash, TreeHead};
+use meshchain_stored::staging::LeafSlices;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub struct SealAt {
     /// Leaves.
     pub leaves: u32,
     /// Staging bundles: a start reads them one by one.
-    pub pools: usize,
+    pub bundles: usize,
     /// Bytes in staging bundles.
     pub bytes: u64,
     /// Time since its first batch was received.
@@ -30,21 +30,18 @@ impl Default for SealAt {
         Self {
             entries: 1_400_000,
             leaves: 1 << 17,
-            pools: 4096,
+            bundles: 4096,
             bytes: 512 << 20,
             age: Duration::from_secs(24 * 3600),
         }
     }
 }
 
-/// One entry: its leaf, and its index within the leaf's batch.
-pub type EntryPlace = (u64, u32);
-
 /// A leaf that is not sealed yet.
 #[derive(Debug, Clone)]
 pub struct LeafPlace {
     /// Staging bundle that holds it.
-    pub pool: Arc<str>,
+    pub bundle: Arc<str>,
     /// Its parts within the bundle.
     pub slices: LeafSlices,
     /// Position in its session.
@@ -61,7 +58,7 @@ pub struct Part {
     head: Option<TreeHead>,
     since_ns: u64,
     bytes: u64,
-    pools: Vec<Arc<str>>,
+    bundles: Vec<Arc<str>>,
     leaves: Vec<LeafPlace>,
     /// Leaves of each session, less `first`, ascending.
     sessions: HashMap<[u8; 16], Vec<u32>>,
@@ -119,7 +116,7 @@ pub struct Sealing {
     /// Tree at its end.
     pub head: TreeHead,
     /// Staging bundles, in order.
-    pub pools: Vec<Arc<str>>,
+    pub bundles: Vec<Arc<str>>,
 }
 
 /// Where a leaf is.
@@ -153,9 +150,9 @@ impl Catalog {
     }
 
     /// Takes in a committed bundle: its leaves, and the tree at its end.
-    pub fn push_pool<'a>(
+    pub fn push_bundle<'a>(
         &mut self,
-        pool: Arc<str>,
+        bundle: Arc<str>,
         bytes: usize,
         head: TreeHead,
         received_ns: u64,
@@ -165,7 +162,7 @@ impl Catalog {
         let Some(part) = self.parts.back_mut() else {
             return;
         };
-        if part.pools.is_empty() {
+        if part.bundles.is_empty() {
             part.since_ns = received_ns;
         }
         for (session, place, entries) in leaves {
@@ -176,13 +173,13 @@ impl Catalog {
                 part.push_row(XxHash64::oneshot(seed, &entry[2..18]), leaf, index);
             }
         }
-        part.pools.push(pool);
+        part.bundles.push(bundle);
         part.bytes += bytes as u64;
         part.head = Some(head);
         let at = &self.seal_at;
         let full = part.rows.len() >= at.entries as usize
             || part.leaves.len() >= at.leaves as usize
-            || part.pools.len() >= at.pools
+            || part.bundles.len() >= at.bundles
             || part.bytes >= at.bytes;
         if full {
             self.close();
@@ -208,7 +205,7 @@ impl Catalog {
     /// The oldest part that waits to be sealed.
     pub fn to_seal(&self) -> Option<Sealing> {
         let part = self.parts.front().filter(|_| self.parts.len() > 1)?;
-        Some(Sealing { first: part.first, head: part.head?, pools: part.pools.clone() })
+        Some(Sealing { first: part.first, head: part.head?, bundles: part.bundles.clone() })
     }
 
     /// Number of parts that wait to be sealed.

@@ -4,7 +4,7 @@ use crate::batch::Checked;
 use crate::judge::Next;
 use crate::misfit::Misfit;
 use meshchain_core::{Equivocation, SessionId, TreeHead};
-use meshchain_segment::SegmentName;
+use meshchain_stored::SegmentName;
 use std::time::Duration;
 
 /// Takes events, one at a time, from the writer, the sealer and the answers to batches that come again;

@@ -5,8 +5,7 @@
 pub(crate) mod fsck;
 pub(crate) mod store;
 
-use crate::batch::Checked;
-use crate::{Accepted, Log, OpenError, SealAt, Submission, SubmitError, open, run};
+use crate::{Accepted, Checked, Log, OpenError, SealAt, Submission, SubmitError, open, run};
 use futures::TryStreamExt;
 use meshchain::log::LogKey;
 use meshchain_core::leaf::{Signature, entry_hashes};
@@ -110,7 +109,7 @@ async fn live(
             if attempt == ATTEMPTS {
                 break 'rounds;
             }
-            // The second time each by itself: another pool for the same place, of another size.
+            // The second time each by itself: another bundle for the same place, of another size.
             let together = if attempt == 0 { waiting.len() } else { 1 };
             let mut again = Vec::new();
             while !waiting.is_empty() {
@@ -153,8 +152,13 @@ async fn live(
 }
 
 /// Some leaves are sealed, some are not.
-pub(crate) const SEAL_AT: SealAt =
-    SealAt { entries: 1000, leaves: 4, pools: 100, bytes: 1 << 30, age: Duration::from_secs(3600) };
+pub(crate) const SEAL_AT: SealAt = SealAt {
+    entries: 1000,
+    leaves: 4,
+    bundles: 100,
+    bytes: 1 << 30,
+    age: Duration::from_secs(3600),
+};
 
 async fn reopen(store: Store) -> Result<Arc<Log>, OpenError> {
     open(store, key(), SEAL_AT, Box::new(|_| {})).await.map(|(log, _, _)| log)

@@ -2,15 +2,10 @@
 //! commit that is being made holds already.
 
 use crate::batch::Checked;
-use crate::misfit::Misfit;
+use crate::misfit::{MAX_JUMP, Misfit};
 use crate::sessions::Sessions;
 use meshchain_core::{Hash, SessionId};
 use std::collections::HashMap;
-
-/// Batches that a session may jump over at once. A proxy gives up what it has sealed and not sent: its
-/// queue is 256 MiB at most, and a batch takes 280 bytes of it at least (an entry, header, chain values,
-/// key and signature), so no honest jump is longer.
-pub const MAX_JUMP: u64 = 1_000_000;
 
 /// What a batch is to its session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,21 +56,21 @@ struct Last<'a> {
 /// The judge of one commit's batches. Those of a session come in ascending order of seq.
 pub struct Judge<'a> {
     sessions: &'a Sessions,
-    pooled: HashMap<SessionId, Last<'a>>,
+    taken: HashMap<SessionId, Last<'a>>,
     count: usize,
 }
 
 impl<'a> Judge<'a> {
     /// A judge with nothing in the commit yet, over what is committed.
     pub fn new(sessions: &'a Sessions) -> Self {
-        Self { sessions, pooled: HashMap::new(), count: 0 }
+        Self { sessions, taken: HashMap::new(), count: 0 }
     }
 
     /// Judges a batch, and takes it into the commit if it is the next of its session.
     pub fn judge(&mut self, batch: &'a Checked) -> Judged {
-        let (committed, pooled) =
-            (self.sessions.get(&batch.session), self.pooled.get(&batch.session));
-        let by_this_commit = pooled.is_some();
+        let (committed, taken) =
+            (self.sessions.get(&batch.session), self.taken.get(&batch.session));
+        let by_this_commit = taken.is_some();
         let refused = |misfit| Judged::Refused { misfit, by_this_commit };
         let seq = batch.seq;
         let source = batch.header().source;
@@ -86,7 +81,7 @@ impl<'a> Judge<'a> {
             let misfit = foreign(&session.principal, batch);
             return Judged::Refused { misfit, by_this_commit: false };
         }
-        if let Some(first) = pooled.and_then(|last| last.opened_by)
+        if let Some(first) = taken.and_then(|last| last.opened_by)
             && (first.principal != batch.principal || first.header().source != source)
         {
             return refused(foreign(&first.principal, batch));
@@ -95,7 +90,7 @@ impl<'a> Judge<'a> {
             let last = session.last_seq;
             return Judged::Passed(Passed { first_leaf: session.first_leaf, last });
         }
-        let last = match (pooled, committed) {
+        let last = match (taken, committed) {
             (Some(last), _) if seq < last.seq => {
                 return refused(Misfit::Reordered { seq, last: last.seq });
             }
@@ -120,12 +115,12 @@ impl<'a> Judge<'a> {
             return refused(Misfit::WrongPrev { seq, last });
         }
         let opens = last.is_none();
-        let opened_by = match pooled {
+        let opened_by = match taken {
             Some(last) => last.opened_by,
             None => opens.then_some(batch),
         };
         let last = Last { seq, chain: batch.chain, at: self.count, opened_by };
-        self.pooled.insert(batch.session, last);
+        self.taken.insert(batch.session, last);
         self.count += 1;
         Judged::Next(Next { opens, gap_from: (seq > next).then_some(next) })
     }

@@ -13,152 +13,53 @@
 //! (`segment/N-M.*`), then `sealed` replaced, the commit point; then the bundles are deleted. A crash
 //! leaves a segment that `sealed` does not speak of, which the next start deletes, or bundles that it
 //! does speak of, which the next start deletes too.
+//!
+//! What happens is told as [`Event`]s; who runs the log makes audit lines and metrics of them. Each step is
+//! in the log at level debug.
 
 mod answers;
 mod batch;
 mod build;
 mod catalog;
 mod clock;
+#[cfg(test)]
+mod commit_tests;
+mod error;
 mod event;
 #[cfg(test)]
 mod fault_tests;
+mod intake;
 mod judge;
 mod lag;
+mod log;
 mod misfit;
 mod open;
-mod pool;
-#[cfg(test)]
-mod pool_tests;
+mod owned;
 mod read;
+mod replay;
 mod retain;
 mod seal;
-mod sealed;
+mod segment;
 mod segment_files;
 mod sessions;
 mod signatures;
-mod state;
+mod submission;
+mod tiles;
 mod tree;
 mod writer;
 
 pub use batch::Checked;
-pub use catalog::{EntryPlace, SealAt};
+pub use catalog::SealAt;
+pub use error::OpenError;
 pub use event::{Event, Events};
-pub use judge::{MAX_JUMP, Next};
-pub use misfit::Misfit;
-pub use open::{OpenError, open};
+pub use judge::Next;
+pub use log::Log;
+pub use misfit::{MAX_JUMP, Misfit};
+pub use open::open;
 pub use read::Batch;
 pub use retain::delete_old_records;
 pub use seal::Sealer;
+pub use segment::EntryPlace;
 pub use sessions::Sessions;
-pub use writer::{Fatal, Submission, Writer, run};
-
-use catalog::Catalog;
-use lag::Lag;
-use meshchain_core::{SignedHead, SigningKey};
-use meshchain_store::Store;
-use open::damaged;
-use sealed::Files;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
-use thiserror::Error;
-use tokio::sync::{Notify, Semaphore, watch};
-
-/// Object with the committed head.
-const HEAD: &str = "head";
-/// Object with the published checkpoint.
-const CHECKPOINT: &str = "checkpoint";
-/// Object that says how far the log is sealed.
-const SEALED: &str = "sealed";
-
-/// Time that a commit may take before senders are told to come again: a checkpoint is promised within
-/// a second of acceptance.
-const MAX_LAG: Duration = Duration::from_millis(500);
-
-/// See [`Log::lookups`].
-const LOOKUPS: usize = 8;
-
-/// What an accepted batch is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Accepted {
-    /// Its leaf index.
-    pub leaf: u64,
-    /// It was in the log already.
-    pub replayed: bool,
-}
-
-/// Why a batch was not taken.
-#[derive(Debug, Error)]
-pub enum SubmitError {
-    /// It does not fit the log.
-    #[error(transparent)]
-    Refused(#[from] Misfit),
-    /// Its pool could not be written; it may be sent again.
-    #[error("the batch could not be made durable")]
-    Unavailable,
-}
-
-/// The read side, shared by the writer and the doors.
-pub struct Log {
-    store: Store,
-    key: SigningKey,
-    catalog: RwLock<Catalog>,
-    sessions: RwLock<Sessions>,
-    files: Arc<Files>,
-    published: watch::Sender<Option<SignedHead>>,
-    /// A part of the tail may wait to be sealed.
-    parts_closed: Notify,
-    /// A part was sealed.
-    parts_sealed: Notify,
-    lag: Lag,
-    events: Events,
-    /// Batches that are looked up at the same time, as they may be logged already.
-    lookups: Semaphore,
-}
-
-impl Log {
-    /// The log's key; its name is the origin.
-    pub fn key(&self) -> &SigningKey {
-        &self.key
-    }
-
-    /// The published checkpoint, now and later.
-    pub fn published(&self) -> watch::Receiver<Option<SignedHead>> {
-        self.published.subscribe()
-    }
-
-    /// Sessions so far.
-    pub fn sessions(&self) -> RwLockReadGuard<'_, Sessions> {
-        self.sessions.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn sessions_mut(&self) -> RwLockWriteGuard<'_, Sessions> {
-        self.sessions.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
-        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog> {
-        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether what is accepted now would be published too late.
-    pub fn lags(&self) -> bool {
-        self.lag.exceeds(MAX_LAG)
-    }
-
-    fn tell(&self, event: Event<'_>) {
-        (self.events)(event);
-    }
-
-    /// Number of sealed segments.
-    pub fn segments(&self) -> usize {
-        self.catalog().sealed().len()
-    }
-
-    /// Number of entries in the log.
-    pub fn entries(&self) -> u64 {
-        self.catalog().entries()
-    }
-}
+pub use submission::{Accepted, Submission, SubmitError};
+pub use writer::{Fatal, Writer, run};

@@ -1,8 +1,12 @@
 //! Why the log does not take a batch that holds together by itself.
 
-use crate::judge::MAX_JUMP;
 use meshchain_core::session::BadSignature;
 use thiserror::Error;
+
+/// Batches that a session may jump over at once. A proxy gives up what it has sealed and not sent: its
+/// queue is 256 MiB at most, and a batch takes 280 bytes of it at least (an entry, header, chain values,
+/// key and signature), so no honest jump is longer.
+pub const MAX_JUMP: u64 = 1_000_000;
 
 /// Why a batch does not fit the log. Nothing of it reaches the log.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -1,13 +1,16 @@
 //! Reading the log: batches, traces, tiles and proofs.
 
-use crate::catalog::{EntryPlace, Place};
-use crate::sealed::SessionBatch;
-use crate::{Log, pool, sealed, tree};
+use crate::catalog::Place;
+use crate::log::Log;
+use crate::segment::{self, EntryPlace, SessionBatch};
+use crate::tiles::{hashes, tile};
 use bytes::Bytes;
 use meshchain_core::tile::{NodeInTile, TILE_WIDTH, TileKind, TileName, split_bundle, width_at};
 use meshchain_core::{BatchLeaf, Canonical, Hash, merkle};
-use meshchain_store::{Store, StoreError};
+use meshchain_store::StoreError;
+use meshchain_stored::staging;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// One batch out of the log.
 #[derive(Debug, Clone)]
@@ -33,7 +36,7 @@ impl Log {
             let catalog = self.catalog();
             (catalog.sealed(), catalog.tail_trace(trace_id, most))
         };
-        let mut places = sealed::trace(&self.store, &segments, trace_id, most).await?;
+        let mut places = segment::trace(&self.store, &segments, trace_id, most).await?;
         places.extend(tail);
         Ok(places)
     }
@@ -55,15 +58,14 @@ impl Log {
                 let all = place.slices.all();
                 let start = all.start;
                 let range = all.start as u64..all.end as u64;
-                let bytes = self.store.get_range(&place.pool, range).await?;
-                let part = |range: std::ops::Range<usize>| {
-                    bytes.slice(range.start - start..range.end - start)
-                };
-                let records = part(place.slices.records());
+                let bytes = self.store.get_range(&place.bundle, range).await?;
+                let cut = |range: Range<usize>| bytes.slice(range.start - start..range.end - start);
+                let records = cut(place.slices.records());
+                let each = staging::records(&records, 0..records.len());
                 Ok(Some(Batch {
-                    leaf: part(place.slices.leaf()),
-                    entries: part(place.slices.entries()),
-                    records: pool::records(&records).map(|r| records.slice_ref(r)).collect(),
+                    leaf: cut(place.slices.leaf()),
+                    entries: cut(place.slices.entries()),
+                    records: each.map_while(Result::ok).map(|r| records.slice(r)).collect(),
                 }))
             }
             Some(Place::Sealed(sealed)) => {
@@ -162,12 +164,12 @@ impl Log {
             tiles.insert((node.level, node.index), Vec::new());
             Ok([0; 32])
         });
-        for ((level, index), hashes) in &mut tiles {
+        for ((level, index), kept) in &mut tiles {
             let (level, index) = (*level, *index);
             let width = width_at(size, level, index);
             let name = TileName { kind: TileKind::Hashes(level), index, width };
             let bytes = self.tile(&name).await?;
-            *hashes = tree::hashes(&bytes.ok_or_else(|| StoreError::missing(&name.path()))?);
+            *kept = hashes(&bytes.ok_or_else(|| StoreError::missing(&name.path()))?);
         }
         let proof = proof(&mut |level, index| {
             let node = NodeInTile::of(level, index);
@@ -180,24 +182,4 @@ impl Log {
 fn seq_of(leaf: &[u8]) -> Option<(u64, Hash)> {
     let leaf = BatchLeaf::decode(leaf).ok()?;
     Some((leaf.parse_header().ok()?.seq, leaf.chain))
-}
-
-/// A tile or bundle; a partial one may be cut out of the full one.
-pub(crate) async fn tile(store: &Store, name: &TileName) -> Result<Option<Bytes>, StoreError> {
-    if let Some(found) = store.get(&name.path()).await? {
-        return Ok(Some(found));
-    }
-    let full = TileName { width: TILE_WIDTH as u16, ..*name };
-    if full == *name {
-        return Ok(None);
-    }
-    let width = usize::from(name.width);
-    Ok(store.get(&full.path()).await?.map(|bytes| {
-        let end = match name.kind {
-            TileKind::Hashes(_) => width * 32,
-            TileKind::Entries => split_bundle(&bytes)
-                .map_or(0, |entries| entries.iter().take(width).map(|e| e.len() + 2).sum()),
-        };
-        bytes.slice(..end.min(bytes.len()))
-    }))
 }

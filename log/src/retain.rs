@@ -1,9 +1,9 @@
 //! Retention: records are deleted when they are old enough, leaves and entries never.
 
-use crate::Log;
 use crate::clock::unix_ns;
 use crate::event::Event;
-use meshchain_segment::Part;
+use crate::log::Log;
+use meshchain_stored::SegmentFile;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,16 +20,17 @@ pub async fn delete_old_records(log: Arc<Log>, keep: Duration) {
         let before = unix_ns().saturating_sub(keep.as_nanos().try_into().unwrap_or(u64::MAX));
         let segments = log.catalog().sealed();
         let old = |s: &&Arc<_>| {
-            let s: &crate::sealed::Sealed = s;
+            let s: &crate::segment::Sealed = s;
             s.records_len.is_some() && s.layout.newest_ns < before
         };
         for segment in segments.iter().filter(old) {
-            if let Err(error) = log.store.delete(&segment.name.path(Part::Records)).await {
+            if let Err(error) = log.store.delete(&segment.name.path(SegmentFile::Records)).await {
                 log::warn!("old records are still there: {error}");
                 continue;
             }
             log.catalog_mut().without_records(segment);
             let records = segment.layout.records;
+            log::debug!("{records} records of segment {} are deleted", segment.name);
             log.tell(Event::RecordsDeleted { segment: segment.name, records });
         }
         tokio::time::sleep(check).await;

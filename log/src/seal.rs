@@ -3,12 +3,12 @@
 use crate::build::Build;
 use crate::catalog::Sealing;
 use crate::clock::unix_ns;
+use crate::error::{OpenError, random};
 use crate::event::Event;
-use crate::open::{OpenError, random};
-use crate::sealed::Sealed;
-use crate::state::SealedState;
-use crate::{Log, SEALED};
+use crate::log::Log;
+use crate::segment::Sealed;
 use meshchain_store::{StoreError, Version};
+use meshchain_stored::sealed::{SEALED, SealedState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -98,6 +98,8 @@ impl Sealer {
             seed: random()?,
             cancelled: cancel.0.clone(),
         };
+        let (first, end) = (sealing.first, sealing.head.size);
+        log::debug!("leaves {first} to {end} are being sealed: {} bundles", sealing.bundles.len());
         let mut building = tokio::task::spawn_blocking(move || build.run());
         let built = tokio::select! {
             built = &mut building => built,
@@ -116,13 +118,15 @@ impl Sealer {
             }
             Err(error) => return Err(error.into()),
         };
+        log::debug!("segment {} is written", sealed.name);
         self.version = store.swap(SEALED, bytes, &self.version).await?;
         self.state = state;
         let sealed = Arc::new(sealed);
         self.log.catalog_mut().sealed_part(sealed.clone());
         self.log.parts_sealed.notify_one();
+        log::debug!("segment {} is committed: its bundles go", sealed.name);
         // What stays is deleted at the next start.
-        store.delete_all(sealing.pools.iter().map(|pool| pool.to_string())).await;
+        store.delete_all(sealing.bundles.iter().map(|bundle| bundle.to_string())).await;
         Ok(sealed)
     }
 }

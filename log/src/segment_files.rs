@@ -1,14 +1,14 @@
 //! The Parquet files of a segment in the making. Each begins with its first row, so that a segment
 //! without entries or records has no such file.
 
-use crate::pool;
-use crate::sealed::file_error;
+use crate::segment::file_error;
 use meshchain_core::{BatchHeader, BatchLeaf};
-use meshchain_segment::entries::EntriesWriter;
-use meshchain_segment::records::RecordsWriter;
-use meshchain_segment::{FileError, Part, SegmentName};
 use meshchain_store::{Store, StoreError, wait};
+use meshchain_stored::entries::EntriesWriter;
+use meshchain_stored::records::RecordsWriter;
+use meshchain_stored::{FileError, SegmentFile, SegmentName, staging};
 use std::io::{self, Write};
+use std::ops::Range;
 use tokio::runtime::Handle;
 
 /// Bytes of an upload that are sent at once.
@@ -29,12 +29,12 @@ impl SegmentFiles {
         Self { store, runtime, name, entries: None, records: None }
     }
 
-    fn damaged(&self, part: Part) -> impl Fn(FileError) -> StoreError + use<> {
+    fn damaged(&self, part: SegmentFile) -> impl Fn(FileError) -> StoreError + use<> {
         let path = self.name.path(part);
         move |fault| file_error(&path, fault)
     }
 
-    fn upload(&self, part: Part) -> Result<Upload, StoreError> {
+    fn upload(&self, part: SegmentFile) -> Result<Upload, StoreError> {
         let (name, store) = (self.name.path(part), self.store.clone());
         let of = name.clone();
         let parts = wait(&self.runtime, async move { store.upload(&of).await })?;
@@ -53,30 +53,32 @@ impl SegmentFiles {
         if entries.is_empty() {
             return Ok(());
         }
-        let damaged = self.damaged(Part::Entries);
+        let damaged = self.damaged(SegmentFile::Entries);
         if self.entries.is_none() {
-            let upload = self.upload(Part::Entries)?;
+            let upload = self.upload(SegmentFile::Entries)?;
             self.entries = Some(EntriesWriter::new(upload).map_err(&damaged)?);
         }
         let pushed = self.entries.as_mut().map(|writer| writer.push(at, leaf, header, entries));
         pushed.transpose().map(drop).map_err(damaged)
     }
 
-    /// Appends the records of leaf `at`, each behind its length; their number.
+    /// Appends the records of leaf `at`, which lie in these bytes of a bundle; their number.
     pub fn records(
         &mut self,
         at: u64,
         header: &BatchHeader<'_>,
-        records: &[u8],
+        bundle: &[u8],
+        within: Range<usize>,
     ) -> Result<u32, StoreError> {
-        let damaged = self.damaged(Part::Records);
+        let damaged = self.damaged(SegmentFile::Records);
         let mut count = 0;
-        for record in pool::records(records) {
+        for record in staging::records(bundle, within).map_while(Result::ok) {
             if self.records.is_none() {
-                let upload = self.upload(Part::Records)?;
+                let upload = self.upload(SegmentFile::Records)?;
                 self.records = Some(RecordsWriter::new(upload).map_err(&damaged)?);
             }
-            let pushed = self.records.as_mut().map(|w| w.push(at, count, header, record));
+            let pushed =
+                self.records.as_mut().map(|w| w.push(at, count, header, &bundle[record.clone()]));
             pushed.transpose().map_err(&damaged)?;
             count += 1;
         }
@@ -86,9 +88,9 @@ impl SegmentFiles {
     /// Makes the objects; their lengths.
     pub fn finish(mut self) -> Result<(Option<u64>, Option<u64>), StoreError> {
         let entries = self.entries.take().map(EntriesWriter::finish).transpose();
-        let entries = entries.map_err(self.damaged(Part::Entries))?;
+        let entries = entries.map_err(self.damaged(SegmentFile::Entries))?;
         let records = self.records.take().map(RecordsWriter::finish).transpose();
-        let records = records.map_err(self.damaged(Part::Records))?;
+        let records = records.map_err(self.damaged(SegmentFile::Records))?;
         let complete = |upload: Option<Upload>| upload.map(Upload::complete).transpose();
         Ok((complete(entries)?, complete(records)?))
     }

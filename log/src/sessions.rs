@@ -1,16 +1,18 @@
 //! Sessions: where each proxy's run of batches stands.
 
-use meshchain_core::{BatchHeader, BatchLeaf};
-use meshchain_segment::Session;
-use serde::{Deserialize, Serialize};
+use meshchain_core::{BatchHeader, BatchLeaf, SessionId};
+use meshchain_stored::Session;
 use std::collections::{HashMap, HashSet};
+
+/// A session is told to be silent after this long: four default heartbeats.
+pub const SILENT_AFTER_NS: u64 = 120_000_000_000;
 
 /// All sessions of a log.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sessions {
-    all: HashMap<[u8; 16], Session>,
+    all: HashMap<SessionId, Session>,
     /// Those that ended without a close batch, as far as it was told.
-    silent: HashSet<[u8; 16]>,
+    silent: HashSet<SessionId>,
 }
 
 impl Sessions {
@@ -28,23 +30,23 @@ impl Sessions {
     }
 
     /// The sessions without a close batch that were last heard of before `before_ns`; each is told once.
-    pub fn fall_silent(&mut self, before_ns: u64) -> Vec<[u8; 16]> {
+    pub fn fall_silent(&mut self, before_ns: u64) -> Vec<SessionId> {
         let quiet = self.all.iter().filter(|(_, s)| !s.closed && s.last_received_ns < before_ns);
         quiet.filter(|(id, _)| self.silent.insert(**id)).map(|(id, _)| *id).collect()
     }
 
     /// Whether a session ended without a close batch.
-    pub fn is_silent(&self, id: &[u8; 16]) -> bool {
+    pub fn is_silent(&self, id: &SessionId) -> bool {
         self.silent.contains(id)
     }
 
     /// A session.
-    pub fn get(&self, id: &[u8; 16]) -> Option<&Session> {
+    pub fn get(&self, id: &SessionId) -> Option<&Session> {
         self.all.get(id)
     }
 
     /// All sessions, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8; 16], &Session)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&SessionId, &Session)> {
         self.all.iter()
     }
 
@@ -59,25 +61,10 @@ impl Sessions {
     }
 }
 
-impl Serialize for Sessions {
-    /// A list of [id, session], by id.
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list: Vec<_> = self.all.iter().map(|(id, s)| (hex::encode(id), s)).collect();
-        list.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        serializer.collect_seq(list)
-    }
-}
-
-impl<'de> Deserialize<'de> for Sessions {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let list = Vec::<(String, Session)>::deserialize(deserializer)?;
-        let sessions = list.into_iter().map(|(id, session)| {
-            let mut bytes = [0; 16];
-            hex::decode_to_slice(&id, &mut bytes).map_err(serde::de::Error::custom)?;
-            Ok((bytes, session))
-        });
-        let all = sessions.collect::<Result<_, _>>()?;
-        Ok(Self { all, silent: HashSet::new() })
+impl From<HashMap<SessionId, Session>> for Sessions {
+    /// Sessions as `sealed` has them; none is known to be silent.
+    fn from(all: HashMap<SessionId, Session>) -> Self {
+        Self { all, silent: HashSet::new() }
     }
 }
 

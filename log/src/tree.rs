@@ -1,7 +1,8 @@
 //! The growing tree, and the objects that each growth writes.
 
-use crate::read::tile;
+use crate::tiles::{hashes, tile};
 use bytes::Bytes;
+use futures::future::try_join_all;
 use meshchain_core::tile::{EdgeTiles, TILE_WIDTH, TileKind, TileName, put_entry, width_at};
 use meshchain_core::{Hash, TreeHead, merkle};
 use meshchain_store::{Store, StoreError};
@@ -23,6 +24,15 @@ pub struct Growth {
 }
 
 impl Growth {
+    /// Writes all of them, side by side.
+    pub async fn write(&self, store: &Store) -> Result<(), StoreError> {
+        let puts = self.objects.iter().map(|(name, bytes)| {
+            let path = name.path();
+            async move { store.put(&path, bytes.clone()).await }
+        });
+        try_join_all(puts).await.map(drop)
+    }
+
     /// Names of the tiles that became full: their partial versions may go.
     pub fn filled(&self) -> impl Iterator<Item = &TileName> {
         self.objects.iter().map(|(name, _)| name).filter(|n| u64::from(n.width) == TILE_WIDTH)
@@ -33,18 +43,18 @@ impl Tree {
     /// The tree of `size` leaves, out of its stored tiles.
     pub async fn load(store: &Store, size: u64) -> Result<Self, StoreError> {
         let mut tiles = HashMap::new();
-        let (mut level, mut hashes) = (0, size);
-        while hashes > 0 {
-            let (index, width) = (hashes / TILE_WIDTH, (hashes % TILE_WIDTH) as u16);
+        let (mut level, mut count) = (0, size);
+        while count > 0 {
+            let (index, width) = (count / TILE_WIDTH, (count % TILE_WIDTH) as u16);
             if width > 0 {
                 let name = TileName { kind: TileKind::Hashes(level), index, width };
                 tiles.insert((level, index), required(store, &name).await?);
             }
-            (level, hashes) = (level + 1, hashes / TILE_WIDTH);
+            (level, count) = (level + 1, count / TILE_WIDTH);
         }
         let edge = EdgeTiles::load(size, |level, index, _| {
             let tile = tiles.get(&(level, index));
-            Ok::<_, Infallible>(tile.map(|bytes| self::hashes(bytes)).unwrap_or_default())
+            Ok::<_, Infallible>(tile.map(|bytes| hashes(bytes)).unwrap_or_default())
         });
         let Ok(edge) = edge;
         let edge = edge.ok_or_else(|| StoreError::damaged("tile", "of another width"))?;
@@ -57,6 +67,13 @@ impl Tree {
     /// Size and root.
     pub fn head(&self) -> TreeHead {
         TreeHead { size: self.edge.size(), root: self.edge.root() }
+    }
+
+    /// Size and root with some more leaves, given by their hashes.
+    pub fn head_with(&self, leaf_hashes: &[Hash]) -> TreeHead {
+        let mut edge = self.edge.clone();
+        leaf_hashes.iter().for_each(|hash| edge.append(*hash, |_, _, _| {}));
+        TreeHead { size: edge.size(), root: edge.root() }
     }
 
     /// Appends leaves (their bytes, each at most 65,535 long) and lists what is to be written.
@@ -95,9 +112,4 @@ impl Tree {
 
 async fn required(store: &Store, name: &TileName) -> Result<Bytes, StoreError> {
     tile(store, name).await?.ok_or_else(|| StoreError::missing(&name.path()))
-}
-
-/// Hashes out of a tile's bytes.
-pub fn hashes(tile: &[u8]) -> Vec<Hash> {
-    tile.as_chunks::<32>().0.to_vec()
 }

@@ -1,49 +1,38 @@
-//! The one writer: pools what comes in, commits, acknowledges, applies, publishes.
+//! The one writer: gathers what comes in, commits, acknowledges, applies, publishes.
 
 use crate::answers::{acknowledge_again, answer_passed, turn_down};
-use crate::batch::Checked;
 use crate::clock::unix_ns;
 use crate::event::Event;
+use crate::intake::take_in;
 use crate::judge::{Judge, Judged, Next};
+use crate::log::Log;
 use crate::misfit::Misfit;
-use crate::open::{put_all, take_in};
-use crate::pool::{self, PoolWriter};
+use crate::owned::Owned;
+use crate::sessions::SILENT_AFTER_NS;
 use crate::signatures;
-use crate::state::Owned;
+use crate::submission::{Accepted, Submission, SubmitError};
 use crate::tree::{Growth, Tree};
-use crate::{Accepted, Log, SubmitError};
-use meshchain_core::Checkpoint;
-use meshchain_core::SignedHead;
+use bytes::Bytes;
 use meshchain_core::session::BadSignature;
 use meshchain_core::tile::TileName;
+use meshchain_core::{Checkpoint, SignedHead};
 use meshchain_store::{Store, StoreError};
+use meshchain_stored::staging::{self, StagingWriter};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Time between commits under load: several batches share the syncs of one. Far below the second
 /// within which a checkpoint is promised, and below what a filter notices.
-const POOL_INTERVAL: Duration = Duration::from_millis(100);
-/// Bytes at which a pool is committed early.
-const MAX_POOL_BYTES: usize = 32 << 20;
+const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+/// Bytes at which a commit is made early.
+const MAX_COMMIT_BYTES: usize = 32 << 20;
 /// How often an idle writer looks whether the log is still its own, and which sessions are silent.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 /// Parts of the tail that may wait to be sealed; past that, batches wait.
 const MAX_UNSEALED: usize = 3;
-/// A session is reported as silent after this long: four default heartbeats.
-pub const SILENT_AFTER_NS: u64 = 120_000_000_000;
-
-/// A checked batch on its way into the log.
-pub struct Submission {
-    /// The batch.
-    pub batch: Checked,
-    /// Told when the batch is durable, or why it is not.
-    pub reply: oneshot::Sender<Result<Accepted, SubmitError>>,
-    /// Its share of the memory that waiting batches may take.
-    pub permit: OwnedSemaphorePermit,
-}
 
 /// The store failed at or after a commit point, or another collector took over: the process must end,
 /// and the next start recovers.
@@ -86,14 +75,14 @@ pub async fn run(
             }
         }
         let mut bytes: usize = waiting.iter().map(|s: &Submission| s.batch.bytes()).sum();
-        while bytes < MAX_POOL_BYTES {
+        while bytes < MAX_COMMIT_BYTES {
             let Ok(Some(submission)) = timeout_at(next_commit, submissions.recv()).await else {
                 break;
             };
             bytes += submission.batch.bytes();
             waiting.push(submission);
         }
-        next_commit = Instant::now() + POOL_INTERVAL;
+        next_commit = Instant::now() + COMMIT_INTERVAL;
         writer.log.lag.begin();
         writer.wait_for_sealing().await;
         writer.commit(std::mem::take(&mut waiting)).await?;
@@ -109,8 +98,8 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 #[derive(Default)]
 struct Judgement {
     /// They go into it.
-    pooled: Vec<(Submission, Next)>,
-    /// They are in it already: as which of `pooled`.
+    taken: Vec<(Submission, Next)>,
+    /// They are in it already: as which of `taken`.
     again: Vec<(Submission, usize)>,
     /// They contradict it.
     refused: Vec<(Submission, Misfit)>,
@@ -119,10 +108,10 @@ struct Judgement {
 impl Judgement {
     /// The commit failed: nothing is known of any of them.
     fn call_off(self) {
-        let pooled = self.pooled.into_iter().map(|(submission, _)| submission);
+        let taken = self.taken.into_iter().map(|(submission, _)| submission);
         let again = self.again.into_iter().map(|(submission, _)| submission);
         let refused = self.refused.into_iter().map(|(submission, _)| submission);
-        for submission in pooled.chain(again).chain(refused) {
+        for submission in taken.chain(again).chain(refused) {
             let _ = submission.reply.send(Err(SubmitError::Unavailable));
         }
     }
@@ -167,25 +156,33 @@ impl Writer {
         let started = Instant::now();
         let waiting = verified(&self.log, waiting).await;
         let judgement = self.judge(waiting);
-        if judgement.pooled.is_empty() {
+        let Judgement { taken, again, refused } = &judgement;
+        log::debug!(
+            "a commit of {} batches: {} came twice, {} contradict others of it",
+            taken.len(),
+            again.len(),
+            refused.len()
+        );
+        if taken.is_empty() {
             return Ok(());
         }
         let first = self.tree.head().size;
         let received_ns = unix_ns();
-        let mut bundle = PoolWriter::default();
-        for (submission, _) in &judgement.pooled {
-            bundle.push(&submission.batch, received_ns);
+        let mut bundle = StagingWriter::default();
+        for (submission, _) in &judgement.taken {
+            let batch = &submission.batch;
+            bundle.push(&batch.leaf(received_ns), &batch.entries, &batch.records);
         }
         let (bundle, slices, sum) = bundle.finish();
-        let bundle = bytes::Bytes::from(bundle);
+        let bundle = Bytes::from(bundle);
         let mut tree = self.tree.clone();
         let growth = tree.extend(slices.iter().map(|s| &bundle[s.leaf()]));
-        let name = pool::name(first, &sum);
+        let name = staging::name(first, &sum);
         let log = self.log.clone();
         let head = tree.head();
         // Before it is committed: a leaf that cannot be read again must never be.
-        let taken = take_in(&name, first, &bundle, &slices, head);
-        let taken = taken.map_err(|e| StoreError::damaged(&name, e))?;
+        let intake = take_in(&name, first, &bundle, &slices, head);
+        let intake = intake.map_err(|e| StoreError::damaged(&name, e))?;
 
         if let Err(error) = log.store.put(&name, bundle.clone()).await {
             log::error!("commit failed, nothing was changed: {error}");
@@ -193,13 +190,15 @@ impl Writer {
             judgement.call_off();
             return Ok(());
         }
+        log::debug!("{name} is written: {} bytes, {} leaves", bundle.len(), slices.len());
         self.owned.commit(&head, &log.key).await?;
+        log::debug!("head of {} leaves is committed", head.size);
 
         // Committed: from here on nothing may fail but the process.
         self.tree = tree;
         log.tell(Event::Committed(head));
-        taken.apply(&mut log.catalog_mut(), &mut log.sessions_mut());
-        for (leaf, (submission, next)) in (first..).zip(judgement.pooled) {
+        intake.apply(&mut log.catalog_mut(), &mut log.sessions_mut());
+        for (leaf, (submission, next)) in (first..).zip(judgement.taken) {
             log.tell(Event::Logged { batch: &submission.batch, leaf, next });
             let _ = submission.reply.send(Ok(Accepted { leaf, replayed: false }));
         }
@@ -209,10 +208,15 @@ impl Writer {
         for (submission, misfit) in judgement.refused {
             turn_down(&log, submission, misfit);
         }
-        put_all(&log.store, &growth).await?;
+        growth.write(&log.store).await?;
+        log::debug!("{} tiles and entry bundles are written", growth.objects.len());
         let checkpoint = Checkpoint::sign(&head, &log.key);
         self.owned.publish(checkpoint.clone()).await?;
         let took = started.elapsed();
+        log::debug!(
+            "checkpoint of {} leaves is published, {took:?} after the commit began",
+            head.size
+        );
         log.published.send_replace(Some(SignedHead { head, checkpoint }));
         // Only now: whoever hears of it may ask for it at once.
         log.tell(Event::Published { head, leaves: head.size - first, took });
@@ -233,7 +237,7 @@ impl Writer {
         let mut judgement = Judgement::default();
         for (submission, judged) in waiting.into_iter().zip(judged) {
             match judged {
-                Judged::Next(next) => judgement.pooled.push((submission, next)),
+                Judged::Next(next) => judgement.taken.push((submission, next)),
                 Judged::Again(at) => judgement.again.push((submission, at)),
                 Judged::Passed(passed) => {
                     tokio::spawn(answer_passed(self.log.clone(), submission, passed));

@@ -17,7 +17,7 @@ use thiserror::Error;
 mod location;
 mod wait;
 
-pub use location::{Location, LocationError, OpenError};
+pub use location::{AccessError, Location, LocationError};
 pub use wait::wait;
 
 /// Why an object could not be read or written.
@@ -90,7 +90,7 @@ pub struct Store {
 
 impl Store {
     /// Opens the place, making a directory where it does not exist, and takes its lock.
-    pub fn open(location: &Location) -> Result<Self, OpenError> {
+    pub fn open(location: &Location) -> Result<Self, AccessError> {
         let (objects, lock) = location.open()?;
         Ok(Self { objects, shared: lock.is_none(), _lock: lock.map(Arc::new) })
     }
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(store.get_range("a/1", 1..3).await.unwrap(), "wo");
         let listed = [("a/1".to_owned(), 3), ("a/2.p/1".to_owned(), 1)];
         assert_eq!(store.list("a").await.unwrap(), listed);
-        assert!(matches!(Store::open(&location), Err(OpenError::Locked(_))));
+        assert!(matches!(Store::open(&location), Err(AccessError::Locked(_))));
         store.delete("a/1").await.unwrap();
         store.delete("a/1").await.unwrap();
         assert!(store.get("a/1").await.unwrap().is_none());

@@ -21,7 +21,7 @@ const REQUEST_TIMEOUT: &str = "10 seconds";
 
 /// Why the store could not be opened.
 #[derive(Debug, Error)]
-pub enum OpenError {
+pub enum AccessError {
     /// Another collector holds the directory.
     #[error("{0} is in use by another collector: one log has one writer")]
     Locked(String),
@@ -114,26 +114,26 @@ impl Location {
     }
 
     /// The objects, and the lock on them where there is one.
-    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, Option<File>), OpenError> {
+    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, Option<File>), AccessError> {
         match self {
             Self::Directory(path) => open_directory(path).map(|(o, lock)| (o, Some(lock))),
             Self::Bucket { bucket, prefix } => {
                 let bucket = open_bucket(bucket)
-                    .map_err(|source| OpenError::Bucket { url: self.to_string(), source })?;
+                    .map_err(|source| AccessError::Bucket { url: self.to_string(), source })?;
                 Ok((Arc::new(PrefixStore::new(bucket, prefix.as_str())), None))
             }
         }
     }
 }
 
-fn open_directory(directory: &Path) -> Result<(Arc<dyn ObjectStore>, File), OpenError> {
+fn open_directory(directory: &Path) -> Result<(Arc<dyn ObjectStore>, File), AccessError> {
     let path = directory.display().to_string();
-    let io = |source| OpenError::Io { path: path.clone(), source };
+    let io = |source| AccessError::Io { path: path.clone(), source };
     std::fs::create_dir_all(directory).map_err(io)?;
     let lock = File::create(directory.join("lock")).map_err(io)?;
     match lock.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(path)),
+        Err(TryLockError::WouldBlock) => return Err(AccessError::Locked(path)),
         Err(TryLockError::Error(source)) => return Err(io(source)),
     }
     for folder in ["pool", "segment"] {

@@ -27,7 +27,12 @@ impl Events {
             Event::Logged { batch, leaf, next } => self.logged(batch, leaf, next),
             Event::Replayed => drop(metrics.replayed.inc()),
             Event::Refused { batch, misfit, proof } => {
-                self.refused(&misfit.clone().into(), &batch.principal, Some(batch), proof);
+                self.refused(
+                    &misfit.clone().into(),
+                    &batch.principal,
+                    Some(batch),
+                    proof.map(|p| *p),
+                );
             }
             Event::CommitFailed => drop(metrics.commit_failures.inc()),
             Event::Published { head, leaves, took } => {

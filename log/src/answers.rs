@@ -16,14 +16,19 @@ pub(crate) fn turn_down(log: &Log, submission: Submission, misfit: Misfit) {
     turn_down_with(log, submission, misfit, None);
 }
 
-fn turn_down_with(log: &Log, submission: Submission, misfit: Misfit, proof: Option<Equivocation>) {
+fn turn_down_with(
+    log: &Log,
+    submission: Submission,
+    misfit: Misfit,
+    proof: Option<Box<Equivocation>>,
+) {
     let Submission { batch, reply, .. } = submission;
     log.tell(Event::Refused { batch: &batch, misfit: &misfit, proof });
     let _ = reply.send(Err(misfit.into()));
 }
 
 /// The logged batch and this one, which its session's key signed for one place.
-async fn prove(log: &Log, leaf: u64, batch: &Checked) -> Option<Equivocation> {
+async fn prove(log: &Log, leaf: u64, batch: &Checked) -> Option<Box<Equivocation>> {
     let logged = log.batch(leaf).await.ok()??;
     let leaf = BatchLeaf::decode(&logged.leaf).ok()?;
     let logged = SignedBatch {
@@ -40,7 +45,7 @@ async fn prove(log: &Log, leaf: u64, batch: &Checked) -> Option<Equivocation> {
         public_key: batch.public_key,
         signature: batch.signature.0,
     };
-    Some(Equivocation::of([logged, offered]))
+    Some(Box::new(Equivocation::of([logged, offered])))
 }
 
 /// Acknowledges a batch that is in the log already.

@@ -34,7 +34,7 @@ pub enum Event<'a> {
         /// Why.
         misfit: &'a Misfit,
         /// Of an equivocation: the logged batch and this one.
-        proof: Option<Equivocation>,
+        proof: Option<Box<Equivocation>>,
     },
     /// A commit failed before its commit point: nothing was changed, and the batches may come again.
     CommitFailed,

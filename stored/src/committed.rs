@@ -64,6 +64,8 @@ fn agreeing(leaves: &[Hash], known: &Known<'_>) -> usize {
 mod tests {
     use super::*;
 
+    type Case<'a> = (&'a [Candidate], Option<(usize, bool)>);
+
     fn candidate(leaves: &[u8], intact: bool) -> Candidate {
         Candidate { leaves: leaves.iter().map(|&leaf| [leaf; 32]).collect(), intact }
     }
@@ -71,7 +73,7 @@ mod tests {
     #[test]
     fn the_committed_bundle_is_the_one_whose_leaves_are_all_in_the_tree() {
         let tree = [Some([1; 32]), Some([2; 32]), None, Some([4; 32])];
-        let cases: [(&[Candidate], Option<(usize, bool)>); 7] = [
+        let cases: [Case<'_>; 7] = [
             (&[candidate(&[9, 2], true), candidate(&[1, 2], true)], Some((1, true))),
             (&[candidate(&[1, 2, 3, 4], true), candidate(&[1], false)], Some((1, true))),
             (&[candidate(&[1], true), candidate(&[1, 2], true)], Some((1, true))),

@@ -1,12 +1,12 @@
 //! Evidence files out of the log: entries, proofs, and the anchors that cover them.
 
-use crate::anchor::AnchorHandle;
-use crate::log::{Batch, Log};
-use crate::store::StoreError;
+use meshchain_anchor::AnchorHandle;
 use meshchain_core::evidence::{Disclosed, EvmAnchor, FORMAT, InBatch, MAX_ITEMS, SpanEvidence};
 use meshchain_core::leaf::entry_hashes;
 use meshchain_core::record::ShownPath;
 use meshchain_core::{Canonical, ENTRY_LEN, Evidence, Hash, SpanRecord, TlogProof, merkle};
+use meshchain_log::{Batch, Log};
+use meshchain_store::StoreError;
 use thiserror::Error;
 
 /// Why there is no evidence.

@@ -1,12 +1,10 @@
 //! The doors: ingest, the C2SP read API, evidence, health and metrics.
 
-use crate::anchor::AnchorHandle;
-use crate::audit::Audit;
-use crate::batch::{Checked, MAX_BODY, Refusal, check_trust_domain};
+use crate::batch::{self, MAX_BODY, check_trust_domain};
 use crate::config::Ingest;
+use crate::events::Events;
 use crate::evidence::{self, EvidenceError};
-use crate::log::{Log, Submission, SubmitError, refuse};
-use crate::metrics::Metrics;
+use crate::refusal::Refusal;
 use crate::xfcc;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
@@ -16,9 +14,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::BytesMut;
 use futures::StreamExt;
+use meshchain_anchor::AnchorHandle;
 use meshchain_core::evidence::MAX_LEN;
 use meshchain_core::hash::log_id;
 use meshchain_core::tile::TileName;
+use meshchain_log::{Log, Submission, SubmitError};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,10 +45,8 @@ pub struct Doors {
     pub waiting: Arc<Semaphore>,
     /// Whether, and from which trust domain, senders are known.
     pub ingest: Ingest,
-    /// Audit log.
-    pub audit: Arc<Audit>,
-    /// Metrics.
-    pub metrics: Arc<Metrics>,
+    /// Audit log and metrics.
+    pub events: Events,
 }
 
 /// The routes.
@@ -72,7 +70,7 @@ fn error(status: StatusCode, reason: &str, text: &str) -> Response {
 }
 
 fn push_back(doors: &Doors) -> Response {
-    doors.metrics.pushed_back.inc();
+    doors.events.metrics.pushed_back.inc();
     let text = "too much is waiting to be committed";
     let mut response = error(StatusCode::SERVICE_UNAVAILABLE, "backlog", text);
     response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
@@ -98,7 +96,7 @@ async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Response {
         Ok(body) => body,
         Err(_) => Err(Refusal::Slow),
     };
-    let batch = match body.and_then(|body| Checked::parse(&body, &principal)) {
+    let batch = match body.and_then(|body| batch::parse(&body, &principal)) {
         Ok(batch) => batch,
         Err(refusal) => return turn_down(&doors, &refusal, &principal),
     };
@@ -110,7 +108,7 @@ async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Response {
         Ok(Ok(accepted)) => {
             Json(json!({ "leaf": accepted.leaf, "replayed": accepted.replayed })).into_response()
         }
-        Ok(Err(SubmitError::Refused(refusal))) => refused(&refusal),
+        Ok(Err(SubmitError::Refused(misfit))) => refused(&misfit.into()),
         Ok(Err(SubmitError::Unavailable)) | Err(_) => push_back(&doors),
     }
 }
@@ -148,7 +146,7 @@ async fn whole(body: Body, most: usize) -> Result<Bytes, Refusal> {
 }
 
 fn turn_down(doors: &Doors, refusal: &Refusal, principal: &str) -> Response {
-    refuse(&doors.audit, &doors.metrics, refusal, principal, None);
+    doors.events.refused(refusal, principal, None, None);
     refused(refusal)
 }
 
@@ -280,5 +278,5 @@ async fn tile(State(doors): State<Arc<Doors>>, Path(path): Path<String>) -> Resp
 
 async fn metrics(State(doors): State<Arc<Doors>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], doors.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, kind)], doors.events.metrics.render()).into_response()
 }

@@ -11,6 +11,7 @@ mod checkpoint;
 mod equivocation;
 mod evm;
 mod fetch;
+mod history;
 mod hop_report;
 pub mod hops;
 pub mod log;
@@ -23,7 +24,9 @@ mod text;
 mod verify;
 
 pub use anchor::MAX_LOOKUPS;
-pub use chain::{BlockAnswer, BlockQuery, ChainView, KnownHashes, NoChain};
+pub use chain::{
+    BlockAnswer, BlockQuery, ChainView, HeaderHash, KnownHashes, NoChain, NotHeaderHash,
+};
 pub use checkpoint::MAX_CHECKPOINTS;
 pub use equivocation::{EquivocationReport, judge_equivocation};
 pub use evm::{AnchorFact, EvmError, anchored_topic, read_anchor};
@@ -35,6 +38,6 @@ pub use report::{
     OwnShown, REPORT_FORMAT, Report, SourceShown, SpanReport, Step, Verdict,
 };
 pub use rpc::RpcChain;
-pub use shown::{shown, shown_time};
+pub use shown::{quoted, shown, shown_time};
 pub use text::render;
 pub use verify::verify;

@@ -5,8 +5,8 @@ mod log_cli;
 use clap::{Args, Parser, Subcommand};
 use log_cli::{FsckArgs, LogCommand, run_fsck, run_log};
 use meshchain::{
-    ChainView, EquivocationReport, KnownHashes, NoChain, Policy, Report, RpcChain, fetch_evidence,
-    judge_equivocation, render, shown, verify, write_atomically,
+    ChainView, EquivocationReport, HeaderHash, KnownHashes, NoChain, Policy, Report, RpcChain,
+    fetch_evidence, judge_equivocation, render, shown, verify, write_atomically,
 };
 use meshchain_core::evidence::{Evidence, MAX_LEN};
 use std::io::{Read, Write};
@@ -46,9 +46,9 @@ struct VerifyArgs {
     /// Ask this JSON-RPC node whether the anchors' blocks are on the chain, and final
     #[arg(long, value_name = "URL", conflicts_with = "header_hash")]
     rpc: Option<String>,
-    /// Hash of an anchor's block that you got elsewhere and take as final; repeatable
-    #[arg(long, value_name = "HEX")]
-    header_hash: Vec<alloy_primitives::B256>,
+    /// Chain id and hash of an anchor's block, got elsewhere and taken as final; repeatable
+    #[arg(long, value_name = "CHAIN:HASH")]
+    header_hash: Vec<HeaderHash>,
     /// Whose keys, contracts and senders to believe; without it nothing is verified
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,

@@ -130,7 +130,8 @@ impl RpcChain {
             .and_then(|h| h.parse().ok())
             .ok_or(RpcError::Malformed("eth_getBlockByNumber"))?;
         if hash != query.hash {
-            return refuted(format!(
+            // Rotten, forged, or of a block that was given up: it proves nothing on this chain.
+            return unknown(format!(
                 "block {number} of the chain is {hash}; the evidence's header hashes to {}",
                 query.hash
             ));

@@ -4,6 +4,7 @@
 use super::report::{Damage, FsckReport};
 use super::source::{LogSource, SourceError};
 use super::stored::fetch;
+use crate::shown::quoted;
 use meshchain_core::Checkpoint;
 use meshchain_core::note::MAX_NOTE;
 use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, split_bundle, width_at};
@@ -39,7 +40,7 @@ pub(crate) fn check(
                 report.note("anchor/ is not looked at: evidence carries what it holds");
             }
             name if BESIDE.contains(&name) && !item.folder => {}
-            name => report.note(format!("{name} is not a file of the log")),
+            name => report.note(format!("{} is not a file of the log", quoted(name))),
         }
     }
     let mut superfluous = 0u64;
@@ -51,7 +52,7 @@ pub(crate) fn check(
         &mut |folder, files, report| {
             for file in &files {
                 let Some(name) = TileName::parse(file) else {
-                    report.note(format!("{file} is not a file of the log"));
+                    report.note(format!("{} is not a file of the log", quoted(file)));
                     continue;
                 };
                 let width = |size| match name.kind {
@@ -111,7 +112,7 @@ fn walk(
     visit(folder, files.into_iter().map(|item| item.name).collect(), report)?;
     for folder in folders {
         if depth == MAX_DEPTH {
-            report.note(format!("{} is deeper than any tile", folder.name));
+            report.note(format!("{} is deeper than any tile", quoted(&folder.name)));
             continue;
         }
         walk(source, &folder.name, depth + 1, visit, report)?;

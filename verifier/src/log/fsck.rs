@@ -12,7 +12,7 @@ use super::signatures::Signatures;
 use super::source::{LogSource, SourceError};
 use super::stored::Column;
 use crate::policy::Policy;
-use crate::shown::shown;
+use crate::shown::quoted;
 use meshchain_core::tile::TILE_WIDTH;
 use meshchain_core::{TreeHead, VerifierKey, merkle};
 
@@ -41,7 +41,7 @@ impl LogKey {
             Self::Key(key) => Ok(key),
             Self::Policy(policy) => match policy.log(origin) {
                 Some(log) => Ok(&log.vkey),
-                None => Err(format!("the policy does not know log {}", shown(origin))),
+                None => Err(format!("the policy does not know log {}", quoted(origin))),
             },
         }
     }

@@ -3,7 +3,7 @@
 use super::fsck::LogKey;
 use super::report::{Damage, FsckReport, SignatureCheck};
 use super::source::{LogSource, SourceError};
-use crate::shown::shown;
+use crate::shown::{quoted, shown};
 use meshchain_core::note::MAX_NOTE;
 use meshchain_core::{Checkpoint, TreeHead};
 
@@ -155,7 +155,7 @@ fn choose(
         && let Some(head) = committed.as_ref().and_then(|c| c.checkpoint.as_ref())
     {
         if head.origin != checkpoint.origin {
-            contradicts(format!("of another log, {}", shown(&head.origin)), COST_HEAD, report);
+            contradicts(format!("of another log, {}", quoted(&head.origin)), COST_HEAD, report);
         } else if head.head.size == tree.size && head.head.root != tree.root {
             contradicts(
                 "another root than the checkpoint's of this size".into(),

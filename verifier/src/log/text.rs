@@ -2,7 +2,7 @@
 
 use super::leaf::{DropsShown, LeafShown};
 use super::report::{FsckReport, FsckVerdict, Gap, OddBatch, SignatureCheck};
-use crate::shown::shown_time;
+use crate::shown::{shown_time, word, word_or_unknown};
 use std::fmt::Write;
 
 /// Gaps, and oddities, that the text tells one by one.
@@ -19,7 +19,7 @@ pub fn render_fsck(report: &FsckReport) -> String {
 fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
     writeln!(out, "source      {}", report.source)?;
     if let (Some(origin), Some(size), Some(root)) = (&report.origin, report.size, &report.root) {
-        writeln!(out, "log         {origin}")?;
+        writeln!(out, "log         {}", word(origin))?;
         let signed = match &report.signature {
             SignatureCheck::Ok(by) => format!("ok  signed by {by}"),
             SignatureCheck::NotChecked(why) => format!("--  signature not checked: {why}"),
@@ -82,7 +82,7 @@ fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
     }
     for damage in &report.damages {
         let at = damage.offset.map_or(String::new(), |offset| format!(", byte {offset}"));
-        writeln!(out, "DAMAGE      {}{at}: {}", damage.file, damage.fault)?;
+        writeln!(out, "DAMAGE      {}{at}: {}", word(&damage.file), damage.fault)?;
         writeln!(out, "            cost: {}", damage.cost)?;
     }
     if report.more_damages > 0 {
@@ -155,9 +155,8 @@ pub fn leaf_line(leaf: &LeafShown) -> String {
     let LeafShown { index, kind, source, session, seq, count, received, .. } = leaf;
     let dropped: u64 = leaf.dropped.iter().fold(0, |sum, d| sum.saturating_add(d.count));
     let dropped = if dropped == 0 { String::new() } else { format!("  dropped {dropped}") };
-    let of = |text: &str| if text.is_empty() { "?".to_owned() } else { text.to_owned() };
-    let (workload, namespace) = (of(&source.workload), of(&source.namespace));
-    let cluster = of(&source.cluster);
+    let [workload, namespace, cluster] =
+        [&source.workload, &source.namespace, &source.cluster].map(|name| word_or_unknown(name));
     format!(
         "{index:>8}  {received:<24}  {kind:<9}  {count:>5} entries  {workload}.{namespace} \
          ({cluster})  session {} seq {seq}{dropped}\n",

@@ -9,7 +9,7 @@ use alloy_primitives::{Address, B256, Bytes, Log, LogData, U256, keccak256};
 use alloy_trie::proof::ProofRetainer;
 use alloy_trie::root::adjust_index_for_rlp;
 use alloy_trie::{HashBuilder, Nibbles};
-use meshchain::{KnownHashes, Policy, Report, anchored_topic, verify};
+use meshchain::{HeaderHash, KnownHashes, Policy, Report, anchored_topic, verify};
 use meshchain_core::evidence::{Disclosed, EvmAnchor, EvmTag, FORMAT, InBatch, SpanEvidence};
 use meshchain_core::hop::{Room, Seen};
 use meshchain_core::leaf::{CHAIN_START, Signature, chain_hash, entry_hashes};
@@ -38,7 +38,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn verify(&self) -> Report {
         let policy = Policy::from_json(self.policy.to_string().as_bytes()).unwrap();
-        verify(&self.evidence, Some(&policy), &KnownHashes(self.hashes.clone()))
+        let hashes = self.hashes.iter().map(|&hash| HeaderHash { chain_id: CHAIN_ID, hash });
+        verify(&self.evidence, Some(&policy), &KnownHashes(hashes.collect()))
     }
 }
 
@@ -100,6 +101,15 @@ impl LogOf {
         log
     }
 
+    /// As [`LogOf::new`]; the proxies name their workload so, and deliver as a principal of that name.
+    pub(crate) fn named(origin: &str, seed: u8, workload: &str, principal: &str) -> Self {
+        let mut log = Self::new(origin, seed);
+        for (number, batch) in (0..).zip(&mut log.batches) {
+            *batch = self::batch(number, (workload, principal), &batch.records, |_| ());
+        }
+        log
+    }
+
     /// As [`LogOf::with`]; `lie` alters each entry after its digests are made.
     pub(crate) fn lying(origin: &str, seed: u8, status: u32, lie: fn(&mut Entry)) -> Self {
         let key = SigningKey::from_seed(origin, &[seed; 32]).unwrap();
@@ -116,9 +126,9 @@ impl LogOf {
         ];
         let batches = (0..7u8)
             .map(|n| match n {
-                1 => batch(n, "productpage", &client, lie),
-                3 => batch(n, "reviews", &server, lie),
-                _ => batch(n, "ratings", &other, lie),
+                1 => batch(n, ("productpage", "productpage"), &client, lie),
+                3 => batch(n, ("reviews", "reviews"), &server, lie),
+                _ => batch(n, ("ratings", "ratings"), &other, lie),
             })
             .collect();
         Self { key, batches }
@@ -267,7 +277,12 @@ fn record(side: Side, span: u8, status: u32) -> (Vec<u8>, Vec<u8>) {
     (hop.encode(), own.encode())
 }
 
-fn batch(number: u8, workload: &str, records: &[(Vec<u8>, Vec<u8>)], lie: fn(&mut Entry)) -> Batch {
+fn batch(
+    number: u8,
+    (workload, account): (&str, &str),
+    records: &[(Vec<u8>, Vec<u8>)],
+    lie: fn(&mut Entry),
+) -> Batch {
     let mut entries = Vec::new();
     for (hop, own) in records {
         let (h, o) = (HopPart::decode(hop).unwrap(), OwnPart::decode(own).unwrap());
@@ -295,7 +310,7 @@ fn batch(number: u8, workload: &str, records: &[(Vec<u8>, Vec<u8>)], lie: fn(&mu
     };
     let header = header.encode();
     let chain = chain_hash(&CHAIN_START, &header, &entries);
-    let principal = format!("spiffe://cloud.example/ns/bookinfo/sa/{workload}");
+    let principal = format!("spiffe://cloud.example/ns/bookinfo/sa/{account}");
     let leaf = BatchLeaf {
         header: &header,
         prev: CHAIN_START,

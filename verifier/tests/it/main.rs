@@ -7,6 +7,7 @@ mod fixture;
 mod flips;
 mod fsck;
 mod grown;
+mod histories;
 mod hops;
 mod log_cli;
 mod rpc;

@@ -11,11 +11,13 @@ use alloy_trie::root::adjust_index_for_rlp;
 use alloy_trie::{HashBuilder, Nibbles};
 use meshchain::{HeaderHash, KnownHashes, Policy, Report, anchored_topic, verify};
 use meshchain_core::evidence::{Disclosed, EvmAnchor, EvmTag, FORMAT, InBatch, SpanEvidence};
+use meshchain_core::header::Dropped;
 use meshchain_core::hop::{Room, Seen};
 use meshchain_core::leaf::{CHAIN_START, Signature, chain_hash, entry_hashes};
 use meshchain_core::{
-    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Evidence, Hash, HopPart, OwnPart,
-    SessionKey, Side, SigningKey, Source, SpanId, TlogProof, TraceId, TreeHead, hash, merkle, own,
+    BatchHeader, BatchLeaf, Canonical, Checkpoint, ContextSource, Entry, Evidence, Hash, HopPart,
+    OwnPart, SessionKey, Side, SigningKey, Source, SpanId, TlogProof, TraceId, TreeHead, hash,
+    merkle, own,
 };
 use serde_json::{Value, json};
 
@@ -267,10 +269,23 @@ fn record(side: Side, span: u8, status: u32) -> (Vec<u8>, Vec<u8>) {
     let hop = HopPart::capture(trace, id, &seen, status, &mut room);
     let own = OwnPart {
         side,
+        parent_span_id: SpanId::new([0x70 + span; 8]),
+        context: ContextSource::Received,
         protocol: b"HTTP/1.1",
+        grpc_status: Some(u32::from(span)),
+        response_flags: 64,
+        code_details: b"via_upstream",
         start_ns: 1_794_999_990_123_000_000,
         duration_ns: 12_345_678,
+        request_bytes: 512,
+        response_bytes: 2048,
         peer_principal: b"spiffe://cloud.example/ns/bookinfo/sa/bookinfo-reviews",
+        cluster: b"outbound|9080||reviews",
+        route: b"default route",
+        attempts: 1,
+        query: b"a=b",
+        raw_path: b"/reviews//0",
+        raw_authority: b"Reviews:9080",
         salt: [span + side as u8; 16],
         ..Default::default()
     };
@@ -297,6 +312,8 @@ fn batch(
         namespace: "bookinfo",
         workload,
         pod: "pod-1",
+        revision: "v3",
+        filter: "0.1.0",
         ..Default::default()
     };
     let key = session_key(number);
@@ -304,6 +321,13 @@ fn batch(
         source,
         session: key.id(),
         count: records.len() as u32,
+        dropped: vec![
+            Dropped { reason: 1, count: 3 },
+            Dropped { reason: 2, count: u64::from(number) },
+        ]
+        .into_iter()
+        .filter(|dropped| dropped.count > 0 && number == 3)
+        .collect(),
         first_ns: 1_794_999_990_000_000_000,
         last_ns: 1_794_999_991_000_000_000,
         ..Default::default()

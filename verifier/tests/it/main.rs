@@ -6,6 +6,7 @@ mod cli;
 mod fixture;
 mod flips;
 mod fsck;
+mod golden;
 mod grown;
 mod histories;
 mod hops;

@@ -15,9 +15,13 @@ mod history;
 mod hop_report;
 pub mod hops;
 pub mod log;
+mod nodes;
 mod policy;
 mod report;
 mod rpc;
+mod rpc_anchors;
+mod rpc_block;
+mod rpc_proof;
 mod shown;
 mod span;
 mod text;
@@ -32,6 +36,7 @@ pub use equivocation::{EquivocationReport, judge_equivocation};
 pub use evm::{AnchorFact, EvmError, anchored_topic, read_anchor};
 pub use fetch::{FetchError, fetch_evidence, write_atomically};
 pub use hops::HopAgreement;
+pub use nodes::{NodeUrl, Nodes, NotNodeUrl};
 pub use policy::{AnchorPolicy, Finality, LogPolicy, Policy, PolicyError};
 pub use report::{
     AnchorReport, Call, CheckpointReport, Conclusions, HopReport, HopSideShown, LogPlace, Outcome,

@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 9;
 const BESIDE: [&str; 7] =
     ["head", "checkpoint", "sealed", "key", "key.unfinished", "audit.jsonl", "lock"];
 /// Folders that are looked at elsewhere.
-const FOLDERS: [&str; 4] = ["tile", "pool", "segment", "audit"];
+const FOLDERS: [&str; 5] = ["tile", "pool", "segment", "anchor", "audit"];
 
 /// Whether the root folder is a collector's data directory, not a copy of what a log publishes.
 pub(crate) fn of_collector(source: &dyn LogSource) -> Result<bool, SourceError> {
@@ -36,9 +36,6 @@ pub(crate) fn check(
     for item in source.list("")?.unwrap_or_default() {
         match item.name.as_str() {
             name if FOLDERS.contains(&name) && item.folder => {}
-            "anchor" if item.folder => {
-                report.note("anchor/ is not looked at: evidence carries what it holds");
-            }
             name if BESIDE.contains(&name) && !item.folder => {}
             name => report.note(format!("{} is not a file of the log", quoted(name))),
         }
@@ -96,6 +93,13 @@ pub(crate) fn head_size(source: &dyn LogSource) -> Result<u64, SourceError> {
     let bytes = source.get("head", MAX_NOTE as u64)?.unwrap_or_default();
     let parsed = Checkpoint::parse_unverified(&String::from_utf8_lossy(&bytes));
     Ok(parsed.map_or(0, |checkpoint| checkpoint.head.size))
+}
+
+/// Leaves that the log has now, published or not.
+pub(crate) fn size_now(source: &dyn LogSource) -> Result<u64, SourceError> {
+    let published = source.get("checkpoint", MAX_NOTE as u64)?.unwrap_or_default();
+    let parsed = Checkpoint::parse_unverified(&String::from_utf8_lossy(&published));
+    Ok(head_size(source)?.max(parsed.map_or(0, |checkpoint| checkpoint.head.size)))
 }
 
 type Visit<'v> = dyn FnMut(&str, Vec<String>, &mut FsckReport) -> Result<(), SourceError> + 'v;

@@ -3,6 +3,7 @@
 use super::edge::Edge;
 use super::files;
 use super::heads::{self, Heads};
+use super::onchain::ChainNode;
 use super::pools::Pools;
 use super::report::{Damage, FsckReport};
 use super::sealed::Sealed;
@@ -53,13 +54,23 @@ pub fn fsck(
     key: &LogKey,
     progress: &mut dyn FnMut(u64, u64),
 ) -> FsckReport {
+    fsck_with(source, key, &[], progress)
+}
+
+/// As [`fsck`], and compares the log with its anchors on these chains.
+pub fn fsck_with(
+    source: &dyn LogSource,
+    key: &LogKey,
+    nodes: &[ChainNode],
+    progress: &mut dyn FnMut(u64, u64),
+) -> FsckReport {
     for _ in 1..ATTEMPTS {
-        match attempt(source, key, progress) {
+        match attempt(source, key, nodes, progress) {
             (_, true) => {}
             (report, false) => return report,
         }
     }
-    let (mut report, moved) = attempt(source, key, progress);
+    let (mut report, moved) = attempt(source, key, nodes, progress);
     if moved && report.damages.is_empty() {
         report.not_checked("the log was sealed while it was read: check it again");
     }
@@ -73,6 +84,7 @@ const ATTEMPTS: usize = 3;
 fn attempt(
     source: &dyn LogSource,
     key: &LogKey,
+    nodes: &[ChainNode],
     progress: &mut dyn FnMut(u64, u64),
 ) -> (FsckReport, bool) {
     let mut report = FsckReport::new(source.name());
@@ -84,6 +96,7 @@ fn attempt(
         Ok(Some(heads)) => {
             let mut fsck = Fsck::new(source, heads, report);
             fsck.run(collector, progress);
+            fsck.check_anchors(key, nodes);
             let moved = fsck.moved || fsck.pools.is_some_and(|pools| pools.moved);
             (fsck.report.conclude(), moved)
         }
@@ -159,6 +172,7 @@ impl<'a> Fsck<'a> {
         self.followed();
         self.check_signatures();
         if collector {
+            self.check_needed();
             let walked = files::check(self.source, size, committed, &mut self.report);
             self.keep(walked);
         } else if matches!(self.source.list(""), Ok(Some(_))) {

@@ -13,6 +13,8 @@ const ATTEMPTS: usize = 5;
 pub(crate) struct Heads {
     /// The tree to recompute.
     pub(crate) published: TreeHead,
+    /// Origin of its checkpoint.
+    pub(crate) origin: String,
     /// Its file.
     pub(crate) file: &'static str,
     /// The tree of `head`, where it is ahead.
@@ -169,7 +171,7 @@ fn choose(
             ahead = Some(head.head);
         }
     }
-    Some(Heads { published: tree, file, ahead })
+    Some(Heads { published: tree, origin: checkpoint.origin.clone(), file, ahead })
 }
 
 const COST_OLD_HEAD: &str = "the collector does not start; copy `checkpoint` to `head`: what was \

@@ -1,17 +1,23 @@
 //! Whole logs, as a directory or over HTTP: checking all of one, and showing its leaves.
 
+mod anchors;
 mod blame;
 mod edge;
 mod files;
 mod fsck;
 mod heads;
+mod kept;
 mod leaf;
 mod leaves;
+mod needed;
+mod onchain;
 mod pool;
 mod pool_leaf;
 mod pool_names;
 mod pools;
 mod recompute;
+mod refetch;
+mod repair;
 mod report;
 mod rows;
 mod sealed;
@@ -26,8 +32,10 @@ mod state;
 mod stored;
 mod text;
 
-pub use fsck::{LogKey, fsck};
+pub use fsck::{LogKey, fsck, fsck_with};
 pub use leaf::{DropsShown, LeafShown, LogView, PreviousShown, ViewError};
+pub use onchain::ChainNode;
+pub use repair::repair;
 pub use report::{Damage, FSCK_FORMAT, FsckReport, FsckVerdict, Gap, OddBatch, SignatureCheck};
 pub use source::{Directory, HttpLog, Item, LogSource, SourceError};
 pub use text::{leaf_line, render_fsck, render_leaf};

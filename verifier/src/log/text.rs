@@ -46,6 +46,12 @@ fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
             let records = report.records_checked - records;
             writeln!(out, "pools       {pools}; {entries} entries and {records} records checked")?;
         }
+        if report.anchors + report.anchors_on_chain > 0 {
+            let (kept, there) = (report.anchors, report.anchors_on_chain);
+            let asked =
+                if there > 0 { format!("; {there} on chains asked") } else { String::new() };
+            writeln!(out, "anchors     {kept} kept, each with its proof{asked}")?;
+        }
         let (signed, batches) = (report.signatures_ok, report.leaves);
         writeln!(out, "signatures  {signed} of {batches} batches are signed by their sessions")?;
         let (gaps, missing) = (report.gaps, report.missing_batches);
@@ -76,6 +82,9 @@ fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
     match report.oddities.saturating_sub(SHOWN_GAPS as u64) {
         0 => {}
         more => writeln!(out, "            and {more} more oddities")?,
+    }
+    for file in &report.repaired {
+        writeln!(out, "repaired    {}", word(file))?;
     }
     for note in &report.notes {
         writeln!(out, "note        {note}")?;

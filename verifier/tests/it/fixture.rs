@@ -170,23 +170,22 @@ impl LogOf {
             Ok::<_, ()>(merkle::root(&hashes[start..start + (1 << level)]))
         };
         let consistency = merkle::consistency_proof(from, event.head.size, node).unwrap();
-        let receipts: Vec<_> = (0..event.receipts).map(|i| event.receipt(i)).collect();
-        let header = Header {
-            number: 12,
-            timestamp: event.block_time,
-            gas_limit: 30_000_000,
-            base_fee_per_gas: Some(7),
-            receipts_root: calculate_receipt_root(&receipts),
-            ..Default::default()
-        };
+        EvmAnchor { consistency, ..event.anchor() }
+    }
+}
+
+impl Event {
+    /// The anchor in a block of its own, without a consistency proof.
+    pub(crate) fn anchor(&self) -> EvmAnchor {
+        let (receipts, header) = (self.receipts(), self.header());
         EvmAnchor {
             kind: EvmTag::Evm,
             chain_id: CHAIN_ID,
-            size: event.head.size,
-            consistency,
+            size: self.head.size,
+            consistency: Vec::new(),
             header: alloy_rlp::encode(&header),
-            transaction_index: event.index as u64,
-            receipt_proof: receipt_proof(&receipts, event.index),
+            transaction_index: self.index as u64,
+            receipt_proof: receipt_proof(&receipts, self.index),
             log_index: 1,
         }
     }
@@ -201,6 +200,7 @@ pub(crate) struct Event {
     pub(crate) head: TreeHead,
     pub(crate) topic: B256,
     pub(crate) status: Eip658Value,
+    pub(crate) number: u64,
     pub(crate) block_time: u64,
     pub(crate) receipts: usize,
     pub(crate) index: usize,
@@ -215,10 +215,28 @@ impl Event {
             head: log.head(size),
             topic: anchored_topic(),
             status: Eip658Value::Eip658(true),
+            number: 12,
             block_time: 1_795_000_000,
             receipts: 3,
             index: 1,
         }
+    }
+
+    /// Header of its block.
+    pub(crate) fn header(&self) -> Header {
+        Header {
+            number: self.number,
+            timestamp: self.block_time,
+            gas_limit: 30_000_000,
+            base_fee_per_gas: Some(7),
+            receipts_root: calculate_receipt_root(&self.receipts()),
+            ..Default::default()
+        }
+    }
+
+    /// All receipts of its block.
+    pub(crate) fn receipts(&self) -> Vec<ReceiptEnvelope> {
+        (0..self.receipts).map(|i| self.receipt(i)).collect()
     }
 
     /// The receipt at `index`; that of the anchor has another contract's log before its own.
@@ -314,7 +332,6 @@ fn batch(
         pod: "pod-1",
         revision: "v3",
         filter: "0.1.0",
-        ..Default::default()
     };
     let key = session_key(number);
     let header = BatchHeader {

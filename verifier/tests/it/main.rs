@@ -1,6 +1,7 @@
 //! The verifier against evidence made from scratch: a small log, real signatures, and a block that
 //! no chain ever saw but that holds together.
 
+mod anchors;
 mod big;
 mod cli;
 mod fixture;
@@ -11,6 +12,7 @@ mod grown;
 mod histories;
 mod hops;
 mod log_cli;
+mod node;
 mod rpc;
 mod sealed;
 mod sealing;

@@ -20,8 +20,8 @@ pub struct ChainNode {
     pub rpc: RpcChain,
 }
 
-/// Anchors of the log that are on a chain, by size.
-pub(crate) type Anchored = BTreeMap<u64, (Account, OnChain)>;
+/// Anchors of the log that are on a chain, by size: each account has one of a size at most.
+pub(crate) type Anchored = BTreeMap<u64, Vec<(Account, OnChain)>>;
 
 /// Compares the log with the anchors on one chain; returns these.
 pub(crate) fn compare(
@@ -43,7 +43,9 @@ pub(crate) fn compare(
     for (account, finality) in accounts {
         match ask(node, &account, finality) {
             Ok(anchors) => {
-                found.extend(anchors.into_iter().map(|a| (a.head.size, (account, a))));
+                for anchor in anchors {
+                    found.entry(anchor.head.size).or_default().push((account, anchor));
+                }
             }
             Err(reason) => {
                 report.not_checked(format!("chain {chain_id}: {}", shown(reason)));
@@ -51,14 +53,14 @@ pub(crate) fn compare(
             }
         }
     }
-    for (_, anchor) in found.values() {
+    for (_, anchor) in found.values().flatten() {
         let whose = format!("the anchor in block {}", anchor.block_number);
         tree.compare(&format!("chain {chain_id}"), &whose, &anchor.head, report)?;
     }
     for chain in kept.iter().filter(|chain| chain.chain_id() == Some(chain_id)) {
         compare_kept(chain, &found, report);
     }
-    report.anchors_on_chain += found.len() as u64;
+    report.anchors_on_chain += found.values().flatten().count() as u64;
     Ok(found)
 }
 
@@ -107,9 +109,10 @@ fn ask(node: &ChainNode, account: &Account, finality: Finality) -> Result<Vec<On
 
 /// What is kept of a chain, against what is on it.
 fn compare_kept(chain: &KeptChain, found: &Anchored, report: &mut FsckReport) {
-    let newest = found.values().map(|(_, anchor)| anchor.block_number).max().unwrap_or(0);
+    let blocks = found.values().flatten().map(|(_, anchor)| anchor.block_number);
+    let newest = blocks.max().unwrap_or(0);
     for (size, kept) in &chain.anchors {
-        let there = found.get(size).is_some_and(|(account, anchor)| {
+        let there = found.get(size).into_iter().flatten().any(|(account, anchor)| {
             (account.contract, account.sender) == (kept.contract, kept.sender)
                 && (anchor.block_hash, anchor.tx) == (kept.block_hash, kept.tx)
         });
@@ -129,7 +132,8 @@ fn compare_kept(chain: &KeptChain, found: &Anchored, report: &mut FsckReport) {
     }
     let known = |size: &u64| chain.anchors.contains_key(size) || chain.rotten.contains(size);
     let last = chain.anchors.keys().chain(&chain.rotten).max().copied().unwrap_or(0);
-    for (size, (_, anchor)) in found.iter().filter(|(size, _)| !known(size)) {
+    for (size, anchors) in found.iter().filter(|(size, _)| !known(size)) {
+        let Some((_, anchor)) = anchors.first() else { continue };
         match *size < last {
             true => missing(&chain.name, *size, anchor.block_number, report),
             // The state says which one was the last that the collector called final.

@@ -22,7 +22,8 @@ pub(super) fn refetch(
 ) {
     let damaged = |size: &u64| report.is_damaged(&receipt_name(&chain.name, *size));
     let wanted: Vec<_> = found.iter().filter(|(size, _)| damaged(size)).take(MAX_FETCHED).collect();
-    for (size, (account, anchor)) in wanted {
+    for (size, anchors) in wanted {
+        let Some((account, anchor)) = anchors.first() else { continue };
         let file = receipt_name(&chain.name, *size);
         let made = checkpoint(tree, &file, &anchor.head, expected).and_then(|checkpoint| {
             let fetched = node.rpc.fetch_anchor(node.chain_id, account, anchor)?;

@@ -180,6 +180,43 @@ fn a_log_is_compared_with_its_anchors_on_the_chain() {
 }
 
 #[test]
+fn an_account_of_before_cannot_hide_another_root_for_a_size() {
+    // The policy names two accounts; the node has anchors of the one that is asked about first.
+    let log = anchored();
+    let mut fork = heads(&log);
+    fork[1].root = [9; 32];
+    let (honest, forked) = (chain(heads(&log)), chain(fork));
+    let other = alloy_primitives::Address::repeat_byte(0x77);
+    let url = serve(move |_, body| {
+        let request: Value = serde_json::from_slice(body).unwrap();
+        let text = request.to_string();
+        let theirs = text.contains(&hex::encode(other));
+        let node = if theirs { &forked } else { &honest };
+        let answer = node.answer(request["method"].as_str().unwrap(), &request["params"]);
+        let answer = answer.map_or_else(
+            || json!({"error": {"message": "range too long"}}),
+            |result| json!({"result": result}),
+        );
+        let own = hex::encode(SENDER);
+        let answer = answer.to_string();
+        let answer = if theirs { answer.replace(&own, &hex::encode(other)) } else { answer };
+        (200, answer.into_bytes())
+    });
+    let rule = |sender| json!({"type": "evm", "chain_id": CHAIN_ID, "contract": CONTRACT, "sender": sender});
+    for senders in [[SENDER, other], [other, SENDER]] {
+        let policy = json!({"format": "meshchain/policy/v1", "logs": [{
+            "origin": crate::grown::ORIGIN, "vkey": log.vkey(), "anchors": senders.map(rule),
+        }]});
+        let policy = meshchain::Policy::from_json(policy.to_string().as_bytes()).unwrap();
+        let nodes = [ChainNode { chain_id: CHAIN_ID, rpc: RpcChain::new(&url) }];
+        let source = Directory(log.folder.path().to_owned());
+        let report = fsck_with(&source, &LogKey::Policy(policy), &nodes, &mut |_, _| ());
+        assert!(only(&report, "chain 31337").starts_with("two histories"), "{report:#?}");
+        assert_eq!(report.anchors_on_chain, 6);
+    }
+}
+
+#[test]
 fn a_fork_that_kept_nothing_of_its_anchors_is_found_by_the_chain() {
     let log = anchored();
     let mut fork = Grown::new(9, 5);

@@ -65,7 +65,8 @@ impl Chain {
         event(*self.heads.iter().find(of).unwrap())
     }
 
-    fn answer(&self, method: &str, params: &Value) -> Option<Value> {
+    /// The result of a call; `None` where it refuses.
+    pub(crate) fn answer(&self, method: &str, params: &Value) -> Option<Value> {
         let number = |value: &Value| {
             u64::from_str_radix(value.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
         };

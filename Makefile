@@ -5,7 +5,7 @@ VENV := .tools/venv
 PYTHON := $(VENV)/bin/python
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build wasm demo demo-stop test crash siege fuzz check bench istio fmt clean
+.PHONY: help setup build wasm demo demo-stop test crash siege fuzz mutants check bench istio fmt clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -50,6 +50,16 @@ siege: setup build ## A collector among hostile neighbours; ATTACK=a,b,... (defa
 
 fuzz: ## Fuzz the filter's view of headers and of the proxy; SECONDS=N for each (default 60)
 	filter/fuzz/run.sh $(or $(SECONDS),60)
+
+MUTATED := core/src/**/*.rs verifier/src/*.rs verifier/src/hops/*.rs verifier/src/log/*.rs \
+	collector/src/session.rs collector/src/anchor/machine.rs filter/src/capture.rs filter/src/context.rs
+
+mutants: .tools/bin/cargo-mutants ## Small mutations that tests must notice, in random order; FILES="glob ...", TESTS=package, MINUTES=N (default 60)
+	timeout --signal=INT --kill-after=60 $(or $(MINUTES),60)m .tools/bin/cargo-mutants mutants --shuffle --output target \
+		$(foreach glob,$(or $(FILES),$(MUTATED)),--file '$(glob)') $(addprefix --test-package ,$(TESTS)) || test $$? = 124
+
+.tools/bin/cargo-mutants:
+	cargo install --quiet --locked --root .tools cargo-mutants --version 27.1.0
 
 check: setup ## Formatting, lints, licences and sources, committed bytecode
 	cargo fmt --all --check

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import forge
+from chain import CHAIN_ID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lab.bookinfo import CLOUD
 from lab.collector import meshchain
@@ -47,7 +48,8 @@ class OtherContract:
         """Evidence of a trace with a receipt of the other contract, and the hashes of its blocks."""
         wait_until(self.collector.final_anchors, ANCHOR_S, "the anchor on the other contract is final", self._process)
         evidence = fetch(trace_id, self.collector, self.collector.directory / "evidence.json")
-        hashes = [self._scene.chain.final_hash(line["block"]) for line in self.collector.final_anchors()]
+        hashes = [f"{CHAIN_ID}:{self._scene.chain.final_hash(line['block'])}"
+                  for line in self.collector.final_anchors()]
         self._scene.processes.stop(self._process)
         return evidence, hashes
 

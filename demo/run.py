@@ -146,7 +146,7 @@ def await_anchors(scene: Scene, say) -> None:
 def final_hashes(scene: Scene) -> list[str]:
     """Hashes of the anchors' blocks, as the chain tells them."""
     blocks = {line["block"] for c in scene.collectors.values() for line in c.final_anchors()}
-    return [scene.chain.final_hash(block) for block in sorted(blocks)]
+    return [f"{CHAIN_ID}:{scene.chain.final_hash(block)}" for block in sorted(blocks)]
 
 
 def show_trace(scene: Scene, trace_id: str, hashes: list[str]) -> Path:
@@ -170,7 +170,7 @@ def verify_offline(scene: Scene, evidence: Path) -> None:
     """Enterprise checks what Public cloud's log says, with nothing but files and a block hash."""
     report = meshchain("verify", evidence, "--policy", scene.policy, "--json").json()
     block = report["anchors"][0]["block_number"]
-    block_hash = scene.chain.final_hash(block)
+    block_hash = f"{CHAIN_ID}:{scene.chain.final_hash(block)}"
     show.head(f"Verified offline: {LABELS[ENTERPRISE]} checks {LABELS[CLOUD]}'s part of the trace, without collector "
               "or chain")
     print(f"  (the hash of block {block} was looked up on the chain before; it is all that is taken from there)")

@@ -5,22 +5,19 @@ docs/format.md in another language. Field numbers and types are read out of mesh
     python3 tests/check_vectors.py          exit code 0: all agree, 1: a vector differs
 """
 
-import hashlib
 import json
 import pathlib
 import re
 import struct
 import sys
 
+import check_evidence
 import ed25519
 from target_rule import canonical_authority, canonical_path
+from trees import leaf_hash, root_of_inclusion, roots_of_consistency, sha256, tree_root
 
 HERE = pathlib.Path(__file__).resolve().parent
 ENTRY = struct.Struct(">BB16s8s32s32s")
-
-
-def sha256(*parts):
-    return hashlib.sha256(b"".join(parts)).digest()
 
 
 # --- canonical protobuf ---------------------------------------------------------------------
@@ -85,20 +82,6 @@ def batch_message(chain):
 # --- digests and trees ----------------------------------------------------------------------
 
 
-def tree_root(leaves):
-    """RFC 6962 section 2.1, over leaf hashes."""
-    if not leaves:
-        return sha256()
-    if len(leaves) == 1:
-        return leaves[0]
-    split = 1 << (len(leaves) - 1).bit_length() - 1
-    return sha256(b"\1", tree_root(leaves[:split]), tree_root(leaves[split:]))
-
-
-def leaf_hash(data):
-    return sha256(b"\0", data)
-
-
 def entries_root(entries):
     whole = len(entries) // 90 * 90
     return tree_root([leaf_hash(entries[at : at + 90]) for at in range(0, whole, 90)])
@@ -121,46 +104,6 @@ def hop_part(call):
         framed = b"".join(struct.pack(">I", len(text)) + text for text in texts)
         part["overflow"] = "0x" + sha256(b"meshchain/overflow/v1\0" + framed).hex()
     return encode("HopPart", part)
-
-
-def root_of_inclusion(index, size, leaf, proof):
-    """RFC 9162 section 2.1.3.2; None where the length is wrong."""
-    if index >= size:
-        return None
-    fn, sn, root = index, size - 1, leaf
-    for sibling in proof:
-        if sn == 0:
-            return None
-        if fn & 1 or fn == sn:
-            root = sha256(b"\1", sibling, root)
-            while fn and not fn & 1:
-                fn, sn = fn >> 1, sn >> 1
-        else:
-            root = sha256(b"\1", root, sibling)
-        fn, sn = fn >> 1, sn >> 1
-    return root if sn == 0 else None
-
-
-def roots_of_consistency(old_size, new_size, old_root, proof):
-    """RFC 9162 section 2.1.4.2, for 0 < old_size < new_size; None where the length is wrong."""
-    path = ([old_root] if old_size & (old_size - 1) == 0 else []) + proof
-    if not path:
-        return None
-    fn, sn = old_size - 1, new_size - 1
-    while fn & 1:
-        fn, sn = fn >> 1, sn >> 1
-    old = new = path[0]
-    for node in path[1:]:
-        if sn == 0:
-            return None
-        if fn & 1 or fn == sn:
-            old, new = sha256(b"\1", node, old), sha256(b"\1", node, new)
-            while fn and not fn & 1:
-                fn, sn = fn >> 1, sn >> 1
-        else:
-            new = sha256(b"\1", new, node)
-        fn, sn = fn >> 1, sn >> 1
-    return (old, new) if sn == 0 else None
 
 
 # --- trace contexts -------------------------------------------------------------------------
@@ -257,26 +200,17 @@ def check_session(vector):
 
 def decode_header(data):
     """(session, seq) of a canonical batch header; None where it is not one."""
-    found, at = {}, 0
     try:
-        while at < len(data):
-            key, at = data[at], at + 1
-            size, shift = 0, 0
-            while True:
-                byte, at = data[at], at + 1
-                size |= (byte & 0x7F) << shift
-                shift += 7
-                if byte < 0x80:
-                    break
-            found[key >> 3] = data[at : at + size] if key & 7 == 2 else size
-            at += size if key & 7 == 2 else 0
+        found = check_evidence.fields(data)
         return found[4], found.get(5, 0)
-    except (IndexError, KeyError):
+    except (check_evidence.Refused, KeyError):
         return None
 
 
 def check_equivocation(vector):
-    places, chains, holds = set(), [], True
+    places, chains = set(), []
+    texts = [text for batch in vector["input"]["batches"] for text in batch.values()]
+    holds = all(check_evidence.HEX.fullmatch(text) for text in texts)
     for batch in vector["input"]["batches"]:
         header, prev, digest, public, signature = (bytes.fromhex(batch[n]) for n in (
             "header", "prev", "entries_digest", "public_key", "signature"))
@@ -290,6 +224,14 @@ def check_equivocation(vector):
     if vector["valid"]:
         [(session, seq)] = places
         same("proven", {"session": session.hex(), "seq": seq, "chains": chains}, vector["proven"])
+
+
+def check_evidence_file(vector):
+    text, vkey = json.dumps(vector["evidence"]), vector["input"]["verifier_key"]
+    fault = check_evidence.fault(text, vkey)
+    same("verdict", fault is None, vector["valid"])
+    history = "two histories" in vector.get("error", "")
+    same("two histories", "two histories" in (fault or ""), history)
 
 
 def check_session_header(vector):
@@ -476,11 +418,12 @@ CHECKS = {
     "staging-bundle": check_staging_bundle,
     "sealed": check_sealed,
     "audit-line": check_audit_line,
+    "evidence": check_evidence_file,
 }
 # Signed texts, and what holds them. Rust checks these, and other people's code does.
-ELSEWHERE = {"note", "checkpoint", "tlog-proof", "evidence"}
+ELSEWHERE = {"note", "checkpoint", "tlog-proof"}
 # Formats whose refusals are recomputed too.
-VERDICTS = {"inclusion", "consistency", "context", "session", "session-header", "equivocation"}
+VERDICTS = {"inclusion", "consistency", "context", "session", "session-header", "equivocation", "evidence"}
 
 
 def load():

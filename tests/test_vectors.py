@@ -24,7 +24,7 @@ def test_a_difference_is_noticed():
                 check_vectors.check(altered)
 
 
-@pytest.mark.parametrize("kind", ["path", "authority", "session", "session-header", "context"])
+@pytest.mark.parametrize("kind", ["path", "authority", "session", "session-header", "context", "evidence"])
 def test_another_verdict_or_value_is_noticed(kind):
     for _, vector in VECTORS:
         if vector["format"] != kind:

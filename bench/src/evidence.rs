@@ -26,7 +26,8 @@ pub const CALLS: u32 = 512;
 pub const TRANSACTIONS: usize = 200;
 
 const ORIGIN: &str = "cloud.example/meshchain";
-const CHAIN_ID: u64 = 31337;
+/// Chain of the anchor.
+pub const CHAIN_ID: u64 = 31337;
 const CONTRACT: Address = Address::repeat_byte(0xc0);
 const SENDER: Address = Address::repeat_byte(0x5e);
 /// Where the anchor stands among the block's transactions.

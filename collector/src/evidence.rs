@@ -69,7 +69,7 @@ pub async fn of_trace(
 }
 
 /// The smallest final anchored tree of at least `size` leaves; where several chains anchor, the
-/// other chains' follow by consistency proofs.
+/// other chains' follow, each by a consistency proof from the one before it.
 async fn ground(
     log: &Log,
     anchors: &[AnchorHandle],
@@ -85,8 +85,10 @@ async fn ground(
     };
     let (size, checkpoint) = (first.size, first.checkpoint.clone());
     let mut anchors = Vec::with_capacity(covering.len());
+    let mut before = size;
     for anchor in covering {
-        let consistency = log.consistency_proof(size, anchor.size).await?;
+        let consistency = log.consistency_proof(before, anchor.size).await?;
+        before = anchor.size;
         anchors.push(EvmAnchor { consistency, ..anchor.evidence });
     }
     Ok(Some(Ground { size, checkpoint, anchors }))

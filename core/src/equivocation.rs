@@ -12,6 +12,7 @@ use crate::canonical::Canonical;
 use crate::hash::Hash;
 use crate::header::BatchHeader;
 use crate::leaf::chain_of;
+use crate::lower_hex;
 use crate::session::{KEY_LEN, SIGNATURE_LEN, SessionId, Signed, session_id};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -55,19 +56,19 @@ pub enum EquivocationError {
 #[serde(deny_unknown_fields)]
 pub struct SignedBatch {
     /// Canonical [`BatchHeader`].
-    #[serde(with = "hex::serde")]
+    #[serde(with = "lower_hex")]
     pub header: Vec<u8>,
     /// Chain value of the batch before.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "lower_hex")]
     pub prev: Hash,
     /// SHA-256 of the entries.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "lower_hex")]
     pub entries_digest: Hash,
     /// Public key of the session.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "lower_hex")]
     pub public_key: [u8; KEY_LEN],
     /// Signature over the chain value.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "lower_hex")]
     pub signature: [u8; SIGNATURE_LEN],
 }
 

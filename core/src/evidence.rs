@@ -4,6 +4,7 @@
 //! this module only reads and writes the file, within bounds.
 
 use crate::hash::Hash;
+use crate::lower_hex;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -38,7 +39,7 @@ pub struct Evidence {
     /// [`FORMAT`].
     pub format: String,
     /// Trace id, 32 hex digits.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "lower_hex")]
     pub trace_id: [u8; 16],
     /// One receipt per span that the log holds for the trace.
     pub spans: Vec<SpanEvidence>,
@@ -55,12 +56,12 @@ pub struct SpanEvidence {
     #[serde(default, skip_serializing_if = "Disclosed::is_empty")]
     pub record: Disclosed,
     /// The 90-byte entry.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "lower_hex")]
     pub entry: Vec<u8>,
     /// The entry's place in its batch.
     pub batch: InBatch,
     /// Canonical batch leaf.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "lower_hex")]
     pub leaf: Vec<u8>,
     /// The leaf's place in the log: a C2SP tlog-proof, verbatim.
     pub tlog_proof: String,
@@ -71,10 +72,10 @@ pub struct SpanEvidence {
 #[serde(deny_unknown_fields)]
 pub struct Disclosed {
     /// Hop part.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "opt_hex")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "lower_hex::optional")]
     pub hop: Option<Vec<u8>>,
     /// Own part.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "opt_hex")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "lower_hex::optional")]
     pub own: Option<Vec<u8>>,
 }
 
@@ -91,7 +92,7 @@ pub struct InBatch {
     /// Index of the entry, from 0. The number of entries stands in the leaf.
     pub index: u64,
     /// Inclusion proof under the leaf's entries root, from the entry's sibling up.
-    #[serde(with = "hash_list")]
+    #[serde(with = "lower_hex::hash_list")]
     pub path: Vec<Hash>,
 }
 
@@ -106,17 +107,17 @@ pub struct EvmAnchor {
     pub chain_id: u64,
     /// Tree size that was anchored.
     pub size: u64,
-    /// Consistency proof from the checkpoint in the spans' proofs to the anchored tree; empty where
-    /// they are the same.
-    #[serde(default, with = "hash_list")]
+    /// Consistency proof to the anchored tree, from the checkpoint in the spans' proofs or from the
+    /// log's anchor before this one; empty where they are the same.
+    #[serde(default, with = "lower_hex::hash_list")]
     pub consistency: Vec<Hash>,
     /// RLP of the block header; its Keccak-256 is the block hash.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "lower_hex")]
     pub header: Vec<u8>,
     /// Index of the transaction in the block.
     pub transaction_index: u64,
     /// Nodes of the receipt trie from its root to the receipt, RLP.
-    #[serde(with = "bytes_list")]
+    #[serde(with = "lower_hex::list")]
     pub receipt_proof: Vec<Vec<u8>>,
     /// Index of the `Anchored` event among the receipt's logs.
     pub log_index: u64,
@@ -150,58 +151,5 @@ impl Evidence {
     /// The file, indented, with a newline at its end.
     pub fn to_json(&self) -> Result<String, EvidenceError> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
-    }
-}
-
-mod opt_hex {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(v: &Option<Vec<u8>>, s: S) -> Result<S::Ok, S::Error> {
-        match v {
-            Some(bytes) => s.serialize_str(&hex::encode(bytes)),
-            None => s.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        d: D,
-    ) -> Result<Option<Vec<u8>>, D::Error> {
-        let text = Option::<String>::deserialize(d)?;
-        text.map(|t| hex::decode(t).map_err(serde::de::Error::custom)).transpose()
-    }
-}
-
-mod bytes_list {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(v: &[Vec<u8>], s: S) -> Result<S::Ok, S::Error> {
-        s.collect_seq(v.iter().map(hex::encode))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Vec<u8>>, D::Error> {
-        let texts = Vec::<String>::deserialize(d)?;
-        texts.iter().map(|t| hex::decode(t).map_err(serde::de::Error::custom)).collect()
-    }
-}
-
-mod hash_list {
-    use crate::hash::Hash;
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(v: &[Hash], s: S) -> Result<S::Ok, S::Error> {
-        s.collect_seq(v.iter().map(hex::encode))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Hash>, D::Error> {
-        let texts = Vec::<String>::deserialize(d)?;
-        if texts.len() > crate::tlog_proof::MAX_PATH * 2 {
-            return Err(D::Error::custom("a proof of more than 128 hashes"));
-        }
-        let parse = |text: &String| {
-            let mut hash = [0; 32];
-            hex::decode_to_slice(text, &mut hash).map(|()| hash).map_err(D::Error::custom)
-        };
-        texts.iter().map(parse).collect()
     }
 }

@@ -17,6 +17,7 @@ pub mod hash;
 pub mod header;
 pub mod hop;
 pub mod leaf;
+mod lower_hex;
 pub mod merkle;
 pub mod note;
 pub mod own;

@@ -213,4 +213,23 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn a_note_may_have_256_kib_and_128_signatures_and_no_more() {
+        let key = SigningKey::from_seed("example.com/log", &[7; 32]).unwrap();
+        let bare = key.sign("\n").len();
+        let of_size = |size: usize| key.sign(&format!("{}\n", "x".repeat(size - bare)));
+        assert_eq!(of_size(MAX_NOTE).len(), MAX_NOTE);
+        assert!(open(&of_size(MAX_NOTE), key.verifier()).is_ok());
+        let long = of_size(MAX_NOTE + 1);
+        let opened = open(&long, key.verifier());
+        assert_eq!(opened, Err(NoteError::Malformed("longer than 256 KiB")));
+        for (others, opens) in [(MAX_SIGNATURES - 1, true), (MAX_SIGNATURES, false)] {
+            // Ours last: all lines before it are looked at.
+            let (text, ours) = ("text\n\n", key.sign("text\n"));
+            let lines = "\u{2014} w AAAAAAA=\n".repeat(others);
+            let note = format!("{text}{lines}{}", &ours[text.len()..]);
+            assert_eq!(open(&note, key.verifier()).is_ok(), opens, "{others} others");
+        }
+    }
 }

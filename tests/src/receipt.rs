@@ -1,15 +1,17 @@
 //! The offline check of an evidence file, without anchors, in the order in which format.md gives it.
 
 use meshchain_core::{
-    BatchLeaf, Canonical, Checkpoint, Entry, Evidence, OwnPart, TlogProof, VerifierKey, hop,
+    BatchLeaf, Canonical, Checkpoint, Entry, Evidence, Hash, OwnPart, TlogProof, VerifierKey, hop,
     merkle, own, tlog_checkpoint::TreeHead,
 };
+use std::collections::BTreeMap;
 
 /// Checks every span of `evidence` up to a checkpoint signed by `key`.
 pub fn check(evidence: &Evidence, key: &VerifierKey) -> Result<(), String> {
     if evidence.spans.is_empty() {
         return Err("no receipt in the file".into());
     }
+    let (mut leaves, mut roots) = (BTreeMap::<u64, Hash>::new(), BTreeMap::<u64, Hash>::new());
     for (at, span) in evidence.spans.iter().enumerate() {
         let fail = |what: &str| format!("span {at}: {what}");
         let entry = Entry::parse(&span.entry).map_err(|e| fail(&e.to_string()))?;
@@ -46,6 +48,17 @@ pub fn check(evidence: &Evidence, key: &VerifierKey) -> Result<(), String> {
             &checkpoint.head,
         )
         .map_err(|e| fail(&format!("leaf in log: {e}")))?;
+        let (head, leaf) = (checkpoint.head, merkle::leaf_hash(&span.leaf));
+        if *leaves.entry(proof.index).or_insert(leaf) != leaf {
+            return Err(fail("two histories: another leaf at this index"));
+        }
+        if *roots.entry(head.size).or_insert(head.root) != head.root {
+            return Err(fail("two histories: another root for this size"));
+        }
     }
-    Ok(())
+    // Anchors, which could tie them, are not looked at here.
+    match roots.len() {
+        1 => Ok(()),
+        _ => Err("no consistency proof ties the checkpoints to each other".into()),
+    }
 }

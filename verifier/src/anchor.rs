@@ -3,20 +3,42 @@
 use crate::chain::{BlockAnswer, BlockQuery, ChainView};
 use crate::checkpoint::Checkpoints;
 use crate::evm::{AnchorFact, read_anchor};
+use crate::history::LogHead;
 use crate::policy::{AnchorPolicy, LogPolicy, Policy};
 use crate::report::{AnchorReport, Outcome, Step};
 use crate::shown::shown;
 use meshchain_core::evidence::EvmAnchor;
-use meshchain_core::{Checkpoint, TreeHead, hash, merkle};
+use meshchain_core::{Checkpoint, Hash, TreeHead, hash, merkle};
+use std::collections::HashMap;
 
 /// Most anchors of one file that the chain is asked about.
 pub const MAX_LOOKUPS: usize = 32;
 
-/// One anchor, with what its block step needs.
+/// One anchor, with what later steps need of it.
 pub(crate) struct CheckedAnchor<'p> {
     pub(crate) fact: Option<AnchorFact>,
-    rule: Option<&'p AnchorPolicy>,
+    /// The policy's rule that makes the event the log's own word.
+    pub(crate) rule: Option<&'p AnchorPolicy>,
+    /// Tree heads that the anchor's consistency proof ties to the anchored one.
+    pub(crate) extends: Vec<LogHead>,
     pub(crate) report: AnchorReport,
+}
+
+impl CheckedAnchor<'_> {
+    /// Whether the block is on the chain, for good.
+    pub(crate) fn is_final(&self) -> bool {
+        let ok = |step: &Step| step.name == "block" && step.outcome == Outcome::Ok;
+        self.report.steps.iter().any(ok)
+    }
+}
+
+/// What the anchors before one in the file leave it to start from.
+#[derive(Default)]
+struct Before {
+    /// The newest one that could be read, by log: its head, and what it covers.
+    newest: HashMap<Hash, (TreeHead, Vec<usize>)>,
+    /// One proves nothing: proofs that start at it cannot be checked.
+    unread: bool,
 }
 
 pub(crate) fn check_anchors<'p>(
@@ -24,7 +46,9 @@ pub(crate) fn check_anchors<'p>(
     policy: Option<&'p Policy>,
     checkpoints: &Checkpoints<'p>,
 ) -> Vec<CheckedAnchor<'p>> {
-    (1..).zip(anchors).map(|(number, a)| check_anchor(number, a, policy, checkpoints)).collect()
+    let mut before = Before::default();
+    let numbered = (1..).zip(anchors);
+    numbered.map(|(n, anchor)| check_anchor(n, anchor, policy, checkpoints, &mut before)).collect()
 }
 
 fn check_anchor<'p>(
@@ -32,14 +56,17 @@ fn check_anchor<'p>(
     anchor: &EvmAnchor,
     policy: Option<&'p Policy>,
     checkpoints: &Checkpoints<'p>,
+    before: &mut Before,
 ) -> CheckedAnchor<'p> {
     let chain_id = anchor.chain_id;
     let mut report = AnchorReport { number, chain_id, ..Default::default() };
-    let fact = match read_anchor(anchor) {
+    let fact = match read(anchor) {
         Ok(fact) => fact,
-        Err(error) => {
-            report.steps.push(Step::of("anchor", Err(shown(error.to_string()))));
-            return CheckedAnchor { fact: None, rule: None, report };
+        Err(reason) => {
+            before.unread = true;
+            // Nothing is anchored by it, and nothing contradicted: as if it were not there.
+            report.steps.push(Step::unchecked("anchor", format!("it proves nothing: {reason}")));
+            return CheckedAnchor { fact: None, rule: None, extends: Vec::new(), report };
         }
     };
     report.block_number = Some(fact.number);
@@ -48,13 +75,14 @@ fn check_anchor<'p>(
     report.contract = Some(hex_address(&fact.contract));
     report.sender = Some(hex_address(&fact.sender));
     report.size = Some(fact.head.size);
-    let mut rule = None;
-    let step = match covered(anchor, &fact, checkpoints) {
-        Err(reason) => Step::of("anchor", Err(reason)),
-        Ok(covers) if covers.is_empty() => Step::unchecked("anchor", "no span to anchor"),
-        Ok(covers) => {
+    let (mut rule, mut extends) = (None, Vec::new());
+    let step = match covered(anchor, &fact, checkpoints, before) {
+        Err(uncovered) => uncovered.step(),
+        Ok((covers, heads)) => {
             let log = covers.iter().find_map(|&at| checkpoints.list.get(at)?.log);
             report.covers = covers.iter().map(|at| at + 1).collect();
+            extends = heads;
+            before.newest.insert(fact.log_id, (fact.head, covers));
             let says = says(anchor, &fact);
             match apply_policy(chain_id, &fact, policy, log) {
                 Ok(found) => {
@@ -67,7 +95,16 @@ fn check_anchor<'p>(
         }
     };
     report.steps.push(step);
-    CheckedAnchor { fact: Some(fact), rule, report }
+    CheckedAnchor { fact: Some(fact), rule, extends, report }
+}
+
+/// What the anchor's bytes prove, or why they do not prove what the anchor says.
+fn read(anchor: &EvmAnchor) -> Result<AnchorFact, String> {
+    let fact = read_anchor(anchor).map_err(|e| shown(e.to_string()))?;
+    match fact.head.size {
+        size if size == anchor.size => Ok(fact),
+        size => Err(format!("its event is of size {size}, and it says {}", anchor.size)),
+    }
 }
 
 fn says(anchor: &EvmAnchor, fact: &AnchorFact) -> String {
@@ -82,32 +119,66 @@ fn says(anchor: &EvmAnchor, fact: &AnchorFact) -> String {
     )
 }
 
-/// Positions of the checkpoints that the anchored tree extends; refuted where there is none.
+/// Why an anchor covers no checkpoint.
+enum Uncovered {
+    /// It is of another log, or of another history.
+    Refuted(String),
+    /// Nothing says so.
+    Unknown(&'static str),
+}
+
+impl Uncovered {
+    fn step(self) -> Step {
+        match self {
+            Self::Refuted(reason) => Step::of("anchor", Err(reason)),
+            Self::Unknown(reason) => Step::unchecked("anchor", reason),
+        }
+    }
+}
+
+/// Positions of the checkpoints that the anchored tree extends, and the heads that its proof ties to
+/// it. The proof starts at a checkpoint of the log, or at the log's anchor before it in the file.
 fn covered(
     anchor: &EvmAnchor,
     fact: &AnchorFact,
     checkpoints: &Checkpoints<'_>,
-) -> Result<Vec<usize>, String> {
+    before: &Before,
+) -> Result<(Vec<usize>, Vec<LogHead>), Uncovered> {
     let TreeHead { size, .. } = fact.head;
-    if anchor.size != size {
-        return Err(format!("the event says size {size}, the evidence {}", anchor.size));
-    }
     if checkpoints.list.is_empty() {
-        return Ok(Vec::new());
+        return Err(Uncovered::Unknown("no span to anchor"));
     }
     let mut reason = "the event is about another log than the spans'".to_owned();
-    let mut covers = Vec::new();
+    let (mut covers, mut heads) = (Vec::new(), Vec::new());
+    let leads_from = |head| merkle::verify_consistency(head, &fact.head, &anchor.consistency);
     for (at, checkpoint) in checkpoints.list.iter().enumerate() {
         let Some(Checkpoint { origin, head }) = &checkpoint.parsed else { continue };
         if hash::log_id(origin) != fact.log_id {
             continue;
         }
-        match merkle::verify_consistency(head, &fact.head, &anchor.consistency) {
-            Ok(()) => covers.push(at),
+        match leads_from(head) {
+            Ok(()) => {
+                covers.push(at);
+                heads.push(LogHead::new(fact.log_id, head));
+            }
             Err(error) => reason = format!("checkpoint {} -> anchored {size}: {error}", head.size),
         }
     }
-    if covers.is_empty() { Err(reason) } else { Ok(covers) }
+    if let Some((head, covered)) = before.newest.get(&fact.log_id)
+        && leads_from(head).is_ok()
+    {
+        covers.extend(covered);
+        covers.sort_unstable();
+        covers.dedup();
+        heads.push(LogHead::new(fact.log_id, head));
+    }
+    match covers.is_empty() {
+        false => Ok((covers, heads)),
+        true if before.unread => Err(Uncovered::Unknown(
+            "its proof may start at an anchor before it that proves nothing",
+        )),
+        true => Err(Uncovered::Refuted(reason)),
+    }
 }
 
 /// The policy's rule that allows the anchor, or why there is none.

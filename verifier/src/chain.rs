@@ -3,6 +3,8 @@
 use crate::policy::Finality;
 use crate::shown::shown_seconds;
 use alloy_primitives::{Address, B256};
+use std::str::FromStr;
+use thiserror::Error;
 
 /// A block that an anchor needs, and what the policy demands of it.
 #[derive(Debug, Clone, Copy)]
@@ -50,21 +52,48 @@ impl ChainView for NoChain {
     }
 }
 
-/// Block hashes that the verifier's user got elsewhere, and vouches for as final.
+/// A block hash that the verifier's user got elsewhere, and which chain's block it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderHash {
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// Hash of the block.
+    pub hash: B256,
+}
+
+/// A text that is not `CHAIN:HASH`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("give CHAIN:HASH: the chain id in decimal, a colon, 64 hex digits")]
+pub struct NotHeaderHash;
+
+impl FromStr for HeaderHash {
+    type Err = NotHeaderHash;
+
+    fn from_str(text: &str) -> Result<Self, NotHeaderHash> {
+        let (chain_id, hash) = text.split_once(':').ok_or(NotHeaderHash)?;
+        let digits = !chain_id.is_empty() && chain_id.bytes().all(|b| b.is_ascii_digit());
+        let chain_id = chain_id.parse().ok().filter(|_| digits).ok_or(NotHeaderHash)?;
+        Ok(Self { chain_id, hash: hash.parse().map_err(|_| NotHeaderHash)? })
+    }
+}
+
+/// Block hashes that the verifier's user vouches for as final.
 #[derive(Debug, Clone, Default)]
-pub struct KnownHashes(pub Vec<B256>);
+pub struct KnownHashes(pub Vec<HeaderHash>);
 
 impl ChainView for KnownHashes {
     fn block(&self, query: &BlockQuery) -> BlockAnswer {
-        if self.0.contains(&query.hash) {
-            let said = "is a hash given with --header-hash: taken as final on your word; the \
-                        contract's code is not looked at";
-            return BlockAnswer::Final(format!("{} {said}", query.hash));
+        let of_block: Vec<_> = self.0.iter().filter(|known| known.hash == query.hash).collect();
+        if of_block.iter().any(|known| known.chain_id == query.chain_id) {
+            let said = "was given with --header-hash: taken as final on your word; the contract's \
+                        code is not looked at";
+            return BlockAnswer::Final(format!("{}:{} {said}", query.chain_id, query.hash));
         }
-        BlockAnswer::Unknown(format!(
-            "none of the hashes given is this block's; {}",
-            look_up(query)
-        ))
+        let none = match of_block.first() {
+            Some(known) => format!("this block's hash was given for chain {}", known.chain_id),
+            None => "none of the hashes given is this block's".to_owned(),
+        };
+        BlockAnswer::Unknown(format!("{none}; {}", look_up(query)))
     }
 }
 

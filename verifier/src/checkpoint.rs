@@ -1,11 +1,10 @@
-//! The different checkpoints of a file: signatures, and whether they contradict each other.
+//! The different checkpoints of a file, and who signed them.
 
-use crate::anchor::CheckedAnchor;
 use crate::policy::{LogPolicy, Policy};
-use crate::report::{CheckpointReport, Step};
-use crate::shown::shown;
+use crate::report::{CheckpointReport, Outcome, Step};
+use crate::shown::{quoted, shown};
+use meshchain_core::Checkpoint;
 use meshchain_core::note::split;
-use meshchain_core::{Checkpoint, Hash, TreeHead, hash};
 use std::collections::HashMap;
 
 /// Most different checkpoints in one file; those beyond it are not checked.
@@ -20,6 +19,14 @@ pub(crate) struct CheckedCheckpoint<'p> {
     pub(crate) parsed: Option<Checkpoint>,
     pub(crate) log: Option<&'p LogPolicy>,
     pub(crate) report: CheckpointReport,
+}
+
+impl CheckedCheckpoint<'_> {
+    /// Whether the policy's key for its origin has signed it.
+    pub(crate) fn is_signed(&self) -> bool {
+        let ok = |step: &Step| step.name == "checkpoint" && step.outcome == Outcome::Ok;
+        self.report.steps.iter().any(ok)
+    }
 }
 
 /// The different checkpoints of the file, by their text.
@@ -62,7 +69,7 @@ impl<'p> Checkpoints<'p> {
         for checkpoint in &mut self.list {
             let Some(parsed) = &checkpoint.parsed else { continue };
             checkpoint.log = policy.and_then(|policy| policy.log(&parsed.origin));
-            let says = format!("says it is of log {}", shown(&parsed.origin));
+            let says = format!("says it is of log {}", quoted(&parsed.origin));
             checkpoint.report.steps.push(match (policy, checkpoint.log) {
                 (None, _) => Step::unchecked(
                     "checkpoint",
@@ -73,25 +80,6 @@ impl<'p> Checkpoints<'p> {
                 }
                 (Some(_), Some(log)) => check_signature(&checkpoint.note, log),
             });
-        }
-    }
-
-    /// What checkpoints and anchors state must not contradict each other: a log has one root per
-    /// size.
-    pub(crate) fn check_heads(&mut self, anchors: &mut [CheckedAnchor<'_>]) {
-        let mut seen: HashMap<(Hash, u64), Hash> = HashMap::new();
-        let mut forked = |log_id: Hash, head: &TreeHead| {
-            let root = seen.entry((log_id, head.size)).or_insert(head.root);
-            let two = format!("two roots for size {}: the log shows two histories", head.size);
-            (*root != head.root).then(|| Step::of("heads", Err(two)))
-        };
-        for checkpoint in &mut self.list {
-            let Some(Checkpoint { origin, head }) = &checkpoint.parsed else { continue };
-            checkpoint.report.steps.extend(forked(hash::log_id(origin), head));
-        }
-        for anchor in anchors.iter_mut().filter(|a| !a.report.covers.is_empty()) {
-            let Some(fact) = &anchor.fact else { continue };
-            anchor.report.steps.extend(forked(fact.log_id, &fact.head));
         }
     }
 }

@@ -159,16 +159,17 @@ fn trie_value(root: &B256, key: &[u8], proof: &[Vec<u8>]) -> Result<Vec<u8>, Evm
 
 const OFF_PATH: &str = "not on the way to the transaction's index";
 
-struct Anchored {
-    sender: Address,
-    log_id: Hash,
-    prev_size: u64,
-    head: TreeHead,
+/// What an `Anchored` event says.
+pub(crate) struct Anchored {
+    pub(crate) sender: Address,
+    pub(crate) log_id: Hash,
+    pub(crate) prev_size: u64,
+    pub(crate) head: TreeHead,
 }
 
 impl Anchored {
     /// Decodes topics and ABI data; `None` unless they are exactly those of the event.
-    fn parse(topics: &[B256], data: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(topics: &[B256], data: &[u8]) -> Option<Self> {
         let [topic, sender, log_id] = topics else {
             return None;
         };

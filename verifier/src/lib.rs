@@ -11,30 +11,38 @@ mod checkpoint;
 mod equivocation;
 mod evm;
 mod fetch;
+mod history;
 mod hop_report;
 pub mod hops;
 pub mod log;
+mod nodes;
 mod policy;
 mod report;
 mod rpc;
+mod rpc_anchors;
+mod rpc_block;
+mod rpc_proof;
 mod shown;
 mod span;
 mod text;
 mod verify;
 
 pub use anchor::MAX_LOOKUPS;
-pub use chain::{BlockAnswer, BlockQuery, ChainView, KnownHashes, NoChain};
+pub use chain::{
+    BlockAnswer, BlockQuery, ChainView, HeaderHash, KnownHashes, NoChain, NotHeaderHash,
+};
 pub use checkpoint::MAX_CHECKPOINTS;
 pub use equivocation::{EquivocationReport, judge_equivocation};
 pub use evm::{AnchorFact, EvmError, anchored_topic, read_anchor};
 pub use fetch::{FetchError, fetch_evidence, write_atomically};
 pub use hops::HopAgreement;
+pub use nodes::{NodeUrl, Nodes, NotNodeUrl};
 pub use policy::{AnchorPolicy, Finality, LogPolicy, Policy, PolicyError};
 pub use report::{
     AnchorReport, Call, CheckpointReport, Conclusions, HopReport, HopSideShown, LogPlace, Outcome,
     OwnShown, REPORT_FORMAT, Report, SourceShown, SpanReport, Step, Verdict,
 };
 pub use rpc::RpcChain;
-pub use shown::{shown, shown_time};
+pub use shown::{quoted, shown, shown_time};
 pub use text::render;
 pub use verify::verify;

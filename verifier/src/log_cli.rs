@@ -2,14 +2,14 @@
 
 use clap::{ArgGroup, Args, Subcommand};
 use meshchain::log::{
-    Directory, FsckReport, HttpLog, LogKey, LogSource, LogView, ViewError, fsck, leaf_line,
-    render_fsck, render_leaf,
+    ChainNode, Directory, FsckReport, HttpLog, LogKey, LogSource, LogView, ViewError, fsck_with,
+    leaf_line, render_fsck, render_leaf, repair,
 };
-use meshchain::{Policy, shown};
+use meshchain::{NodeUrl, NotNodeUrl, Policy, RpcChain, shown};
 use meshchain_core::VerifierKey;
 use meshchain_core::evidence::MAX_LEN;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,12 @@ pub(crate) struct FsckArgs {
     /// Take the key from this policy, by the checkpoint's origin
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Compare the log with its anchors on this chain, by this JSON-RPC node; repeatable
+    #[arg(long, value_name = "CHAIN=URL")]
+    rpc: Vec<NodeUrl>,
+    /// Write again what the log's own files or, with --rpc, the chain prove; no collector may run
+    #[arg(long, requires = "signer")]
+    repair: bool,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -91,9 +97,24 @@ pub(crate) fn run_fsck(args: &FsckArgs) -> Result<ExitCode, String> {
         }
         (None, None) => LogKey::Unknown,
     };
-    let mut progress = Progress::new();
-    let report = fsck(&*open(&args.log), &key, &mut |done, all| progress.show(done, all));
-    progress.clear();
+    let node = |node: &NodeUrl| match node.chain_id {
+        Some(chain_id) => Ok(ChainNode { chain_id, rpc: RpcChain::new(&node.url) }),
+        None => Err(format!("--rpc: {NotNodeUrl}")),
+    };
+    let nodes: Vec<_> = args.rpc.iter().map(node).collect::<Result<_, _>>()?;
+    let check = || {
+        let mut progress = Progress::new();
+        let show = &mut |done, all| progress.show(done, all);
+        let report = fsck_with(&*open(&args.log), &key, &nodes, show);
+        progress.clear();
+        report
+    };
+    let mut report = check();
+    if args.repair {
+        let repaired = repair(Path::new(&args.log), &report)?;
+        report = check();
+        report.repaired = repaired;
+    }
     let text = match args.json {
         true => json(&report)?,
         false => render_fsck(&report),

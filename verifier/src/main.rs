@@ -5,8 +5,8 @@ mod log_cli;
 use clap::{Args, Parser, Subcommand};
 use log_cli::{FsckArgs, LogCommand, run_fsck, run_log};
 use meshchain::{
-    ChainView, EquivocationReport, KnownHashes, NoChain, Policy, Report, RpcChain, fetch_evidence,
-    judge_equivocation, render, shown, verify, write_atomically,
+    ChainView, EquivocationReport, HeaderHash, KnownHashes, NoChain, NodeUrl, Nodes, Policy,
+    Report, fetch_evidence, judge_equivocation, render, shown, verify, write_atomically,
 };
 use meshchain_core::evidence::{Evidence, MAX_LEN};
 use std::io::{Read, Write};
@@ -43,12 +43,13 @@ enum Command {
 struct VerifyArgs {
     /// Evidence file, or a proof of equivocation out of a collector's audit log
     evidence: PathBuf,
-    /// Ask this JSON-RPC node whether the anchors' blocks are on the chain, and final
-    #[arg(long, value_name = "URL", conflicts_with = "header_hash")]
-    rpc: Option<String>,
-    /// Hash of an anchor's block that you got elsewhere and take as final; repeatable
-    #[arg(long, value_name = "HEX")]
-    header_hash: Vec<alloy_primitives::B256>,
+    /// Ask this JSON-RPC node whether the anchors' blocks are on the chain, and final; repeatable,
+    /// with CHAIN= for one chain
+    #[arg(long, value_name = "[CHAIN=]URL", conflicts_with = "header_hash")]
+    rpc: Vec<NodeUrl>,
+    /// Chain id and hash of an anchor's block, got elsewhere and taken as final; repeatable
+    #[arg(long, value_name = "CHAIN:HASH")]
+    header_hash: Vec<HeaderHash>,
     /// Whose keys, contracts and senders to believe; without it nothing is verified
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -124,10 +125,10 @@ fn check(args: &VerifyArgs) -> Result<Report, String> {
     let path = &args.evidence;
     let parsed = Evidence::from_json(&read(path, MAX_LEN)?);
     let evidence = parsed.map_err(|e| format!("{}: {e}", path.display()))?;
-    let chain: Box<dyn ChainView> = match &args.rpc {
-        Some(url) => Box::new(RpcChain::new(url)),
-        None if args.header_hash.is_empty() => Box::new(NoChain),
-        None => Box::new(KnownHashes(args.header_hash.clone())),
+    let chain: Box<dyn ChainView> = match (args.rpc.is_empty(), args.header_hash.is_empty()) {
+        (false, _) => Box::new(Nodes::new(&args.rpc)),
+        (true, true) => Box::new(NoChain),
+        (true, false) => Box::new(KnownHashes(args.header_hash.clone())),
     };
     Ok(verify(&evidence, policy.as_ref(), chain.as_ref()))
 }

@@ -48,8 +48,9 @@ pub enum Outcome {
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// `record`, `entry`, `batch`, `signature`, `log` of a span; `checkpoint` of a checkpoint; `anchor`, `block`
-    /// of an anchor; `heads` of either, where another tree head contradicts it.
+    /// `record`, `entry`, `batch`, `signature`, `log`, perhaps `session` of a span; `checkpoint` of a
+    /// checkpoint; `anchor`, `block` of an anchor; `history` of any of them, where another one
+    /// contradicts it, or nothing ties it to the others.
     pub name: &'static str,
     /// What it came to.
     pub outcome: Outcome,
@@ -98,6 +99,8 @@ pub struct Report {
     pub anchors: Vec<AnchorReport>,
     /// One per hop: what the two sides of a call say of it.
     pub hops: Vec<HopReport>,
+    /// Origins of the logs of which this file proves two histories, to whoever has the policy.
+    pub two_histories: Vec<String>,
     /// What is proved, and what is not.
     pub conclusions: Conclusions,
 }
@@ -144,7 +147,7 @@ pub struct SpanReport {
     pub place: Option<LogPlace>,
     /// An earlier span of the file with the same entry.
     pub duplicate_of: Option<usize>,
-    /// `record`, `entry`, `batch`, `signature`, `log`.
+    /// `record`, `entry`, `batch`, `signature`, `log`; perhaps `session`, `history`.
     pub steps: Vec<Step>,
 }
 
@@ -247,7 +250,7 @@ pub struct CheckpointReport {
     pub root: Option<String>,
     /// Numbers of the anchors that prove this checkpoint, block included.
     pub anchored_by: Vec<usize>,
-    /// `checkpoint`, perhaps `heads`.
+    /// `checkpoint`, perhaps `history`.
     pub steps: Vec<Step>,
 }
 
@@ -272,7 +275,7 @@ pub struct AnchorReport {
     pub size: Option<u64>,
     /// Numbers of the checkpoints that the anchored tree extends.
     pub covers: Vec<usize>,
-    /// `anchor`, `block`, perhaps `heads`.
+    /// `anchor`, `block`, perhaps `history`.
     pub steps: Vec<Step>,
 }
 
@@ -321,6 +324,7 @@ impl Report {
             checkpoints: Vec::new(),
             anchors: Vec::new(),
             hops: Vec::new(),
+            two_histories: Vec::new(),
             conclusions: Conclusions::default(),
         }
     }

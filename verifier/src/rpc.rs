@@ -25,7 +25,7 @@ pub struct RpcChain {
 
 /// Why there is no answer. The node's URL is left out: it may hold an access key.
 #[derive(Debug, Error)]
-enum RpcError {
+pub(crate) enum RpcError {
     #[error("the RPC node did not answer {method}: {reason}")]
     Transport { method: &'static str, reason: String },
     #[error("the RPC node refuses {method}: {reason}")]
@@ -50,13 +50,20 @@ impl RpcChain {
         Self { agent: config.build().into(), url: url.into() }
     }
 
-    fn call(&self, method: &'static str, params: Value) -> Result<Value, RpcError> {
+    pub(crate) fn call(&self, method: &'static str, params: Value) -> Result<Value, RpcError> {
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let transport = |e: ureq::Error| RpcError::Transport { method, reason: without_url(&e) };
         let mut response = self.agent.post(&self.url).send_json(&request).map_err(transport)?;
         let status = response.status();
         let body = response.body_mut().with_config().limit(MAX_ANSWER);
-        let body = body.read_to_vec().map_err(transport)?;
+        let body = match body.read_to_vec() {
+            // Less of it may be asked for.
+            Err(ureq::Error::BodyExceedsLimit(_)) => {
+                let reason = format!("its answer has over {MAX_ANSWER} bytes");
+                return Err(RpcError::Refused { method, reason });
+            }
+            read => read.map_err(transport)?,
+        };
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| RpcError::Transport {
             method,
             reason: format!("HTTP {status}, not JSON-RPC"),
@@ -70,7 +77,7 @@ impl RpcChain {
         }
     }
 
-    fn quantity(&self, method: &'static str) -> Result<u64, RpcError> {
+    pub(crate) fn quantity(&self, method: &'static str) -> Result<u64, RpcError> {
         quantity(&self.call(method, json!([]))?).ok_or(RpcError::Malformed(method))
     }
 
@@ -81,7 +88,7 @@ impl RpcChain {
     }
 
     /// Number of the highest block that counts as final.
-    fn final_to(&self, finality: Finality) -> Result<Option<u64>, RpcError> {
+    pub(crate) fn final_to(&self, finality: Finality) -> Result<Option<u64>, RpcError> {
         let tag = match finality {
             Finality::Finalized => "finalized",
             Finality::Safe => "safe",
@@ -130,7 +137,8 @@ impl RpcChain {
             .and_then(|h| h.parse().ok())
             .ok_or(RpcError::Malformed("eth_getBlockByNumber"))?;
         if hash != query.hash {
-            return refuted(format!(
+            // Rotten, forged, or of a block that was given up: it proves nothing on this chain.
+            return unknown(format!(
                 "block {number} of the chain is {hash}; the evidence's header hashes to {}",
                 query.hash
             ));

@@ -22,6 +22,26 @@ pub fn shown(text: impl AsRef<[u8]>) -> String {
     out
 }
 
+/// Foreign text as one word of a line of text: [`shown`], in double quotes where it is empty or holds
+/// a space or a quote.
+///
+/// So nothing that a proxy, a collector or a file wrote can pass for more columns, or for words of
+/// ours.
+pub fn quoted(text: impl AsRef<[u8]>) -> String {
+    word(&shown(text))
+}
+
+/// As [`quoted`], for text that has gone through [`shown`].
+pub(crate) fn word(shown: &str) -> String {
+    let plain = !shown.is_empty() && shown.bytes().all(|b| b != b' ' && b != b'"');
+    if plain { shown.to_owned() } else { format!("\"{}\"", shown.replace('"', "\\x22")) }
+}
+
+/// [`word`], and `?` for nothing.
+pub(crate) fn word_or_unknown(shown: &str) -> String {
+    if shown.is_empty() { "?".to_owned() } else { word(shown) }
+}
+
 /// Unix nanoseconds as RFC 3339 in UTC, with milliseconds where they are not zero.
 pub fn shown_time(unix_ns: u64) -> String {
     let (seconds, millis) = (unix_ns / 1_000_000_000, unix_ns / 1_000_000 % 1000);
@@ -61,6 +81,34 @@ mod tests {
         assert_eq!(shown("GET /a b"), "GET /a b");
         assert_eq!(shown("\x1b[31m\n\u{202e}\\x"), "\\x1b[31m\\x0a\\xe2\\x80\\xae\\x5cx");
         assert!(shown(vec![b'a'; 10_000]).len() < 210);
+    }
+
+    #[test]
+    fn a_quoted_text_is_one_word() {
+        for (text, expected) in [
+            ("/pay", "/pay"),
+            ("", "\"\""),
+            ("/pay -> 200", "\"/pay -> 200\""),
+            ("a\" -> \"b", "\"a\\x22 -> \\x22b\""),
+            ("a\tb", "a\\x09b"),
+            ("a\u{a0}b", "a\\xc2\\xa0b"),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
+        assert_eq!((word_or_unknown(""), word_or_unknown("?")), ("?".into(), "?".into()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_leaves_its_quotes(text in "\\PC{0,300}") {
+            let quoted = quoted(&text);
+            let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            let free = |text: &str| !text.bytes().any(|b| b == b'"' || !(b' '..=b'~').contains(&b));
+            match inner {
+                Some(inner) => assert!(free(inner), "{quoted}"),
+                None => assert!(free(&quoted) && !quoted.contains(' '), "{quoted}"),
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The steps of one span that need nothing but the file: record, entry, batch, log.
 
 use crate::report::{Call, LogPlace, Outcome, OwnShown, SourceShown, SpanReport, Step};
-use crate::shown::shown;
+use crate::shown::{quoted, shown};
 use meshchain_core::evidence::{Disclosed, SpanEvidence};
 use meshchain_core::session::session_id;
 use meshchain_core::{
@@ -16,6 +16,7 @@ pub(crate) struct CheckedSpan<'a> {
     pub(crate) hop: Option<HopPart<'a>>,
     pub(crate) own: Option<OwnPart<'a>>,
     pub(crate) leaf: Option<BatchLeaf<'a>>,
+    pub(crate) leaf_bytes: &'a [u8],
 }
 
 /// Checks record, entry and batch.
@@ -24,12 +25,20 @@ pub(crate) fn check_span<'a>(
     span: &'a SpanEvidence,
     trace_id: &[u8; 16],
 ) -> CheckedSpan<'a> {
-    let mut report = SpanReport { number, ..Default::default() };
+    let (mut report, leaf_bytes) =
+        (SpanReport { number, ..Default::default() }, span.leaf.as_slice());
     let entry = match Entry::parse(&span.entry) {
         Ok(entry) => entry,
         Err(error) => {
             report.steps.push(Step::of("entry", Err(error.to_string())));
-            return CheckedSpan { report, entry: None, hop: None, own: None, leaf: None };
+            return CheckedSpan {
+                report,
+                entry: None,
+                hop: None,
+                own: None,
+                leaf: None,
+                leaf_bytes,
+            };
         }
     };
     report.side = Some(entry.side.name());
@@ -52,7 +61,7 @@ pub(crate) fn check_span<'a>(
     };
     report.steps.push(Step::of("batch", batch));
     report.steps.extend(leaf.as_ref().ok().map(check_signature));
-    CheckedSpan { report, entry: Some(entry), hop, own, leaf: leaf.ok() }
+    CheckedSpan { report, entry: Some(entry), hop, own, leaf: leaf.ok(), leaf_bytes }
 }
 
 fn check_record<'a>(
@@ -153,7 +162,7 @@ pub(crate) fn check_log(
         &proof.path,
         &checkpoint.head,
     );
-    let of = format!("leaf {} of {size} in log {}", proof.index, shown(&checkpoint.origin));
+    let of = format!("leaf {} of {size} in log {}", proof.index, quoted(&checkpoint.origin));
     report.steps.push(Step::of(
         "log",
         match found {

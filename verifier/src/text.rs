@@ -5,7 +5,7 @@ use crate::report::{
     AnchorReport, CheckpointReport, Conclusions, HopReport, HopSideShown, Outcome, Report,
     SpanReport, Step, Verdict,
 };
-use crate::shown::{shown_seconds, shown_time};
+use crate::shown::{shown_seconds, shown_time, word, word_or_unknown};
 use std::fmt::Write;
 
 /// Reasons that are printed; the rest is counted.
@@ -48,11 +48,16 @@ fn write_span(out: &mut String, span: &SpanReport) -> std::fmt::Result {
     let side = span.side.unwrap_or("?");
     write!(out, "span {}  {side}", span.number)?;
     match &span.call {
-        Some(call) => write!(out, "  {} {} -> {}", call.method, call.path, call.status)?,
+        Some(call) => {
+            let (method, path) = (word(&call.method), word(&call.path));
+            write!(out, "  {method} {path} -> {}", call.status)?
+        }
         None => write!(out, "  (call not shown)")?,
     }
     if let Some(source) = &span.source {
-        write!(out, "  {}.{} ({})", source.workload, source.namespace, source.cluster)?;
+        let [workload, namespace, cluster] = [&source.workload, &source.namespace, &source.cluster]
+            .map(|name| word_or_unknown(name));
+        write!(out, "  {workload}.{namespace} ({cluster})")?;
     }
     if let Some(earlier) = span.duplicate_of {
         write!(out, "  the same entry as span {earlier}, counted once")?;
@@ -68,7 +73,7 @@ fn write_span(out: &mut String, span: &SpanReport) -> std::fmt::Result {
         let seen = [("path", &own.raw_path), ("authority", &own.raw_authority)];
         for (what, raw) in seen {
             if let Some(raw) = raw {
-                writeln!(out, "  as seen         {what} \"{raw}\"")?;
+                writeln!(out, "  as seen         {what} {}", word(raw))?;
             }
         }
         if let Some(session) = &own.peer_session {
@@ -77,7 +82,7 @@ fn write_span(out: &mut String, span: &SpanReport) -> std::fmt::Result {
     }
     if let Some(received) = span.received_ns {
         let by = match &span.principal {
-            Some(principal) => format!(" from {principal}"),
+            Some(principal) => format!(" from {}", word(principal)),
             None => String::new(),
         };
         let at = shown_time(received);
@@ -121,10 +126,10 @@ fn write_hop(out: &mut String, hop: &HopReport) -> std::fmt::Result {
 /// The logs of a hop's sides, with their operators where the policy names them.
 fn keepers(hop: &HopReport) -> String {
     let name = |side: &HopSideShown| {
-        let log = side.log.as_deref().unwrap_or("?");
+        let log = side.log.as_deref().map_or("?".to_owned(), word);
         match &side.operator {
-            Some(operator) => format!("{log} ({operator})"),
-            None => log.to_owned(),
+            Some(operator) => format!("{log} ({})", word(operator)),
+            None => log,
         }
     };
     let mut names: Vec<_> = hop.sides.iter().map(name).collect();
@@ -168,6 +173,11 @@ fn write_verdict(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     match report.verdict {
         Verdict::Verified => writeln!(out, "verified: {}", verified(report))?,
+        Verdict::Refuted if !report.two_histories.is_empty() => writeln!(
+            out,
+            "REFUTED: two histories of {}: this file is the proof of it, keep it",
+            report.two_histories.join(", ")
+        )?,
         Verdict::Refuted => writeln!(out, "REFUTED: the evidence is false")?,
         Verdict::NotChecked => writeln!(out, "NOT VERIFIED: nothing is refuted, but:")?,
     }
@@ -288,7 +298,8 @@ fn distinct(report: &Report) -> usize {
 }
 
 fn origins(report: &Report) -> String {
-    let mut names: Vec<_> = report.checkpoints.iter().filter_map(|c| c.origin.as_deref()).collect();
+    let origins = report.checkpoints.iter().filter_map(|c| c.origin.as_deref());
+    let mut names: Vec<_> = origins.map(word).collect();
     names.sort_unstable();
     names.dedup();
     let kind = if names.len() == 1 { "log" } else { "logs" };

@@ -3,6 +3,7 @@
 use crate::anchor::{check_anchors, check_blocks};
 use crate::chain::ChainView;
 use crate::checkpoint::{Checkpoints, MAX_CHECKPOINTS};
+use crate::history::check_history;
 use crate::hop_report::compare_hops;
 use crate::policy::Policy;
 use crate::report::{AnchorReport, LogPlace, Outcome, REPORT_FORMAT, Report, Step, Verdict};
@@ -24,8 +25,8 @@ pub fn verify(evidence: &Evidence, policy: Option<&Policy>, chain: &dyn ChainVie
     mark_equivocations(&mut spans);
     checkpoints.check_signatures(policy);
     let mut anchors = check_anchors(&evidence.anchors, policy, &checkpoints);
-    checkpoints.check_heads(&mut anchors);
     check_blocks(&mut anchors, &mut checkpoints, chain);
+    let two_histories = check_history(&mut spans, &mut checkpoints, &mut anchors);
     let hops = compare_hops(&spans, &checkpoints);
     let mut report = Report {
         trace_id: Some(hex::encode(evidence.trace_id)),
@@ -34,6 +35,7 @@ pub fn verify(evidence: &Evidence, policy: Option<&Policy>, chain: &dyn ChainVie
         checkpoints: checkpoints.list.into_iter().map(|c| c.report).collect(),
         anchors: anchors.into_iter().map(|a| a.report).collect(),
         hops,
+        two_histories,
         ..Report::unreadable("")
     };
     report.format = REPORT_FORMAT;
@@ -133,7 +135,8 @@ fn unanchored(report: &Report) -> Vec<String> {
     let bare = report.checkpoints.iter().filter(|c| c.anchored_by.is_empty());
     let mut reasons = BTreeMap::new();
     for checkpoint in bare {
-        let of = |a: &&AnchorReport| a.covers.contains(&checkpoint.number);
+        // One that covers nothing could not be read, and might have been of this checkpoint.
+        let of = |a: &&AnchorReport| a.covers.is_empty() || a.covers.contains(&checkpoint.number);
         let stuck = report.anchors.iter().filter(of).flat_map(|anchor| {
             let open = anchor.steps.iter().find(|s| s.outcome == Outcome::NotChecked);
             open.map(|step| (anchor.number, step))

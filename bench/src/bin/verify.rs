@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use meshchain::{ChainView, KnownHashes, NoChain, Policy, Verdict, verify};
-use meshchain_bench::evidence::{CALLS, Case, LEAVES, TRANSACTIONS, case};
+use meshchain::{ChainView, HeaderHash, KnownHashes, NoChain, Policy, Verdict, verify};
+use meshchain_bench::evidence::{CALLS, CHAIN_ID, Case, LEAVES, TRANSACTIONS, case};
 use meshchain_bench::times::{Spread, timed};
 use meshchain_core::Evidence;
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ fn measure(spans: usize, anchored: bool, args: &Args) -> Result<Value> {
 fn library(case: &Case, file: &str, count: usize) -> Result<(Spread, Spread)> {
     let policy = Policy::from_json(case.policy.to_string().as_bytes())?;
     let chain: Box<dyn ChainView> = match case.block {
-        Some(hash) => Box::new(KnownHashes(vec![hash])),
+        Some(hash) => Box::new(KnownHashes(vec![HeaderHash { chain_id: CHAIN_ID, hash }])),
         None => Box::new(NoChain),
     };
     let (mut parse, mut check) = (Vec::with_capacity(count), Vec::with_capacity(count));
@@ -77,7 +77,7 @@ fn program(case: &Case, file: &str, args: &Args) -> Result<Spread> {
     let mut command = Command::new(&args.meshchain);
     command.arg("verify").arg(path("evidence.json")).arg("--policy").arg(path("policy.json"));
     if let Some(hash) = case.block {
-        command.arg("--header-hash").arg(hash.to_string());
+        command.arg("--header-hash").arg(format!("{CHAIN_ID}:{hash}"));
     }
     command.stdout(Stdio::null());
     let mut times = Vec::with_capacity(PROCESSES);

@@ -28,7 +28,8 @@ pub(super) fn cases() -> Vec<Vector> {
             SignedBatch { header: vec![1], ..batch(&key(), 7, 2) },
         ),
     ];
-    cases.into_iter().map(|(name, case, other)| vector(name, case, other)).collect()
+    let proofs = cases.into_iter().map(|(name, case, other)| vector(name, case, other));
+    proofs.chain([upper_case()]).collect()
 }
 
 fn batch(key: &SessionKey, seq: u64, at_ns: u64) -> SignedBatch {
@@ -44,6 +45,19 @@ fn batch(key: &SessionKey, seq: u64, at_ns: u64) -> SignedBatch {
     let (prev, entries_digest) = (tagged(&[], &[&SEED]), tagged(&[], &[]));
     let signature = key.sign(&chain_of(&prev, &header, &entries_digest));
     SignedBatch { header, prev, entries_digest, public_key: *key.public(), signature }
+}
+
+/// A good proof but for the case of one key.
+fn upper_case() -> Vector {
+    let mut input = json!(Equivocation::of([batch(&key(), 7, 1), batch(&key(), 7, 2)]));
+    let public_key = &mut input["batches"][1]["public_key"];
+    *public_key = public_key.as_str().expect("a text").to_uppercase().into();
+    let error = Equivocation::from_json(input.to_string().as_bytes()).expect_err("capitals");
+    let error = error.to_string();
+    // serde_json's own words name a column, which depends on the order of keys.
+    let error = error.split(" at line").next().unwrap_or_default();
+    let case = "a public key in capitals";
+    Vector::invalid("equivocation", "upper-case", case, error).with("input", input)
 }
 
 fn vector(name: &str, case: &str, other: SignedBatch) -> Vector {

@@ -11,8 +11,8 @@ use meshchain_core::evidence::{
 use meshchain_core::leaf::{CHAIN_START, entry_hashes};
 use meshchain_core::tlog_checkpoint::TreeHead;
 use meshchain_core::{
-    Canonical, Checkpoint, Evidence, OwnPart, Side, SigningKey, TlogProof, VerifierKey, merkle,
-    note,
+    BatchLeaf, Canonical, Checkpoint, Evidence, OwnPart, Side, SigningKey, TlogProof, VerifierKey,
+    merkle, note,
 };
 use serde_json::{Value, json};
 
@@ -37,6 +37,7 @@ fn notes() -> Vec<Vector> {
     let (ours, key) = (key().sign("one\n\ntwo\n"), key());
     let vkey = key.verifier().to_string();
     let witness = format!("— witness.example/w {}\n", BASE64_STANDARD.encode([0xa5; 76]));
+    let short = format!("— w {}\n", BASE64_STANDARD.encode([0xa5; 5]));
     let same_name = format!("— {ORIGIN} {}\n", BASE64_STANDARD.encode([0; 68]));
     let sixteen = witness.repeat(15);
     let signature = ours.rsplit_once("\n\n").expect("a note").1;
@@ -51,6 +52,8 @@ fn notes() -> Vec<Vector> {
         ),
         ("same-name-other-key", "our name, another key id", &vkey, format!("{ours}{same_name}")),
         ("16-signatures", "as many as everybody must accept", &vkey, format!("{ours}{sixteen}")),
+        ("128-signatures", "as many as are read", &vkey, format!("{ours}{}", short.repeat(127))),
+        ("129-signatures", "one more than are read", &vkey, format!("{ours}{}", short.repeat(128))),
         ("altered-text", "one letter of the text", &vkey, ours.replacen("one", "onE", 1)),
         ("altered-signature", "one letter of the signature", &vkey, alter_signature(&ours)),
         ("other-key", "signed, but not by the key asked for", NEUMANN_KEY, ours.clone()),
@@ -237,11 +240,16 @@ fn evidence() -> Evidence {
 }
 
 fn evidence_of(leaf: &[u8]) -> Evidence {
+    evidence_in(leaf, &[b"3", b"4"])
+}
+
+/// As [`evidence`], in a log that goes on with the leaves `after`.
+fn evidence_in(leaf: &[u8], after: &[&[u8]]) -> Evidence {
     let key = key();
     let all = entries();
-    let data: [&[u8]; 5] = [b"0", b"1", leaf, b"3", b"4"];
-    let leaves = data.map(merkle::leaf_hash);
-    let head = TreeHead { size: 5, root: merkle::root(&leaves) };
+    let data = [&[&b"0"[..], b"1", leaf], after].concat();
+    let leaves: Vec<_> = data.iter().map(|leaf| merkle::leaf_hash(leaf)).collect();
+    let head = TreeHead { size: leaves.len() as u64, root: merkle::root(&leaves) };
     let proof = TlogProof {
         index: 2,
         path: merkle::inclusion_path(&leaves, 2).expect("in the tree"),
@@ -292,6 +300,23 @@ fn evidences() -> Vec<Vector> {
         *json.pointer_mut(pointer).expect("is there") = value;
         json
     };
+    let (leaf, _) = leaf_bytes(&header(), CHAIN_START, &entries());
+    // Received a second later: the same batch in another history of the log.
+    let again = BatchLeaf { received_ns: 1, ..BatchLeaf::decode(&leaf).expect("a leaf") }.encode();
+    let beside = |other: Evidence| {
+        let spans = vec![good.spans[0].clone(), other.spans[1].clone()];
+        serde_json::to_value(Evidence { spans, ..good.clone() }).expect("JSON")
+    };
+    let upper = |pointer: &str| {
+        let text = anchored.pointer(pointer).and_then(Value::as_str).expect("a text");
+        set(pointer, text.to_uppercase().into())
+    };
+    let mut unsaid = anchored.clone();
+    unsaid["anchors"][0].as_object_mut().expect("an object").remove("consistency");
+    let mut null = anchored.clone();
+    null["spans"][0]["record"]["own"] = Value::Null;
+    let mut anchorless = anchored.clone();
+    anchorless.as_object_mut().expect("an object").remove("anchors");
     let (mut unsigned, _) = leaf_bytes(&header(), CHAIN_START, &entries());
     *unsigned.last_mut().expect("the signature") ^= 1;
     let mut unknown = anchored.clone();
@@ -308,6 +333,33 @@ fn evidences() -> Vec<Vector> {
         ("hop-disclosed", "the hop part alone", plain(|e| e.spans[0].record.own = None)),
         ("own-disclosed", "the own part alone", plain(|e| e.spans[0].record.hop = None)),
         ("anchored", "with an anchor, whose contents are not looked at here", anchored.clone()),
+        ("no-consistency", "an anchor without the key `consistency`: an empty proof", unsaid),
+        ("no-anchor-list", "the list of anchors is missing: there are none", anchorless),
+        ("null-part", "a part that is null, not absent", null),
+        ("upper-case-entry", "an entry in capitals", upper("/spans/0/entry")),
+        ("upper-case-part", "a part in capitals", upper("/spans/0/record/hop")),
+        ("upper-case-path", "a hash in capitals", upper("/spans/0/batch/path/0")),
+        ("upper-case-header", "a block header in capitals", upper("/anchors/0/header")),
+        (
+            "upper-case-node",
+            "a node of the receipt trie in capitals",
+            upper("/anchors/0/receipt_proof/0"),
+        ),
+        (
+            "two-leaves-at-one-index",
+            "two trees of the log, each with another leaf at index 2",
+            beside(evidence_in(&again, &[b"3", b"4", b"5"])),
+        ),
+        (
+            "two-roots-for-one-size",
+            "two trees of the log of one size, which differ behind the leaf",
+            beside(evidence_in(&leaf, &[b"3", b"other"])),
+        ),
+        (
+            "untied-checkpoints",
+            "two trees of the log, one of them perhaps the other's beginning",
+            beside(evidence_in(&leaf, &[b"3", b"4", b"5"])),
+        ),
         ("no-spans", "no receipt at all", plain(|e| e.spans.clear())),
         (
             "altered-hop",

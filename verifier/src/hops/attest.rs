@@ -45,5 +45,6 @@ pub(super) fn session_named(sides: &[&HopSide<'_>]) -> SessionNamed {
 /// Whether the peer that mTLS proved to the server is the one that delivered the client's batches, as far as the
 /// log of these tells. Where mTLS proved nobody, anybody may have named the session.
 fn is_of(peer_principal: &[u8], sender: &HopSide<'_>) -> bool {
-    !peer_principal.is_empty() && (sender.principal.is_empty() || peer_principal == sender.principal)
+    !peer_principal.is_empty()
+        && (sender.principal.is_empty() || peer_principal == sender.principal)
 }

@@ -3,8 +3,8 @@
 use super::check::Fsck;
 use super::findings::Damage;
 use super::tiles::Column;
-use meshchain_core::Hash;
-use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName};
+use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, put_entry};
+use meshchain_core::{Hash, merkle};
 
 impl Fsck<'_> {
     /// Tells where a stored tile or bundle differs from what it must be.
@@ -32,6 +32,12 @@ impl Fsck<'_> {
             (Some(_), None, Some((offset, fault))) => (Some(*offset as u64), fault.clone()),
             (Some(_), None, None) => return,
         };
+        let path = name.path();
+        // A full tile stands in for a partial one that is gone.
+        if column.is_none_or(|column| column.file == path) {
+            let bytes = content(name.kind, truth, leaves);
+            self.report.repairs.extend(bytes.map(|bytes| (path, bytes)));
+        }
         let lost: Vec<u64> = bad
             .iter()
             .filter(|at| leaves.get(**at).is_some_and(Option::is_none))
@@ -47,6 +53,19 @@ impl Fsck<'_> {
             leaves: about.filter(|_| !leaves.is_empty()),
         });
     }
+}
+
+/// The right bytes of a tile or bundle, where all of it is known.
+fn content(kind: TileKind, truth: &[Option<Hash>], leaves: &[Option<Vec<u8>>]) -> Option<Vec<u8>> {
+    if matches!(kind, TileKind::Hashes(_)) {
+        return truth.iter().copied().collect::<Option<Vec<Hash>>>().map(|all| all.concat());
+    }
+    let mut bundle = Vec::new();
+    for (leaf, hash) in leaves.iter().zip(truth) {
+        let leaf = leaf.as_ref().filter(|leaf| Some(merkle::leaf_hash(leaf)) == *hash)?;
+        put_entry(&mut bundle, leaf);
+    }
+    (leaves.len() == truth.len()).then_some(bundle)
 }
 
 const NOTHING_LOST: &str = "nothing is lost";

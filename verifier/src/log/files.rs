@@ -4,6 +4,7 @@
 use super::findings::{Damage, FsckReport};
 use super::source::{LogSource, SourceError};
 use super::tiles::fetch;
+use crate::shown::quoted;
 use meshchain_core::Checkpoint;
 use meshchain_core::note::MAX_NOTE;
 use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, split_bundle, width_at};
@@ -14,7 +15,7 @@ const MAX_DEPTH: usize = 9;
 const BESIDE: [&str; 7] =
     ["head", "checkpoint", "sealed", "key", "key.unfinished", "audit.jsonl", "lock"];
 /// Folders that are looked at elsewhere.
-const FOLDERS: [&str; 4] = ["tile", "pool", "segment", "audit"];
+const FOLDERS: [&str; 5] = ["tile", "pool", "segment", "anchor", "audit"];
 
 /// Whether the root folder is a collector's data directory, not a copy of what a log publishes.
 pub(crate) fn of_collector(source: &dyn LogSource) -> Result<bool, SourceError> {
@@ -35,11 +36,8 @@ pub(crate) fn check(
     for item in source.list("")?.unwrap_or_default() {
         match item.name.as_str() {
             name if FOLDERS.contains(&name) && item.folder => {}
-            "anchor" if item.folder => {
-                report.note("anchor/ is not looked at: evidence carries what it holds");
-            }
             name if BESIDE.contains(&name) && !item.folder => {}
-            name => report.note(format!("{name} is not a file of the log")),
+            name => report.note(format!("{} is not a file of the log", quoted(name))),
         }
     }
     let mut superfluous = 0u64;
@@ -51,7 +49,7 @@ pub(crate) fn check(
         &mut |folder, files, report| {
             for file in &files {
                 let Some(name) = TileName::parse(file) else {
-                    report.note(format!("{file} is not a file of the log"));
+                    report.note(format!("{} is not a file of the log", quoted(file)));
                     continue;
                 };
                 let width = |size| match name.kind {
@@ -97,6 +95,13 @@ pub(crate) fn head_size(source: &dyn LogSource) -> Result<u64, SourceError> {
     Ok(parsed.map_or(0, |checkpoint| checkpoint.head.size))
 }
 
+/// Leaves that the log has now, published or not.
+pub(crate) fn size_now(source: &dyn LogSource) -> Result<u64, SourceError> {
+    let published = source.get("checkpoint", MAX_NOTE as u64)?.unwrap_or_default();
+    let parsed = Checkpoint::parse_unverified(&String::from_utf8_lossy(&published));
+    Ok(head_size(source)?.max(parsed.map_or(0, |checkpoint| checkpoint.head.size)))
+}
+
 type Visit<'v> = dyn FnMut(&str, Vec<String>, &mut FsckReport) -> Result<(), SourceError> + 'v;
 
 fn walk(
@@ -111,7 +116,7 @@ fn walk(
     visit(folder, files.into_iter().map(|item| item.name).collect(), report)?;
     for folder in folders {
         if depth == MAX_DEPTH {
-            report.note(format!("{} is deeper than any tile", folder.name));
+            report.note(format!("{} is deeper than any tile", quoted(&folder.name)));
             continue;
         }
         walk(source, &folder.name, depth + 1, visit, report)?;

@@ -129,6 +129,10 @@ pub struct FsckReport {
     pub segment_entries: u64,
     /// Of the records checked, those in segments.
     pub segment_records: u64,
+    /// Final anchors that are kept, each of them what its proof proves.
+    pub anchors: u64,
+    /// Final anchors on the chains that were asked, each of this log's tree where nothing else is told.
+    pub anchors_on_chain: u64,
     /// Sessions in the log.
     pub sessions: u64,
     /// Gaps in sessions: proxies' batches that never came. No damage.
@@ -152,6 +156,11 @@ pub struct FsckReport {
     pub damages: Vec<Damage>,
     /// Damages beyond the first 1000.
     pub more_damages: u64,
+    /// Files that were written again before this check.
+    pub repaired: Vec<String>,
+    /// Files that can be written again, with their right bytes.
+    #[serde(skip)]
+    pub(crate) repairs: Vec<(String, Vec<u8>)>,
     /// Facts that are no damage.
     pub notes: Vec<String>,
     /// What could not be checked.
@@ -180,6 +189,8 @@ impl FsckReport {
             segments: 0,
             segment_entries: 0,
             segment_records: 0,
+            anchors: 0,
+            anchors_on_chain: 0,
             sessions: 0,
             gaps: 0,
             missing_batches: 0,
@@ -191,6 +202,8 @@ impl FsckReport {
             refused_calls: 0,
             damages: Vec::new(),
             more_damages: 0,
+            repaired: Vec::new(),
+            repairs: Vec::new(),
             notes: Vec::new(),
             unchecked: Vec::new(),
         }

@@ -5,6 +5,7 @@ use super::files;
 use super::findings::{Damage, FsckReport};
 use super::heads;
 use super::log_key::LogKey;
+use super::onchain::ChainNode;
 use super::segments::{Listing, Segments};
 use super::source::{LogSource, SourceError};
 use super::staging::Staging;
@@ -23,13 +24,23 @@ pub fn fsck(
     key: &LogKey,
     progress: &mut dyn FnMut(u64, u64),
 ) -> FsckReport {
+    fsck_with(source, key, &[], progress)
+}
+
+/// As [`fsck`], and compares the log with its anchors on these chains.
+pub fn fsck_with(
+    source: &dyn LogSource,
+    key: &LogKey,
+    nodes: &[ChainNode],
+    progress: &mut dyn FnMut(u64, u64),
+) -> FsckReport {
     for _ in 1..ATTEMPTS {
-        match attempt(source, key, progress) {
+        match attempt(source, key, nodes, progress) {
             (_, true) => {}
             (report, false) => return report,
         }
     }
-    let (mut report, moved) = attempt(source, key, progress);
+    let (mut report, moved) = attempt(source, key, nodes, progress);
     if moved && report.damages.is_empty() {
         report.not_checked("the log was sealed while it was read: check it again");
     }
@@ -43,6 +54,7 @@ const ATTEMPTS: usize = 3;
 fn attempt(
     source: &dyn LogSource,
     key: &LogKey,
+    nodes: &[ChainNode],
     progress: &mut dyn FnMut(u64, u64),
 ) -> (FsckReport, bool) {
     let mut report = FsckReport::new(source.name());
@@ -54,6 +66,7 @@ fn attempt(
         Ok(Some(heads)) => {
             let mut fsck = Fsck::new(source, heads, report);
             fsck.run(collector, progress);
+            fsck.check_anchors(key, nodes);
             let moved = fsck.moved || fsck.staging.is_some_and(|staging| staging.moved);
             (fsck.report.conclude(), moved)
         }
@@ -91,6 +104,7 @@ impl Fsck<'_> {
         self.followed();
         self.signatures.check(&mut self.report);
         if collector {
+            self.check_needed();
             let walked = files::check(self.source, size, committed, &mut self.report);
             self.keep(walked);
         } else if matches!(self.source.list(""), Ok(Some(_))) {

@@ -3,7 +3,7 @@
 use super::findings::{Damage, FsckReport, SignatureCheck};
 use super::log_key::LogKey;
 use super::source::{LogSource, SourceError};
-use crate::shown::shown;
+use crate::shown::{quoted, shown};
 use meshchain_core::note::MAX_NOTE;
 use meshchain_core::{Checkpoint, TreeHead};
 
@@ -13,6 +13,8 @@ const ATTEMPTS: usize = 5;
 pub(crate) struct Heads {
     /// The tree to recompute.
     pub(crate) published: TreeHead,
+    /// Origin of its checkpoint.
+    pub(crate) origin: String,
     /// Its file.
     pub(crate) file: &'static str,
     /// The tree of `head`, where it is ahead.
@@ -155,7 +157,7 @@ fn choose(
         && let Some(head) = committed.as_ref().and_then(|c| c.checkpoint.as_ref())
     {
         if head.origin != checkpoint.origin {
-            contradicts(format!("of another log, {}", shown(&head.origin)), COST_HEAD, report);
+            contradicts(format!("of another log, {}", quoted(&head.origin)), COST_HEAD, report);
         } else if head.head.size == tree.size && head.head.root != tree.root {
             contradicts(
                 "another root than the checkpoint's of this size".into(),
@@ -169,7 +171,7 @@ fn choose(
             ahead = Some(head.head);
         }
     }
-    Some(Heads { published: tree, file, ahead })
+    Some(Heads { published: tree, origin: checkpoint.origin.clone(), file, ahead })
 }
 
 const COST_OLD_HEAD: &str = "the collector does not start; copy `checkpoint` to `head`: what was \

@@ -1,7 +1,7 @@
 //! Who is to have signed a log's checkpoints.
 
 use crate::policy::Policy;
-use crate::shown::shown;
+use crate::shown::quoted;
 use meshchain_core::VerifierKey;
 
 /// Who is to have signed the checkpoint.
@@ -23,7 +23,7 @@ impl LogKey {
             Self::Key(key) => Ok(key),
             Self::Policy(policy) => match policy.log(origin) {
                 Some(log) => Ok(&log.vkey),
-                None => Err(format!("the policy does not know log {}", shown(origin))),
+                None => Err(format!("the policy does not know log {}", quoted(origin))),
             },
         }
     }

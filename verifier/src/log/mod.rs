@@ -1,5 +1,6 @@
 //! Whole logs, as a directory or over HTTP: checking all of one, and showing its leaves.
 
+mod anchors;
 mod batch_leaf;
 mod blame;
 mod check;
@@ -8,9 +9,14 @@ mod files;
 mod findings;
 mod fsck;
 mod heads;
+mod kept;
 mod log_key;
+mod needed;
+mod onchain;
 mod recompute;
+mod refetch;
 mod render;
+mod repair;
 mod rows;
 mod sealed_state;
 mod segment;
@@ -28,8 +34,10 @@ mod tiles;
 mod view;
 
 pub use findings::{Damage, FSCK_FORMAT, FsckReport, FsckVerdict, Gap, OddBatch, SignatureCheck};
-pub use fsck::fsck;
+pub use fsck::{fsck, fsck_with};
 pub use log_key::LogKey;
+pub use onchain::ChainNode;
 pub use render::{leaf_line, render_fsck, render_leaf};
+pub use repair::repair;
 pub use source::{Directory, HttpLog, Item, LogSource, SourceError};
 pub use view::{DropsShown, LeafShown, LogView, PreviousShown, ViewError};

@@ -2,7 +2,7 @@
 
 use super::findings::{FsckReport, FsckVerdict, Gap, OddBatch, SignatureCheck};
 use super::view::{DropsShown, LeafShown};
-use crate::shown::shown_time;
+use crate::shown::{shown_time, word, word_or_unknown};
 use std::fmt::Write;
 
 /// Gaps, and oddities, that the text tells one by one.
@@ -19,7 +19,7 @@ pub fn render_fsck(report: &FsckReport) -> String {
 fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
     writeln!(out, "source      {}", report.source)?;
     if let (Some(origin), Some(size), Some(root)) = (&report.origin, report.size, &report.root) {
-        writeln!(out, "log         {origin}")?;
+        writeln!(out, "log         {}", word(origin))?;
         let signed = match &report.signature {
             SignatureCheck::Ok(by) => format!("ok  signed by {by}"),
             SignatureCheck::NotChecked(why) => format!("--  signature not checked: {why}"),
@@ -45,6 +45,12 @@ fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
             let (pools, entries) = (report.pools, report.entries_checked - entries);
             let records = report.records_checked - records;
             writeln!(out, "pools       {pools}; {entries} entries and {records} records checked")?;
+        }
+        if report.anchors + report.anchors_on_chain > 0 {
+            let (kept, there) = (report.anchors, report.anchors_on_chain);
+            let asked =
+                if there > 0 { format!("; {there} on chains asked") } else { String::new() };
+            writeln!(out, "anchors     {kept} kept, each with its proof{asked}")?;
         }
         let (signed, batches) = (report.signatures_ok, report.leaves);
         writeln!(out, "signatures  {signed} of {batches} batches are signed by their sessions")?;
@@ -77,12 +83,15 @@ fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
         0 => {}
         more => writeln!(out, "            and {more} more oddities")?,
     }
+    for file in &report.repaired {
+        writeln!(out, "repaired    {}", word(file))?;
+    }
     for note in &report.notes {
         writeln!(out, "note        {note}")?;
     }
     for damage in &report.damages {
         let at = damage.offset.map_or(String::new(), |offset| format!(", byte {offset}"));
-        writeln!(out, "DAMAGE      {}{at}: {}", damage.file, damage.fault)?;
+        writeln!(out, "DAMAGE      {}{at}: {}", word(&damage.file), damage.fault)?;
         writeln!(out, "            cost: {}", damage.cost)?;
     }
     if report.more_damages > 0 {
@@ -155,9 +164,8 @@ pub fn leaf_line(leaf: &LeafShown) -> String {
     let LeafShown { index, kind, source, session, seq, count, received, .. } = leaf;
     let dropped: u64 = leaf.dropped.iter().fold(0, |sum, d| sum.saturating_add(d.count));
     let dropped = if dropped == 0 { String::new() } else { format!("  dropped {dropped}") };
-    let of = |text: &str| if text.is_empty() { "?".to_owned() } else { text.to_owned() };
-    let (workload, namespace) = (of(&source.workload), of(&source.namespace));
-    let cluster = of(&source.cluster);
+    let [workload, namespace, cluster] =
+        [&source.workload, &source.namespace, &source.cluster].map(|name| word_or_unknown(name));
     format!(
         "{index:>8}  {received:<24}  {kind:<9}  {count:>5} entries  {workload}.{namespace} \
          ({cluster})  session {} seq {seq}{dropped}\n",

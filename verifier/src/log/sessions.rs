@@ -143,12 +143,24 @@ mod tests {
             let header = BatchHeader { session: [1; 16], seq, ..Default::default() };
             sessions.push(seq, &leaf, &header).0
         };
-        assert_eq!(push(2, 8, 9), Follows::AfterGap(2));
+        assert_eq!(push(2, 8, 9), Follows::AfterGap(2), "seq 0 and 1 are missing");
         assert_eq!(push(3, 9, 10), Follows::InOrder);
         assert_eq!(push(7, 1, 11), Follows::AfterGap(3));
         for (seq, prev, word) in [(8, 1, "chain"), (8, 11, "twice"), (1, 0, "reordered")] {
             let Follows::Contradicts(why) = push(seq, prev, 12) else { panic!("{seq}") };
             assert!(why.contains(word), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_first_batch_of_a_session_leaves_the_gap_of_its_seq() {
+        for seq in [0, 1, 2, 1 << 40, u64::MAX] {
+            let header = BatchHeader { session: [1; 16], seq, ..Default::default() };
+            let follows = Sessions::default().push(0, &BatchLeaf::default(), &header).0;
+            match seq {
+                0 => assert_eq!(follows, Follows::InOrder),
+                _ => assert_eq!(follows, Follows::AfterGap(seq)),
+            }
         }
     }
 }

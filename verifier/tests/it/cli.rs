@@ -65,12 +65,15 @@ fn a_proof_of_equivocation_is_judged_alone() {
 fn exit_codes_are_those_of_the_verdict() {
     let world = world();
     let files = Files::new(&world);
-    let hash = world.hashes[0].to_string();
+    let hash = format!("31337:{}", world.hashes[0]);
     let policy = ["--policy", "policy.json"];
     let known = ["--header-hash", hash.as_str()];
-    let cases: [(&[&str], i32, &str); 4] = [
+    let other = format!("1:{}", world.hashes[0]);
+    let of_another = ["--header-hash", other.as_str()];
+    let cases: [(&[&str], i32, &str); 5] = [
         (&[], 2, "no policy"),
         (&policy, 2, "look up block 12"),
+        (&[policy, of_another].concat(), 2, "this block's hash was given for chain 1; look up"),
         (&known, 2, "no policy"),
         (&[policy, known].concat(), 0, "verified: 3 spans stand unaltered"),
     ];
@@ -92,7 +95,7 @@ fn exit_codes_are_those_of_the_verdict() {
 fn output_and_help_are_those_in_the_committed_files() {
     let world = world();
     let files = Files::new(&world);
-    let hash = world.hashes[0].to_string();
+    let hash = format!("31337:{}", world.hashes[0]);
     let verified =
         ["verify", "evidence.json", "--policy", "policy.json", "--header-hash", hash.as_str()];
     let cases: [(&[&str], &str); 5] = [
@@ -184,7 +187,18 @@ fn wrong_usage_is_exit_code_2() {
     for args in [
         &["verify"][..],
         &["verify", "evidence.json", "--header-hash", "0x12"],
-        &["verify", "evidence.json", "--rpc", "http://x", "--header-hash", &"00".repeat(32)],
+        &["verify", "evidence.json", "--header-hash", &"00".repeat(32)],
+        &["verify", "evidence.json", "--header-hash", &format!("+1:{}", "00".repeat(32))],
+        &["verify", "evidence.json", "--header-hash", &format!(":{}", "00".repeat(32))],
+        &["verify", "evidence.json", "--header-hash", &format!("1:{}", "00".repeat(31))],
+        &[
+            "verify",
+            "evidence.json",
+            "--rpc",
+            "http://x",
+            "--header-hash",
+            &format!("1:{}", "00".repeat(32)),
+        ],
         &["evidence", "xyz", "--collector", "http://127.0.0.1:1"],
         &["nothing"],
     ] {

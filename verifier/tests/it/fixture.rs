@@ -9,13 +9,15 @@ use alloy_primitives::{Address, B256, Bytes, Log, LogData, U256, keccak256};
 use alloy_trie::proof::ProofRetainer;
 use alloy_trie::root::adjust_index_for_rlp;
 use alloy_trie::{HashBuilder, Nibbles};
-use meshchain::{KnownHashes, Policy, Report, anchored_topic, verify};
+use meshchain::{HeaderHash, KnownHashes, Policy, Report, anchored_topic, verify};
 use meshchain_core::evidence::{Disclosed, EvmAnchor, EvmTag, FORMAT, InBatch, SpanEvidence};
+use meshchain_core::header::Dropped;
 use meshchain_core::hop::{Room, Seen};
 use meshchain_core::leaf::{CHAIN_START, Signature, chain_hash, entry_hashes};
 use meshchain_core::{
-    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Evidence, Hash, HopPart, OwnPart,
-    SessionKey, Side, SigningKey, Source, SpanId, TlogProof, TraceId, TreeHead, hash, merkle, own,
+    BatchHeader, BatchLeaf, Canonical, Checkpoint, ContextSource, Entry, Evidence, Hash, HopPart,
+    OwnPart, SessionKey, Side, SigningKey, Source, SpanId, TlogProof, TraceId, TreeHead, hash,
+    merkle, own,
 };
 use serde_json::{Value, json};
 
@@ -38,7 +40,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn verify(&self) -> Report {
         let policy = Policy::from_json(self.policy.to_string().as_bytes()).unwrap();
-        verify(&self.evidence, Some(&policy), &KnownHashes(self.hashes.clone()))
+        let hashes = self.hashes.iter().map(|&hash| HeaderHash { chain_id: CHAIN_ID, hash });
+        verify(&self.evidence, Some(&policy), &KnownHashes(hashes.collect()))
     }
 }
 
@@ -100,6 +103,15 @@ impl LogOf {
         log
     }
 
+    /// As [`LogOf::new`]; the proxies name their workload so, and deliver as a principal of that name.
+    pub(crate) fn named(origin: &str, seed: u8, workload: &str, principal: &str) -> Self {
+        let mut log = Self::new(origin, seed);
+        for (number, batch) in (0..).zip(&mut log.batches) {
+            *batch = self::batch(number, (workload, principal), &batch.records, |_| ());
+        }
+        log
+    }
+
     /// As [`LogOf::with`]; `lie` alters each entry after its digests are made.
     pub(crate) fn lying(origin: &str, seed: u8, status: u32, lie: fn(&mut Entry)) -> Self {
         let key = SigningKey::from_seed(origin, &[seed; 32]).unwrap();
@@ -116,9 +128,9 @@ impl LogOf {
         ];
         let batches = (0..7u8)
             .map(|n| match n {
-                1 => batch(n, "productpage", &client, lie),
-                3 => batch(n, "reviews", &server, lie),
-                _ => batch(n, "ratings", &other, lie),
+                1 => batch(n, ("productpage", "productpage"), &client, lie),
+                3 => batch(n, ("reviews", "reviews"), &server, lie),
+                _ => batch(n, ("ratings", "ratings"), &other, lie),
             })
             .collect();
         Self { key, batches }
@@ -158,23 +170,22 @@ impl LogOf {
             Ok::<_, ()>(merkle::root(&hashes[start..start + (1 << level)]))
         };
         let consistency = merkle::consistency_proof(from, event.head.size, node).unwrap();
-        let receipts: Vec<_> = (0..event.receipts).map(|i| event.receipt(i)).collect();
-        let header = Header {
-            number: 12,
-            timestamp: event.block_time,
-            gas_limit: 30_000_000,
-            base_fee_per_gas: Some(7),
-            receipts_root: calculate_receipt_root(&receipts),
-            ..Default::default()
-        };
+        EvmAnchor { consistency, ..event.anchor() }
+    }
+}
+
+impl Event {
+    /// The anchor in a block of its own, without a consistency proof.
+    pub(crate) fn anchor(&self) -> EvmAnchor {
+        let (receipts, header) = (self.receipts(), self.header());
         EvmAnchor {
             kind: EvmTag::Evm,
             chain_id: CHAIN_ID,
-            size: event.head.size,
-            consistency,
+            size: self.head.size,
+            consistency: Vec::new(),
             header: alloy_rlp::encode(&header),
-            transaction_index: event.index as u64,
-            receipt_proof: receipt_proof(&receipts, event.index),
+            transaction_index: self.index as u64,
+            receipt_proof: receipt_proof(&receipts, self.index),
             log_index: 1,
         }
     }
@@ -189,6 +200,7 @@ pub(crate) struct Event {
     pub(crate) head: TreeHead,
     pub(crate) topic: B256,
     pub(crate) status: Eip658Value,
+    pub(crate) number: u64,
     pub(crate) block_time: u64,
     pub(crate) receipts: usize,
     pub(crate) index: usize,
@@ -203,10 +215,28 @@ impl Event {
             head: log.head(size),
             topic: anchored_topic(),
             status: Eip658Value::Eip658(true),
+            number: 12,
             block_time: 1_795_000_000,
             receipts: 3,
             index: 1,
         }
+    }
+
+    /// Header of its block.
+    pub(crate) fn header(&self) -> Header {
+        Header {
+            number: self.number,
+            timestamp: self.block_time,
+            gas_limit: 30_000_000,
+            base_fee_per_gas: Some(7),
+            receipts_root: calculate_receipt_root(&self.receipts()),
+            ..Default::default()
+        }
+    }
+
+    /// All receipts of its block.
+    pub(crate) fn receipts(&self) -> Vec<ReceiptEnvelope> {
+        (0..self.receipts).map(|i| self.receipt(i)).collect()
     }
 
     /// The receipt at `index`; that of the anchor has another contract's log before its own.
@@ -257,17 +287,35 @@ fn record(side: Side, span: u8, status: u32) -> (Vec<u8>, Vec<u8>) {
     let hop = HopPart::capture(trace, id, &seen, status, &mut room);
     let own = OwnPart {
         side,
+        parent_span_id: SpanId::new([0x70 + span; 8]),
+        context: ContextSource::Received,
         protocol: b"HTTP/1.1",
+        grpc_status: Some(u32::from(span)),
+        response_flags: 64,
+        code_details: b"via_upstream",
         start_ns: 1_794_999_990_123_000_000,
         duration_ns: 12_345_678,
+        request_bytes: 512,
+        response_bytes: 2048,
         peer_principal: b"spiffe://cloud.example/ns/bookinfo/sa/bookinfo-reviews",
+        cluster: b"outbound|9080||reviews",
+        route: b"default route",
+        attempts: 1,
+        query: b"a=b",
+        raw_path: b"/reviews//0",
+        raw_authority: b"Reviews:9080",
         salt: [span + side as u8; 16],
         ..Default::default()
     };
     (hop.encode(), own.encode())
 }
 
-fn batch(number: u8, workload: &str, records: &[(Vec<u8>, Vec<u8>)], lie: fn(&mut Entry)) -> Batch {
+fn batch(
+    number: u8,
+    (workload, account): (&str, &str),
+    records: &[(Vec<u8>, Vec<u8>)],
+    lie: fn(&mut Entry),
+) -> Batch {
     let mut entries = Vec::new();
     for (hop, own) in records {
         let (h, o) = (HopPart::decode(hop).unwrap(), OwnPart::decode(own).unwrap());
@@ -282,20 +330,28 @@ fn batch(number: u8, workload: &str, records: &[(Vec<u8>, Vec<u8>)], lie: fn(&mu
         namespace: "bookinfo",
         workload,
         pod: "pod-1",
-        ..Default::default()
+        revision: "v3",
+        filter: "0.1.0",
     };
     let key = session_key(number);
     let header = BatchHeader {
         source,
         session: key.id(),
         count: records.len() as u32,
+        dropped: vec![
+            Dropped { reason: 1, count: 3 },
+            Dropped { reason: 2, count: u64::from(number) },
+        ]
+        .into_iter()
+        .filter(|dropped| dropped.count > 0 && number == 3)
+        .collect(),
         first_ns: 1_794_999_990_000_000_000,
         last_ns: 1_794_999_991_000_000_000,
         ..Default::default()
     };
     let header = header.encode();
     let chain = chain_hash(&CHAIN_START, &header, &entries);
-    let principal = format!("spiffe://cloud.example/ns/bookinfo/sa/{workload}");
+    let principal = format!("spiffe://cloud.example/ns/bookinfo/sa/{account}");
     let leaf = BatchLeaf {
         header: &header,
         prev: CHAIN_START,

@@ -59,10 +59,14 @@ fn no_altered_character_is_verified() {
             *json.pointer_mut(path).unwrap() = altered.clone();
             let code = exit_code(&world, json.to_string().as_bytes());
             assert_ne!(code, 0, "{path}: {altered}");
+            // What an anchor holds proves the anchor, and nothing if it is altered; its proof of
+            // consistency is about the spans.
+            let anchor = path.starts_with("/anchors/") && !path.contains("/consistency/");
+            assert!(code == 2 || !anchor, "{path}: {altered}");
             codes[usize::from(code)] += 1;
         }
     }
-    assert!(codes[1] > 3000, "{} fields, exit codes {codes:?}", paths.len());
+    assert!(codes[1] > 1900, "{} fields, exit codes {codes:?}", paths.len());
 }
 
 proptest! {

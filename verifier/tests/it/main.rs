@@ -1,14 +1,18 @@
 //! The verifier against evidence made from scratch: a small log, real signatures, and a block that
 //! no chain ever saw but that holds together.
 
+mod anchors;
 mod big;
 mod cli;
 mod fixture;
 mod flips;
 mod fsck;
+mod golden;
 mod grown;
+mod histories;
 mod hops;
 mod log_cli;
+mod node;
 mod rpc;
 mod sealed;
 mod sealing;

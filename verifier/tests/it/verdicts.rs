@@ -7,6 +7,7 @@ use meshchain::{
     BlockAnswer, BlockQuery, ChainView, HopAgreement, MAX_LOOKUPS, NoChain, Outcome, Policy,
     Report, verify,
 };
+use meshchain_core::evidence::EvmAnchor;
 use meshchain_core::{Checkpoint, Evidence, Side};
 use serde_json::json;
 use std::cell::Cell;
@@ -140,13 +141,13 @@ const CORRUPTIONS: &[(&str, Corruption, u8, &str)] = &[
         "a fork signed by the log itself",
         |w| w.evidence.spans[2] = LogOf::with(ORIGIN, 1, 500).span(1, 2, 5),
         1,
-        "checkpoint 2 heads",
+        "checkpoint 2 history",
     ),
     (
         "a fork of another size, not anchored",
         |w| w.evidence.spans[2] = LogOf::with(ORIGIN, 1, 500).span(1, 2, 4),
         2,
-        "",
+        "checkpoint 2 history",
     ),
     (
         "an anchor of a fork",
@@ -169,7 +170,7 @@ const CORRUPTIONS: &[(&str, Corruption, u8, &str)] = &[
         1,
         "anchor 1 anchor",
     ),
-    ("another size than the event's", |w| w.evidence.anchors[0].size = 6, 1, "anchor 1 anchor"),
+    ("another size than the event's", |w| w.evidence.anchors[0].size = 6, 2, "anchor 1 anchor"),
     (
         "another contract",
         |w| reanchor(w, |e| e.contract = Address::repeat_byte(1)),
@@ -184,25 +185,25 @@ const CORRUPTIONS: &[(&str, Corruption, u8, &str)] = &[
     ),
     ("another log id", |w| reanchor(w, |e| e.log_id = [1; 32]), 1, "anchor 1 anchor"),
     ("another root", |w| reanchor(w, |e| e.head.root = [1; 32]), 1, "anchor 1 anchor"),
-    ("another event", |w| reanchor(w, |e| e.topic = B256::repeat_byte(1)), 1, "anchor 1 anchor"),
+    ("another event", |w| reanchor(w, |e| e.topic = B256::repeat_byte(1)), 2, "anchor 1 anchor"),
     (
         "a failed transaction",
         |w| reanchor(w, |e| e.status = Eip658Value::Eip658(false)),
-        1,
+        2,
         "anchor 1 anchor",
     ),
     (
         "a receipt without status",
         |w| reanchor(w, |e| e.status = Eip658Value::PostState(B256::ZERO)),
-        1,
+        2,
         "anchor 1 anchor",
     ),
-    ("another transaction", |w| w.evidence.anchors[0].transaction_index = 2, 1, "anchor 1 anchor"),
-    ("another log of the receipt", |w| w.evidence.anchors[0].log_index = 0, 1, "anchor 1 anchor"),
+    ("another transaction", |w| w.evidence.anchors[0].transaction_index = 2, 2, "anchor 1 anchor"),
+    ("another log of the receipt", |w| w.evidence.anchors[0].log_index = 0, 2, "anchor 1 anchor"),
     (
         "a log that the receipt has not",
         |w| w.evidence.anchors[0].log_index = u64::MAX,
-        1,
+        2,
         "anchor 1 anchor",
     ),
     (
@@ -211,7 +212,7 @@ const CORRUPTIONS: &[(&str, Corruption, u8, &str)] = &[
             reanchor(w, |e| (e.receipts, e.index) = (1, 0));
             w.evidence.anchors[0].transaction_index = 5;
         },
-        1,
+        2,
         "anchor 1 anchor",
     ),
     (
@@ -229,21 +230,21 @@ const CORRUPTIONS: &[(&str, Corruption, u8, &str)] = &[
     (
         "receipt proof cut short",
         |w| assert!(w.evidence.anchors[0].receipt_proof.pop().is_some()),
-        1,
+        2,
         "anchor 1 anchor",
     ),
     (
         "receipt proof with a node too many",
         |w| w.evidence.anchors[0].receipt_proof.push(vec![0x80]),
-        1,
+        2,
         "anchor 1 anchor",
     ),
-    ("no receipt proof", |w| w.evidence.anchors[0].receipt_proof.clear(), 1, "anchor 1 anchor"),
-    ("no header", |w| w.evidence.anchors[0].header.clear(), 1, "anchor 1 anchor"),
+    ("no receipt proof", |w| w.evidence.anchors[0].receipt_proof.clear(), 2, "anchor 1 anchor"),
+    ("no header", |w| w.evidence.anchors[0].header.clear(), 2, "anchor 1 anchor"),
     (
         "header with a byte behind it",
         |w| w.evidence.anchors[0].header.push(0),
-        1,
+        2,
         "anchor 1 anchor",
     ),
     ("another chain", |w| w.evidence.anchors[0].chain_id = 1, 2, "anchor 1 anchor"),
@@ -274,11 +275,11 @@ const CORRUPTIONS: &[(&str, Corruption, u8, &str)] = &[
         "",
     ),
     (
-        "a refuted anchor beside a good one",
+        "an anchor of another sender beside a good one",
         |w| {
-            let mut bad = w.evidence.anchors[0].clone();
-            bad.log_index = 0;
-            w.evidence.anchors.push(bad);
+            let log = LogOf::new(ORIGIN, 1);
+            let event = Event { sender: Address::repeat_byte(1), ..Event::of(&log, SIZES.1) };
+            w.evidence.anchors.push(log.anchor(SIZES.0, &event));
         },
         1,
         "anchor 2 anchor",
@@ -472,6 +473,44 @@ fn an_anchor_of_a_foreign_chain_beside_a_good_one_changes_nothing() {
 }
 
 #[test]
+fn an_anchor_that_proves_nothing_beside_a_good_one_changes_nothing() {
+    let rot: [fn(&mut EvmAnchor); 5] = [
+        |a| a.header[40] ^= 1,
+        |a| a.header.truncate(40),
+        |a| a.receipt_proof[0][9] ^= 1,
+        |a| a.log_index = 0,
+        |a| a.size += 1,
+    ];
+    for rot in rot {
+        for at in [0, 1] {
+            let mut world = world();
+            let mut bad = world.evidence.anchors[0].clone();
+            rot(&mut bad);
+            world.evidence.anchors.insert(at, bad);
+            let report = world.verify();
+            assert_eq!(report.exit_code, 0, "{:?}", report.reasons);
+            assert_eq!(report.checkpoints[0].anchored_by, [2 - at]);
+        }
+    }
+}
+
+#[test]
+fn rot_in_any_byte_of_an_anchor_never_refutes_honest_evidence() {
+    let good = world();
+    let json = serde_json::to_string(&good.evidence.anchors[0]).unwrap();
+    let begin = json.find("\"header\"").unwrap();
+    for at in begin..json.len() {
+        let mut rotten = json.clone().into_bytes();
+        rotten[at] ^= 1;
+        let Ok(anchor) = serde_json::from_slice(&rotten) else { continue };
+        let mut world = good.clone();
+        world.evidence.anchors = vec![anchor];
+        let report = world.verify();
+        assert_eq!(report.exit_code, 2, "byte {at}: {:?}", report.reasons);
+    }
+}
+
+#[test]
 fn a_file_cannot_make_the_verifier_ask_without_end() {
     struct Counting(Cell<usize>);
     impl ChainView for Counting {
@@ -486,4 +525,45 @@ fn a_file_cannot_make_the_verifier_ask_without_end() {
     let chain = Counting(Cell::new(0));
     let report = verify(&world.evidence, Some(&policy), &chain);
     assert_eq!((report.exit_code, chain.0.get()), (0, MAX_LOOKUPS));
+}
+
+#[test]
+fn a_header_of_a_later_fork_is_not_checked_and_does_not_refute() {
+    let mut world = world();
+    let header = world.evidence.anchors[0].header.clone();
+    let mut rest = header.as_slice();
+    assert!(alloy_rlp::Header::decode(&mut rest).unwrap().list);
+    for more in [&[0x01][..], &[0xa0; 33], &[0xc1, 0x01], &[0x89, 1, 2, 3, 4, 5, 6, 7, 8, 9]] {
+        // Fields up to those that this build knows, and some more.
+        let payload = [rest, &[0x80].repeat(12), more].concat();
+        let mut header = Vec::new();
+        alloy_rlp::Header { list: true, payload_length: payload.len() }.encode(&mut header);
+        header.extend(payload);
+        world.evidence.anchors[0].header = header;
+        let report = world.verify();
+        assert_eq!(report.exit_code, 2);
+        let why = "anchor 1, anchor: it proves nothing: the block header does not decode";
+        assert!(report.reasons[0].starts_with(why), "{:?}", report.reasons);
+    }
+}
+
+#[test]
+fn foreign_text_forges_neither_a_column_nor_a_line() {
+    let forged = "x -> 500  evil.bank (prod)\n  record      ok  \"all well\"";
+    let mut world = world();
+    let log = LogOf::named(ORIGIN, 1, &forged.replace('\n', " "), forged);
+    world.evidence = evidence_of(log);
+    world.hashes = vec![keccak256(&world.evidence.anchors[0].header)];
+    let report = world.verify();
+    assert_eq!(report.exit_code, 0, "{:?}", report.reasons);
+    let good = meshchain::render(&self::world().verify());
+    let text = meshchain::render(&report);
+    assert_eq!(text.lines().count(), good.lines().count(), "{text}");
+    for (line, expected) in text.lines().zip(good.lines()) {
+        // Without what is quoted, only our own words are left.
+        let own: String = line.split('"').step_by(2).collect::<Vec<_>>().join("\"");
+        assert!(!own.contains("evil") && !own.contains("well"), "{line}");
+        let columns = |line: &str| line.split("  ").filter(|c| !c.is_empty()).count();
+        assert_eq!(columns(&own), columns(expected), "{line}");
+    }
 }

@@ -1,0 +1,258 @@
+//! The final anchors that a collector keeps, against their own proofs and against the tree.
+
+use super::check::Fsck;
+use super::files;
+use super::findings::{Damage, FsckReport};
+use super::kept::{Expected, KeptAnchor, KeptState, MAX_LEN, receipt_name, size_of};
+use super::log_key::LogKey;
+use super::onchain::{self, ChainNode};
+use super::refetch::refetch;
+use super::source::{LogSource, SourceError};
+use super::tiles::{Column, fetch};
+use crate::shown::quoted;
+use meshchain_core::tile::{EdgeTiles, TileKind, TileName, width_at};
+use meshchain_core::{Hash, TreeHead, VerifierKey};
+use std::collections::BTreeMap;
+
+/// What is kept of one chain.
+pub(crate) struct KeptChain {
+    /// Folder's name.
+    pub(crate) name: String,
+    pub(crate) state: Option<KeptState>,
+    /// Anchors that are what they say, by size.
+    pub(crate) anchors: BTreeMap<u64, KeptAnchor>,
+    /// Sizes whose files are not.
+    pub(crate) rotten: Vec<u64>,
+}
+
+impl KeptChain {
+    /// EIP-155 chain id: what most of the files say. None of them proves it.
+    pub(crate) fn chain_id(&self) -> Option<u64> {
+        let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
+        let anchors = self.anchors.values().map(|kept| kept.evidence.chain_id);
+        let state = self.state.as_ref().map(|state| state.chain_id);
+        state.into_iter().chain(anchors).for_each(|id| *votes.entry(id).or_default() += 1);
+        let most = votes.values().max().copied()?;
+        let mut first = votes.iter().filter(|(_, count)| **count == most).map(|(id, _)| *id);
+        state.filter(|id| votes.get(id) == Some(&most)).or_else(|| first.next())
+    }
+
+    /// Tells the files that say another chain id than the others.
+    fn agree(&mut self, report: &mut FsckReport) {
+        let Some(chain_id) = self.chain_id() else { return };
+        let fault = |id: u64| format!("says chain id {id}, the other files {chain_id}");
+        if let Some(state) = self.state.as_ref().filter(|state| state.chain_id != chain_id) {
+            let file = format!("anchor/{}/pending.json", self.name);
+            damage(&file, fault(state.chain_id), COST_STATE, report);
+        }
+        let of_others = |kept: &KeptAnchor| kept.evidence.chain_id != chain_id;
+        for (size, kept) in self.anchors.extract_if(.., |_, kept| of_others(kept)) {
+            let file = receipt_name(&self.name, size);
+            damage(&file, fault(kept.evidence.chain_id), ROTTEN, report);
+            self.rotten.push(size);
+        }
+    }
+}
+
+/// The tree that anchors are compared with.
+pub(crate) struct Tree<'a> {
+    pub(crate) source: &'a dyn LogSource,
+    /// Published, recomputed, and its tiles undamaged; `None` where it is not so.
+    pub(crate) head: Option<TreeHead>,
+}
+
+/// What the tree says of another tree head of the log.
+pub(crate) enum Against {
+    /// It is the beginning of it, or nothing can be said.
+    Same,
+    /// Its tree of that size has this root.
+    OtherRoot(Hash),
+    /// It has fewer leaves.
+    Larger,
+}
+
+impl Tree<'_> {
+    /// Compares a head that an anchor speaks of.
+    pub(crate) fn against(&self, head: &TreeHead) -> Result<Against, SourceError> {
+        let Some(published) = self.head else { return Ok(Against::Same) };
+        if head.size > published.size {
+            // A running collector may have published since.
+            let now = files::size_now(self.source)?;
+            return Ok(if head.size > now { Against::Larger } else { Against::Same });
+        }
+        match self.root(head.size, published.size)? {
+            Some(root) if root != head.root => Ok(Against::OtherRoot(root)),
+            _ => Ok(Against::Same),
+        }
+    }
+
+    /// Root of the first `size` leaves, out of the tiles.
+    fn root(&self, size: u64, published: u64) -> Result<Option<Hash>, SourceError> {
+        let edge = EdgeTiles::load(size, |level, index, width| {
+            let kind = TileKind::Hashes(level);
+            let name = TileName { kind, index, width: width_at(published, level, index) };
+            let stored = fetch(self.source, &name)?;
+            let hashes = stored.map(|stored| Column::tile(stored, name.width).hashes);
+            let mut hashes = hashes.unwrap_or_default();
+            hashes.truncate(width.into());
+            Ok::<_, SourceError>(hashes)
+        })?;
+        Ok(edge.map(|edge| edge.root()))
+    }
+
+    /// The damage where an anchor's head is not the tree's.
+    pub(crate) fn compare(
+        &self,
+        file: &str,
+        whose: &str,
+        head: &TreeHead,
+        report: &mut FsckReport,
+    ) -> Result<(), SourceError> {
+        let (fault, cost) = match self.against(head)? {
+            Against::Same => return Ok(()),
+            Against::OtherRoot(root) => (
+                format!(
+                    "two histories: for {} leaves {whose} has root {}, this log has {}",
+                    head.size,
+                    hex::encode(head.root),
+                    hex::encode(root)
+                ),
+                "one of the two was signed and anchored, and this log is the other: keep the file \
+                 and this log, they are the proof; do not let a collector go on with it",
+            ),
+            Against::Larger => (
+                format!("{whose} has {} leaves, more than this log", head.size),
+                "this is an older copy of the log, or another one: a collector that went on with \
+                 it would make a second history; find the newest copy",
+            ),
+        };
+        let (file, cost) = (file.to_owned(), cost.to_owned());
+        report.damage(Damage { file, offset: None, fault, cost, leaves: None });
+        Ok(())
+    }
+}
+
+impl Fsck<'_> {
+    /// What is kept of the anchors, and what is on these chains, against the tree.
+    pub(super) fn check_anchors(&mut self, key: &LogKey, nodes: &[ChainNode]) {
+        let origin = self.heads.origin.clone();
+        let tiles = self.report.damages.iter().any(|damage| damage.file.starts_with("tile/"));
+        let sound = self.report.root_recomputed && !tiles;
+        let head = sound.then_some(self.heads.published);
+        let tree = Tree { source: self.source, head };
+        let kept = check_kept(&tree, &origin, key.of(&origin).ok(), &mut self.report);
+        let kept = self.keep(kept).unwrap_or_default();
+        let policy = match key {
+            LogKey::Policy(policy) => policy.log(&origin),
+            LogKey::Unknown | LogKey::Key(_) => None,
+        };
+        for node in nodes {
+            let log = (origin.as_str(), policy);
+            let compared = onchain::compare(node, &tree, &kept, log, &mut self.report);
+            let Some(found) = self.keep(compared) else { continue };
+            for chain in kept.iter().filter(|chain| chain.chain_id() == Some(node.chain_id)) {
+                let key = key.of(&origin).ok();
+                let expected = Expected { chain: &chain.name, origin: &origin, key };
+                refetch(node, &tree, (chain, &expected), &found, &mut self.report);
+            }
+        }
+        if !(sound || kept.is_empty() && nodes.is_empty()) {
+            self.report.not_checked("anchors were not compared with the tree, which is damaged");
+        }
+    }
+}
+
+/// Checks all that is kept below `anchor/`.
+pub(crate) fn check_kept(
+    tree: &Tree<'_>,
+    origin: &str,
+    key: Option<&VerifierKey>,
+    report: &mut FsckReport,
+) -> Result<Vec<KeptChain>, SourceError> {
+    let mut chains = Vec::new();
+    for item in tree.source.list("anchor")?.unwrap_or_default() {
+        let name = item.name.trim_start_matches("anchor/");
+        if !item.folder {
+            report.note(format!("{} is not a file of the log", quoted(&item.name)));
+            continue;
+        }
+        let state = state(tree, name, report)?;
+        let expected = Expected { chain: name, origin, key };
+        let mut chain = receipts(tree, &expected, state, report)?;
+        chain.agree(report);
+        report.anchors += chain.anchors.len() as u64;
+        chains.push(chain);
+    }
+    Ok(chains)
+}
+
+fn state(
+    tree: &Tree<'_>,
+    chain: &str,
+    report: &mut FsckReport,
+) -> Result<Option<KeptState>, SourceError> {
+    let file = format!("anchor/{chain}/pending.json");
+    let Some(bytes) = tree.source.get(&file, MAX_LEN)? else { return Ok(None) };
+    let state = match KeptState::parse(&bytes) {
+        Ok(state) => state,
+        Err(fault) => {
+            let fault = format!("not the state of an anchor: {}", crate::shown(fault));
+            damage(&file, fault, COST_STATE, report);
+            return Ok(None);
+        }
+    };
+    for head in state.heads() {
+        tree.compare(&file, "the anchor that it speaks of", &head, report)?;
+    }
+    Ok(Some(state))
+}
+
+fn receipts(
+    tree: &Tree<'_>,
+    expected: &Expected<'_>,
+    state: Option<KeptState>,
+    report: &mut FsckReport,
+) -> Result<KeptChain, SourceError> {
+    let folder = format!("anchor/{}/receipts", expected.chain);
+    let (mut anchors, mut rotten) = (BTreeMap::new(), Vec::new());
+    for item in tree.source.list(&folder)?.unwrap_or_default() {
+        let Some(size) = size_of(&item.name).filter(|_| !item.folder) else {
+            report.note(format!("{} is not a file of the log", quoted(&item.name)));
+            continue;
+        };
+        let Some(bytes) = tree.source.get(&item.name, MAX_LEN)? else { continue };
+        match KeptAnchor::read(&bytes, size, expected) {
+            Ok(kept) => {
+                tree.compare(&item.name, "what it anchored", &kept.head(), report)?;
+                anchors.insert(size, kept);
+            }
+            Err(fault) => {
+                damage(&item.name, fault, ROTTEN, report);
+                rotten.push(size);
+            }
+        }
+    }
+    let last = state.as_ref().and_then(|state| state.last_final).map(|(size, _)| size);
+    if let Some(size) = last.filter(|size| !anchors.contains_key(size) && !rotten.contains(size)) {
+        damage(&receipt_name(expected.chain, size), "missing".to_owned(), ROTTEN, report);
+        rotten.push(size);
+    }
+    Ok(KeptChain { name: expected.chain.to_owned(), state, anchors, rotten })
+}
+
+const COST_STATE: &str = "the collector anchors nothing on this chain; with an anchor in flight, \
+                          restore the file from a copy, else delete it";
+const ROTTEN: &str = "evidence of the leaves that it covers has no anchor until a larger one covers \
+                      them; the log stands, and the anchor is on the chain: --rpc CHAIN=URL --repair \
+                      fetches it again";
+
+pub(super) fn damage(file: &str, fault: String, cost: &str, report: &mut FsckReport) {
+    let (file, cost) = (file.to_owned(), cost.to_owned());
+    report.damage(Damage { file, offset: None, fault, cost, leaves: None });
+}
+
+/// The damage of a final anchor that is on the chain, and not kept.
+pub(super) fn missing(chain: &str, size: u64, block: u64, report: &mut FsckReport) {
+    let fault = format!("missing: block {block} of the chain has this anchor");
+    damage(&receipt_name(chain, size), fault, ROTTEN, report);
+}

@@ -95,6 +95,16 @@ pub enum Refusal {
         /// Seq that would have been next.
         next: u64,
     },
+    /// Its sender has sent as much as the configuration lets it.
+    #[error("limits.{limit} of the configuration is reached for {principal}")]
+    Limited {
+        /// Key of the limit.
+        limit: &'static str,
+        /// SPIFFE id that sends.
+        principal: String,
+        /// Seconds until it is worth to come again.
+        retry_after_s: u64,
+    },
     /// Its place in the session was passed without it.
     #[error("seq {seq} comes after seq {last} was logged: late batches are refused")]
     Reordered {
@@ -137,6 +147,7 @@ impl Refusal {
             Self::WrongPrincipal { .. } => "wrong_principal",
             Self::ForeignSession { .. } => "foreign_session",
             Self::SeqJump { .. } => "seq_jump",
+            Self::Limited { .. } => "limited",
             Self::Reordered { .. } => "reordered",
             Self::Equivocation { .. } => "equivocation",
             Self::WrongPrev { .. } => "wrong_prev",
@@ -153,7 +164,7 @@ impl Refusal {
 
     /// HTTP status: 408 and 413 for the body as such, 400 malformed, 403 not entitled, 409 against the log,
     /// 410 the session cannot go on here, and the sender's calls can in another one, 422 false digests
-    /// and signatures.
+    /// and signatures, 429 too much from this sender.
     pub fn status(&self) -> u16 {
         match self {
             Self::Oversized(_) => 413,
@@ -167,6 +178,7 @@ impl Refusal {
             Self::Reordered { .. } | Self::Equivocation { .. } | Self::WrongPrev { .. } => 409,
             Self::SeqJump { .. } | Self::ForeignSession { .. } => 410,
             Self::WrongChain | Self::BadSignature(_) | Self::WrongDigest { .. } => 422,
+            Self::Limited { .. } => 429,
         }
     }
 }

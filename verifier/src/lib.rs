@@ -27,7 +27,7 @@ pub use chain::{BlockAnswer, BlockQuery, ChainView, KnownHashes, NoChain};
 pub use checkpoint::MAX_CHECKPOINTS;
 pub use equivocation::{EquivocationReport, judge_equivocation};
 pub use evm::{AnchorFact, EvmError, anchored_topic, read_anchor};
-pub use fetch::{FetchError, fetch_evidence, write_atomically};
+pub use fetch::{EvidencePage, FetchError, PagePlace, fetch_evidence, write_atomically};
 pub use hops::HopAgreement;
 pub use policy::{AnchorPolicy, Finality, LogPolicy, Policy, PolicyError};
 pub use report::{

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Time between commits under load: several batches share the syncs of one. Far below the second
@@ -43,7 +43,7 @@ pub struct Submission {
     /// Told when the batch is durable, or why it is not.
     pub reply: oneshot::Sender<Result<Accepted, SubmitError>>,
     /// Its share of the memory that waiting batches may take.
-    pub permit: OwnedSemaphorePermit,
+    pub room: Box<dyn Send>,
 }
 
 /// The store failed at or after a commit point, or another collector took over: the process must end,

@@ -5,7 +5,7 @@ VENV := .tools/venv
 PYTHON := $(VENV)/bin/python
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build wasm demo demo-stop test crash fuzz check bench istio fmt clean
+.PHONY: help setup build wasm demo demo-stop test crash siege fuzz check bench istio fmt clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ test: setup build ## Set up what is needed and run every test
 crash: setup build ## Faults at every and at random places of the log, life after life; SEEDS=N (default 2000)
 	SEEDS=$(or $(SEEDS),2000) cargo test --locked --release --workspace --lib random_faults -- --nocapture
 	FAULTS=all $(PYTHON) -m pytest -q e2e/test_faults.py e2e/test_s3.py -k "faults or any_request"
+
+siege: setup build ## A collector among hostile neighbours; ATTACK=a,b,... (default all), SECONDS=N (default 30)
+	cd e2e && $(CURDIR)/$(PYTHON) -m siege $(if $(ATTACK),--attack $(ATTACK)) --seconds $(or $(SECONDS),30)
 
 fuzz: ## Fuzz the filter's view of headers and of the proxy; SECONDS=N for each (default 60)
 	filter/fuzz/run.sh $(or $(SECONDS),60)

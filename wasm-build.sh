@@ -21,14 +21,19 @@ for registry in "$cargo_home"/registry/src/*/; do # one for crates.io, or for it
   remap "$registry" /crates
 done
 
-# Nothing else of the environment's or of cargo's configuration has a say: no other flags, no other profile.
-unset "${!CARGO_PROFILE_@}"
+# Nothing else of the environment's or of cargo's configuration has a say: no other flags, no other profile, no other
+# place. What stands in the command goes before all files.
+unset "${!CARGO_PROFILE_@}" "${!CARGO_BUILD_@}"
 export CARGO_INCREMENTAL=0
-CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") \
-  cargo build --locked --quiet -p meshchain-filter --profile release-wasm --target wasm32-wasip1
+profile=(opt-level=3 'lto="fat"' codegen-units=1 overflow-checks=false debug-assertions=false debug=\"line-tables-only\"
+  'panic="abort"' 'strip="debuginfo"' incremental=false rpath=false 'split-debuginfo="off"')
 folder=$target/wasm32-wasip1/release-wasm
 module=$folder/meshchain_filter.wasm
+rm -f "$module" "$folder/deps/meshchain_filter.wasm"
+CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") \
+  cargo build --locked --quiet -p meshchain-filter --profile release-wasm --target wasm32-wasip1 --target-dir "$target" \
+  "${profile[@]/#/--config=profile.release-wasm.}"
 # With --workspace, as the Makefile builds everything, so that no dependency is built again.
-cargo build --locked --quiet --release --workspace --bin meshchain-filter-finish
+cargo build --locked --quiet --release --workspace --target-dir "$target" --bin meshchain-filter-finish
 "$target/release/meshchain-filter-finish" "$folder/deps/meshchain_filter.wasm" "$module"
 printf '%s\n%s bytes\nsha256 %s\n' "$module" "$(wc -c <"$module")" "$(sha256sum "$module" | cut -d' ' -f1)"

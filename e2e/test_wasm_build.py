@@ -17,6 +17,18 @@ BUILD_S = 900.0
 CARGO_HOME = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"))
 NO_SOURCES = shutil.ignore_patterns("target", ".tools", ".demo", ".git", "node_modules", "__pycache__")
 VARIABLES = ("RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS")
+# What an admin may have set for other builds.
+CARGO_CONFIG = """
+[build]
+target-dir = "/nowhere"
+rustflags = ["-Copt-level=0"]
+[profile.release-wasm]
+opt-level = 1
+debug-assertions = true
+lto = "off"
+codegen-units = 16
+strip = "none"
+"""
 
 
 def toolchain() -> Path:
@@ -27,13 +39,14 @@ def toolchain() -> Path:
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory) -> Path:
-    """Another machine: sources, home, cargo's home and target folder are others, and the environment has flags."""
+    """Another machine: sources, home, cargo's home and target folder are others, and environment and cargo's configuration have flags."""
     place = tmp_path_factory.mktemp("elsewhere")
     shutil.copytree(REPOSITORY, place / "sources", ignore=NO_SOURCES)
     (place / "cargo").mkdir()
     (place / "cargo" / "registry").symlink_to(CARGO_HOME / "registry")
+    (place / "cargo" / "config.toml").write_text(CARGO_CONFIG)
     changed = {"HOME": place, "CARGO_HOME": place / "cargo", "CARGO_TARGET_DIR": place / "built",
-               "CARGO_NET_OFFLINE": "true", "CARGO_INCREMENTAL": "1", "CARGO_PROFILE_RELEASE_WASM_OPT_LEVEL": "1",
+               "CARGO_NET_OFFLINE": "true", "CARGO_INCREMENTAL": "1", "CARGO_BUILD_TARGET_DIR": place / "nowhere", "CARGO_PROFILE_RELEASE_WASM_OPT_LEVEL": "1",
                "PATH": f"{toolchain() / 'bin'}:{os.environ['PATH']}", **dict.fromkeys(VARIABLES, "-Copt-level=0")}
     # Nice, for the tests beside it measure times.
     done = subprocess.run(["nice", "-n", "19", place / "sources" / "wasm-build.sh"], capture_output=True, text=True,

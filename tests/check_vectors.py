@@ -416,6 +416,38 @@ def check_tile_name(vector):
     same("path", f"tile/{i['level']}/{path}{partial}", vector["text"])
 
 
+def check_staging_bundle(vector):
+    i = vector["input"]
+    content = b"meshchain-pool/1"
+    for leaf in i["leaves"]:
+        records = b"".join(struct.pack(">I", len(raw(r))) + raw(r) for r in leaf["records"])
+        parts = [raw(leaf["leaf"]), raw(leaf["entries"]), records]
+        content += struct.pack(">III", *map(len, parts)) + b"".join(parts)
+    same("encoded", (content + sha256(content)).hex(), vector["encoded"])
+    same("name", f"pool/{i['first']:020}-{sha256(content)[:8].hex()}", vector["name"])
+
+
+def check_json_text(vector):
+    same("text", json.loads(vector["text"]), vector["input"])
+    same("one line", "\n" in vector["text"], False)
+
+
+def check_sealed(vector):
+    check_json_text(vector)
+    state = vector["input"]
+    same("members", list(json.loads(vector["text"])), ["version", "writer", "segments", "root", "sessions"])
+    bounds = [tuple(int(n) for n in name.split("-")[:2]) for name in state["segments"]]
+    same("segments follow", [first for first, _ in bounds], [0, *(end for _, end in bounds)][: len(bounds)])
+    ids = [session for session, _ in state["sessions"]]
+    same("sessions ascend", ids, sorted(set(ids)))
+
+
+def check_audit_line(vector):
+    check_json_text(vector)
+    same("members", list(json.loads(vector["text"]))[:3], ["time", "event", "log"])
+    same("log", list(json.loads(vector["text"])["log"]), ["origin", "size", "root"])
+
+
 def message(name):
     return lambda vector: same("encoded", encode(name, vector["input"]), vector["encoded"])
 
@@ -441,6 +473,9 @@ CHECKS = {
     "context": check_context,
     "bundle": check_bundle,
     "tile-name": check_tile_name,
+    "staging-bundle": check_staging_bundle,
+    "sealed": check_sealed,
+    "audit-line": check_audit_line,
 }
 # Signed texts, and what holds them. Rust checks these, and other people's code does.
 ELSEWHERE = {"note", "checkpoint", "tlog-proof", "evidence"}

@@ -1,9 +1,10 @@
 //! The audit log: one JSON object per line, for the auditor. Schema: `docs/audit-log.md`.
 
-use crate::anchor::AnchorEvent;
 use crate::limit::{RefusalLimit, Suppressed};
-use crate::store::{Location, Store, StoreError};
+use meshchain_anchor::AnchorEvent;
 use meshchain_core::{Equivocation, TreeHead};
+use meshchain_store::{Location, Store, StoreError};
+use meshchain_stored::audit_line::{AuditLine, AuditedLog};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::fs::{File, OpenOptions};
@@ -55,6 +56,7 @@ impl Sink {
     }
 }
 
+/// Behind the one lock of the audit log, which a writer of a line holds until file and echo have it.
 struct Inner {
     sink: Sink,
     echo: Box<dyn Write + Send>,
@@ -194,17 +196,18 @@ impl Audit {
     }
 
     fn write(&self, inner: &mut Inner, event: &str, fields: impl Serialize) {
-        let mut line = Map::new();
-        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        line.insert("time".into(), time.into());
-        line.insert("event".into(), event.into());
-        let log = json!({ "origin": self.origin, "size": inner.head.size, "root": hex::encode(inner.head.root) });
-        line.insert("log".into(), log);
-        if let Ok(Value::Object(fields)) = serde_json::to_value(fields) {
-            line.extend(fields);
-        }
-        let mut text = Value::Object(line).to_string();
-        text.push('\n');
+        let TreeHead { size, root } = inner.head;
+        let members = match serde_json::to_value(fields) {
+            Ok(Value::Object(members)) => members,
+            _ => Map::new(),
+        };
+        let line = AuditLine {
+            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            event: event.to_owned(),
+            log: AuditedLog { origin: self.origin.clone(), size, root },
+            members,
+        };
+        let text = line.print() + "\n";
         if let Err(error) = inner.sink.write(text.as_bytes()) {
             log::error!("audit log: {error}; the line was: {text}");
         }

@@ -1,10 +1,10 @@
 //! The collector's configuration: a TOML file, and flags that go before it.
 
-use crate::anchor::AnchorConfig;
-use crate::log::SealAt;
 use crate::quota::Limits;
-use crate::store::Location;
 use clap::{Parser, Subcommand};
+use meshchain_anchor::AnchorConfig;
+use meshchain_log::SealAt;
+use meshchain_store::Location;
 use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,9 @@ pub struct Args {
     /// Delete records (never leaves or entries) after this long, e.g. 30d; default never
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub retain_records: Option<Duration>,
+    /// Tell each step of the log on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
     /// What to do instead of running
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -294,6 +297,7 @@ chain = 'two'
             listen: None,
             origin: None,
             retain_records: None,
+            verbose: false,
             command: None,
         })
     }

@@ -1,7 +1,7 @@
 //! How many records a body holds, counted before any of them takes memory: an empty one has 2 bytes in
 //! the body and dozens as a value.
 
-use crate::batch::Refusal;
+use crate::refusal::Refusal;
 use meshchain_core::ENTRY_LEN;
 use meshchain_core::header::MAX_ENTRIES;
 

@@ -1,19 +1,16 @@
-//! The collector: ingest -> log -> publish -> anchor, and the read API over it.
+//! The collector: the process around log, store and anchors. Its doors take batches in and serve the
+//! log; what log and anchors tell becomes audit lines and metrics.
 
-pub mod anchor;
 pub mod audit;
 pub mod batch;
 pub mod config;
 pub mod count;
+pub mod events;
 pub mod http;
-pub mod judge;
 pub mod key;
 pub mod limit;
-pub mod log;
 pub mod metrics;
 pub mod quota;
+pub mod refusal;
 pub mod run;
-pub mod session;
-pub mod signatures;
-pub mod store;
 pub mod xfcc;

@@ -5,7 +5,7 @@ use clap::Parser;
 use log::{LevelFilter, Log, Metadata, Record};
 use meshchain_collector::config::{Args, Command, Config};
 use meshchain_collector::key::load_or_create;
-use meshchain_collector::store::Store;
+use meshchain_store::Store;
 use std::io::Write;
 use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
@@ -16,7 +16,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log::set_logger(&Stderr).map(|()| log::set_max_level(LevelFilter::Info)).ok();
+    let level = if args.verbose { LevelFilter::Debug } else { LevelFilter::Info };
+    log::set_logger(&Stderr).map(|()| log::set_max_level(level)).ok();
     let config = match Config::load(&args) {
         Ok(config) => config,
         Err(error) => {

@@ -1,22 +1,22 @@
 //! Start and stop: key, store, log, anchors, doors; and back in the other order.
 
-use crate::anchor::{self, AnchorEvent};
 use crate::audit::Audit;
 use crate::config::Config;
+use crate::events::Events;
 use crate::http::{Doors, Rooms, router, serve};
 use crate::key::load_or_create;
-use crate::log;
-use crate::metrics::{Chain, Metrics};
+use crate::metrics::Metrics;
 use crate::quota::Quotas;
-use crate::store::Store;
 use anyhow::{Context, Result};
+use meshchain_store::Store;
 use serde_json::json;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout;
 
 /// Batches that wait for the writer; their bytes are bounded beside their number.
 const MAX_WAITING: usize = 4096;
@@ -35,14 +35,18 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let (data, key_file) = config.places();
     let seal_at = config.seal_at();
     if !config.ingest.principal_from_xfcc {
-        ::log::warn!("{UNKNOWN_SENDERS}");
+        log::warn!("{UNKNOWN_SENDERS}");
     }
     let store = Store::open(&data)?;
     let (key, new_key) = load_or_create(&key_file, config.origin.as_deref())?;
     let vkey = key.verifier().clone();
     let audit = Arc::new(Audit::open(&data, vkey.name(), std::io::stdout()).context("audit log")?);
     let metrics = Arc::new(Metrics::default());
-    let (log, writer, sealer) = log::open(store.clone(), key, seal_at).await?;
+    let events = Events { audit: audit.clone(), metrics: metrics.clone() };
+    let told = events.clone();
+    let tell = Box::new(move |event: meshchain_log::Event<'_>| told.log(event));
+    let (log, writer, sealer) = meshchain_log::open(store.clone(), key, seal_at, tell).await?;
+    metrics.segments.set(log.segments() as i64);
     let head = log.published().borrow().as_ref().map(|p| p.head);
     if let Some(head) = head {
         audit.set_head(head);
@@ -57,27 +61,29 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     audit.line("start", json!({ "version": version, "listen": listen, "chains": chains }));
     let line = json!({ "key": "log", "vkey": vkey.to_string(), "new": new_key });
     audit.line("key", line);
-    ::log::info!("meshchain-collector {version} listens on http://{listen}");
-    ::log::info!("log {} of {} leaves", vkey.name(), head.map_or(0, |h| h.size));
-    ::log::info!("verification key {vkey}");
+    log::info!("meshchain-collector {version} listens on http://{listen}");
+    log::info!("log {} of {} leaves", vkey.name(), head.map_or(0, |h| h.size));
+    log::info!("verification key {vkey}");
     if chains.is_empty() {
-        ::log::warn!("no chain is configured: checkpoints are signed, but not anchored");
+        log::warn!("no chain is configured: checkpoints are signed, but not anchored");
     }
 
     let mut anchors = Vec::new();
     for anchor in config.anchor {
         let heads = log.published();
-        let events = anchor_events(audit.clone(), metrics.clone());
-        anchors.push(anchor::start(anchor, vkey.name(), store.clone(), heads, events).await?);
+        let told = events.clone();
+        let tell = move |event| told.anchor(&event);
+        let started = meshchain_anchor::start(anchor, vkey.name(), store.clone(), heads, tell);
+        anchors.push(started.await?);
     }
     let (submissions, received) = mpsc::channel(MAX_WAITING);
     let (drained, stop_writing) = watch::channel(false);
-    let writing = log::run(writer, received, stop_writing, audit.clone(), metrics.clone());
-    let mut writing = tokio::spawn(writing);
-    let mut sealing = tokio::spawn(sealer.run(audit.clone(), metrics.clone()));
-    let retaining = config.retain_records.map(|keep| {
-        tokio::spawn(log::delete_old_records(log.clone(), keep, audit.clone(), metrics.clone()))
-    });
+    let mut writing = tokio::spawn(meshchain_log::run(writer, received, stop_writing));
+    let (stop_sealing, sealed) = watch::channel(false);
+    let mut sealing = tokio::spawn(sealer.run(sealed));
+    let retaining = config
+        .retain_records
+        .map(|keep| tokio::spawn(meshchain_log::delete_old_records(log.clone(), keep)));
     let doors = Arc::new(Doors {
         log,
         anchors: anchors.clone(),
@@ -85,13 +91,12 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         rooms: Rooms::new(config.ingest.max_waiting_bytes as usize),
         quotas: Quotas::new(config.limits),
         ingest: config.ingest,
-        audit: audit.clone(),
         reads: Default::default(),
-        metrics,
+        events,
     });
     let (close, closed) = watch::channel(false);
     let shipping = tokio::spawn(ship(audit.clone(), store.clone(), closed.clone()));
-    let counted = doors.metrics.clone();
+    let counted = doors.events.metrics.clone();
     let mut serving = tokio::spawn(serve(listener, router(doors), counted, closed));
 
     let failure = tokio::select! {
@@ -101,7 +106,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     };
     close.send_replace(true);
     if let Some(failure) = failure {
-        sealing.abort();
+        stop_sealing.send_replace(true);
+        end(sealing, "the sealer").await;
         serving.abort();
         audit.line("stop", json!({ "why": "failure" }));
         shipping.await?;
@@ -109,13 +115,15 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         return Err(failure);
     }
     // The doors close first; when the last request is answered the writer runs dry and ends.
-    if tokio::time::timeout(DRAIN, &mut serving).await.is_err() {
-        ::log::warn!("requests were still open after {DRAIN:?} and are cut off");
+    if timeout(DRAIN, &mut serving).await.is_err() {
+        log::warn!("requests were still open after {DRAIN:?} and are cut off");
         serving.abort();
     }
     drained.send_replace(true);
-    let ended = tokio::time::timeout(DRAIN, writing).await.context("the writer did not end");
-    sealing.abort();
+    let ended = timeout(DRAIN, writing).await.context("the writer did not end");
+    // Not before the writer, which waits where too much is unsealed.
+    stop_sealing.send_replace(true);
+    end(sealing, "the sealer").await;
     for anchor in anchors {
         anchor.stop().await;
     }
@@ -128,6 +136,14 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     audit.ship(&store).await.context("audit log")?;
     audit.sync().context("audit log")?;
     Ok(ended???)
+}
+
+/// Waits for a task that was told to stop, unless it ended before.
+async fn end<T>(mut task: JoinHandle<T>, what: &str) {
+    if !task.is_finished() && timeout(DRAIN, &mut task).await.is_err() {
+        log::warn!("{what} is still at work after {DRAIN:?} and is cut off");
+        task.abort();
+    }
 }
 
 /// Why a task ended that runs as long as the collector does.
@@ -146,34 +162,10 @@ where
 /// until the collector stops.
 async fn ship(audit: Arc<Audit>, store: Store, mut closed: watch::Receiver<bool>) {
     let mut stopped = async move || closed.wait_for(|closed| *closed).await.is_ok();
-    while tokio::time::timeout(SHIP_INTERVAL, stopped()).await.is_err() {
+    while timeout(SHIP_INTERVAL, stopped()).await.is_err() {
         audit.tell_suppressed();
         if let Err(error) = audit.ship(&store).await {
-            ::log::error!("audit log: {error}");
+            log::error!("audit log: {error}");
         }
-    }
-}
-
-fn anchor_events(
-    audit: Arc<Audit>,
-    metrics: Arc<Metrics>,
-) -> impl Fn(AnchorEvent) + Send + Sync + 'static {
-    move |event| {
-        match &event {
-            AnchorEvent::Final { chain, size, gas_used, .. } => {
-                let chain = Chain { chain: chain.clone() };
-                metrics.anchored_size.get_or_create(&chain).set(*size as i64);
-                metrics.anchor_gas.get_or_create(&chain).inc_by(*gas_used);
-            }
-            AnchorEvent::Alert { chain, reason, .. } => {
-                ::log::warn!("anchor {chain}: {reason}");
-                metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(1);
-            }
-            AnchorEvent::Recovered { chain } => {
-                metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(0);
-            }
-            _ => {}
-        }
-        audit.anchor(&event);
     }
 }

@@ -16,8 +16,8 @@
 //! subject, and none before, as what opens a quote there is closed by the first quote of the sidecar's,
 //! behind which no pair ends. Where two fit nevertheless, nobody is named.
 //!
-//! Envoy does not escape the names of a certificate. So a CA whose certificates may hold URIs with
-//! commas can make anybody look like anybody; SPIFFE's CAs sign no such names.
+//! Envoy does not escape the names of a certificate. So a CA whose certificates may hold URIs or DNS names
+//! with separators can make anybody look like anybody; SPIFFE's CAs sign no such names.
 
 use meshchain_core::canonical::MAX_FIELD;
 use thiserror::Error;
@@ -130,9 +130,11 @@ fn spiffe_id(uri: &[u8]) -> Option<String> {
 }
 
 #[cfg(test)]
+mod envoy;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn read(header: &str) -> Result<String, NoPrincipal> {
         principal([header.as_bytes()])
@@ -196,128 +198,6 @@ mod tests {
         ];
         for (header, why) in cases {
             assert_eq!(read(header), Err(why), "{header}");
-        }
-    }
-
-    /// A value of a distinguished name as BoringSSL prints it for RFC 2253, which is what Envoy quotes.
-    fn rfc2253(value: &str) -> String {
-        let mut out = String::new();
-        for (at, byte) in value.bytes().enumerate() {
-            let edge = at == 0 || at + 1 == value.len();
-            match byte {
-                b',' | b'+' | b'"' | b'\\' | b'<' | b'>' | b';' => {
-                    out.extend(['\\', char::from(byte)]);
-                }
-                b' ' if edge => out.push_str("\\ "),
-                b'#' if at == 0 => out.push_str("\\#"),
-                0x20..0x7f => out.push(char::from(byte)),
-                _ => out.push_str(&format!("\\{byte:02X}")),
-            }
-        }
-        out
-    }
-
-    /// A certificate and what Envoy is configured to tell of it.
-    #[derive(Debug, Clone)]
-    struct Certificate {
-        by: bool,
-        subject: Option<Vec<String>>,
-        cert: bool,
-        dns: bool,
-        uri: &'static str,
-    }
-
-    impl Certificate {
-        /// The element that Envoy makes, in its order.
-        fn element(&self) -> String {
-            let mut details = Vec::new();
-            details.extend(self.by.then(|| "By=spiffe://d/ns/meshchain/sa/c".to_owned()));
-            details.push(format!("Hash={}", "0a".repeat(32)));
-            details
-                .extend(self.cert.then(|| "Cert=\"-----BEGIN%20CERTIFICATE-----%0A\"".to_owned()));
-            if let Some(names) = &self.subject {
-                let names: Vec<_> = ["CN=", "O=", "OU="]
-                    .iter()
-                    .zip(names)
-                    .map(|(k, v)| format!("{k}{}", rfc2253(v)))
-                    .collect();
-                details.push(format!("Subject=\"{}\"", names.join(",")));
-            }
-            details.push(format!("URI={}", self.uri));
-            details.extend(self.dns.then(|| "DNS=*.shop.example".to_owned()));
-            details.join(";")
-        }
-    }
-
-    /// Text made of what a forger needs, and of anything.
-    fn hostile() -> impl Strategy<Value = String> {
-        let forged = prop::sample::select(vec![
-            "\"",
-            "\\",
-            ",",
-            ";",
-            "=",
-            "\\\"",
-            "By=spiffe://d/ns/a/sa/b",
-            "Hash=00",
-            "Subject=\"",
-            "URI=spiffe://d/ns/victim/sa/v",
-            "URI=",
-            "Cert=\"",
-            "CN=x",
-            " ",
-            "#",
-            "\u{fc}",
-            "\n",
-        ]);
-        let piece = prop_oneof![4 => forged.prop_map(str::to_owned), 1 => any::<char>().prop_map(String::from)];
-        prop::collection::vec(piece, 0..14).prop_map(|pieces| pieces.concat())
-    }
-
-    fn certificate() -> impl Strategy<Value = Certificate> {
-        let subject = prop::option::of(prop::collection::vec(hostile(), 0..4));
-        let uri = prop::sample::select(vec![
-            "spiffe://d/ns/shop/sa/web",
-            "spiffe://shop.example/ns/a-b/sa/c.d_e",
-        ]);
-        (any::<bool>(), subject, any::<bool>(), any::<bool>(), uri)
-            .prop_map(|(by, subject, cert, dns, uri)| Certificate { by, subject, cert, dns, uri })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn nothing_in_a_subject_or_from_a_caller_hides_or_changes_the_sender(
-            ours in certificate(),
-            honest in prop::collection::vec(certificate(), 0..3),
-            caller in hostile(),
-            lines in 1usize..3,
-        ) {
-            let element = ours.element();
-            let forwarded = honest.iter().map(Certificate::element).chain([caller]);
-            let before: Vec<_> = forwarded.collect();
-            let whole = format!("{},{element}", before.join(","));
-            let split = before.join(",");
-            let found = match lines {
-                1 => principal([whole.as_bytes()]),
-                _ => principal([split.as_bytes(), element.as_bytes()]),
-            };
-            prop_assert_eq!(found.as_deref(), Ok(ours.uri), "{}", whole);
-            let alone = read(&element);
-            prop_assert_eq!(alone.as_deref(), Ok(ours.uri));
-        }
-
-        #[test]
-        fn a_certificate_with_two_uris_names_nobody(
-            mut ours in certificate(), caller in hostile(), first in any::<bool>(),
-        ) {
-            ours.uri = match first {
-                true => "spiffe://d/ns/a/sa/b;URI=spiffe://d/ns/victim/sa/v",
-                false => ";URI=spiffe://d/ns/victim/sa/v",
-            };
-            let found = read(&format!("{caller},{}", ours.element()));
-            prop_assert_eq!(found, Err(NoPrincipal::SeveralUris));
         }
     }
 }

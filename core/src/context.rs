@@ -194,8 +194,18 @@ pub struct TraceHeaders<'a> {
     pub session: Option<&'a [u8]>,
 }
 
+/// A header's value without spaces and tabs at its ends (RFC 9110, section 5.5). HTTP/2 carries them, and HTTP/1.1 does
+/// not: what two proxies read of one header is the same without them.
+pub fn without_space(value: &[u8]) -> &[u8] {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = value.iter().position(|byte| !is_space(byte)).unwrap_or(value.len());
+    let end = value.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);
+    value.get(start..end).unwrap_or_default()
+}
+
 impl<'a> TraceHeaders<'a> {
-    /// Takes in one header; names other than trace headers are passed over.
+    /// Takes in one header, without [white space](without_space) around its value; names other than trace headers are
+    /// passed over.
     pub fn take(&mut self, name: &[u8], value: &'a [u8]) {
         let slot = match name {
             b"x-b3-traceid" => &mut self.b3_trace_id,
@@ -208,7 +218,7 @@ impl<'a> TraceHeaders<'a> {
             b"x-meshchain-session" => &mut self.session,
             _ => return,
         };
-        slot.get_or_insert(value);
+        slot.get_or_insert(without_space(value));
     }
 
     /// The context on the wire: B3 single if valid, else B3 multi, else W3C; W3C first where the
@@ -231,6 +241,11 @@ impl<'a> TraceHeaders<'a> {
         let multi = self.b3_trace_id.is_some() || self.b3_span_id.is_some();
         let single = self.b3.is_some_and(|value| lone_state(value).is_none());
         (multi || single) && self.b3().is_none()
+    }
+
+    /// Whether there is a `traceparent` of which no context can be read.
+    pub fn has_unreadable_w3c(&self) -> bool {
+        self.traceparent.is_some() && self.w3c().is_none()
     }
 
     /// The sampling state where `b3` states nothing else.

@@ -41,5 +41,5 @@ pub use note::{SigningKey, VerifierKey};
 pub use own::OwnPart;
 pub use record::SpanRecord;
 pub use session::{SessionId, SessionKey};
-pub use tlog_checkpoint::{Checkpoint, TreeHead};
+pub use tlog_checkpoint::{Checkpoint, SignedHead, TreeHead};
 pub use tlog_proof::TlogProof;

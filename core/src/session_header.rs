@@ -8,6 +8,7 @@
 //!
 //! Both parameters may be absent. The header crosses the wire, so both sides read the same.
 
+use crate::context::without_space;
 use crate::session::SessionId;
 
 /// Name of the header.
@@ -42,16 +43,19 @@ impl<'a> SessionHeader<'a> {
         valid.then_some(Self { session, w3c, request_id })
     }
 
-    /// The header's value. An empty request id is left out, a long one is cut to [`MAX_ID`] bytes: both sides then
-    /// know it by these.
+    /// The header's value. A request id without anything but white space is left out, a long one is cut to [`MAX_ID`]
+    /// bytes: both sides then know it by these.
     pub fn write(&self) -> Vec<u8> {
         let mut out = hex::encode(self.session).into_bytes();
         if self.w3c {
             out.extend_from_slice(W3C);
         }
-        if let Some(id) = self.request_id.filter(|id| !id.is_empty()) {
+        let id = self.request_id.map(without_space);
+        // A space that ends the value would be lost on the way.
+        let id = id.map(|id| without_space(id.get(..MAX_ID).unwrap_or(id)));
+        if let Some(id) = id.filter(|id| !id.is_empty()) {
             out.extend_from_slice(ID);
-            out.extend_from_slice(id.get(..MAX_ID).unwrap_or(id));
+            out.extend_from_slice(id);
         }
         out
     }
@@ -72,9 +76,14 @@ mod tests {
                 let header = SessionHeader { session: [7; 16], w3c, request_id };
                 assert_eq!(SessionHeader::parse(&header.write()), Some(header));
             }
-            for (request_id, expected) in
-                [(Some(&b""[..]), None), (Some(&long[..]), Some(&long[..MAX_ID]))]
-            {
+            let spaced = [&[b'a'; MAX_ID - 1][..], b" b"].concat();
+            for (request_id, expected) in [
+                (Some(&b""[..]), None),
+                (Some(&b" \t"[..]), None),
+                (Some(&b" a b\t"[..]), Some(&b"a b"[..])),
+                (Some(&long[..]), Some(&long[..MAX_ID])),
+                (Some(&spaced[..]), Some(&spaced[..MAX_ID - 1])),
+            ] {
                 let header = SessionHeader { session: [7; 16], w3c, request_id };
                 let read = SessionHeader { request_id: expected, ..header };
                 assert_eq!(SessionHeader::parse(&header.write()), Some(read));

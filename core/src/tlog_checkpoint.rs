@@ -14,6 +14,15 @@ pub struct TreeHead {
     pub root: Hash,
 }
 
+/// A tree head with the note that the log signed for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedHead {
+    /// Size and root.
+    pub head: TreeHead,
+    /// The signed checkpoint of that head, verbatim.
+    pub checkpoint: String,
+}
+
 /// Why a note is not a checkpoint of the log asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CheckpointError {

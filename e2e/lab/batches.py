@@ -28,13 +28,13 @@ class Call:
     record: bytes
 
 
-def call(name: bytes, trace_id: bytes, start_ns: int = START_NS, **hop) -> Call:
-    """A call with an entry and a record that fit each other; `name` makes its span id and its salt."""
+def call(name: bytes, trace_id: bytes, start_ns: int = START_NS, headers: list[dict] = (), **hop) -> Call:
+    """A call with an entry and a record that fit each other; `name` makes its span id and its salt. `headers`: included."""
     span_id = sha256(b"span", name)[:8]
     part = encode("HopPart", {"trace_id": hexed(trace_id), "span_id": hexed(span_id), "method": "GET",
                               "authority": "load", "path": "/", "status": 200, "request_id": "", **hop})
     own = encode("OwnPart", {"side": SERVER, "start_ns": start_ns, "duration_ns": 1000,
-                             "salt": hexed(sha256(b"salt", name)[:16]), "headers": []})
+                             "salt": hexed(sha256(b"salt", name)[:16]), "headers": list(headers)})
     hop_digest = sha256(b"meshchain/hop/v1\0", part)
     span_digest = sha256(b"meshchain/span/v1\0", hop_digest, own)
     entry = ENTRY.pack(1, SERVER, trace_id, span_id, hop_digest, span_digest)

@@ -53,18 +53,23 @@ class Authority:
     def root_pem(self) -> bytes:
         return self._root.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, namespace: str, service_account: str, directory: Path) -> WorkloadCertificate:
-        """Issues a leaf with the workload's SPIFFE id and writes cert-chain.pem and key.pem."""
+    def issue(self, namespace: str, service_account: str, directory: Path, subject: x509.Name = x509.Name([]),
+              names: list[x509.GeneralName] | None = None) -> WorkloadCertificate:
+        """Issues a leaf with the workload's SPIFFE id and writes cert-chain.pem and key.pem.
+
+        `names`: in place of the SPIFFE id.
+        """
         uri = spiffe_id(self.trust_domain, namespace, service_account)
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = (
-            _builder(LEAF_VALIDITY).subject_name(x509.Name([])).issuer_name(self._name)
+            _builder(LEAF_VALIDITY).subject_name(subject).issuer_name(self._name)
             .public_key(key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage(
                 [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-            .add_extension(_uri(uri), critical=True)  # RFC 5280, 4.2.1.6: critical if the subject is empty
+            .add_extension(x509.SubjectAlternativeName(names) if names is not None else _uri(uri),
+                           critical=not list(subject))  # RFC 5280, 4.2.1.6: critical if the subject is empty
             .sign(self._key, hashes.SHA256()))
         directory.mkdir(parents=True, exist_ok=True)
         issued = WorkloadCertificate(uri, directory / "cert-chain.pem", directory / "key.pem")

@@ -6,8 +6,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lab.client import request
+from lab.procs import Process, Processes, free_port, wait_http
 from lab.tools import REPOSITORY, ToolMissing
 
 BUILD = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
@@ -16,6 +18,7 @@ VERIFIER = BUILD / "release" / "meshchain"
 FILTER = BUILD / "wasm32-wasip1" / "release-wasm" / "meshchain_filter.wasm"
 COLLECTOR_CLUSTER = "outbound|8080||meshchain-collector.meshchain.svc.cluster.local"  # the filter's default
 TOOL_S = 30.0
+START_S = 30.0
 
 
 def check_built() -> None:
@@ -55,6 +58,10 @@ class Collector:
         return f"{self.organisation}.example/meshchain"
 
     @property
+    def port(self) -> int:
+        return urlsplit(self.url).port
+
+    @property
     def data(self) -> Path:
         return self.directory / "data"
 
@@ -87,3 +94,15 @@ class Collector:
         """Lines of one kind in its audit log."""
         lines = map(json.loads, (self.data / "audit.jsonl").read_text().splitlines())
         return [line for line in lines if line["event"] == event]
+
+
+def behind_sidecar(organisation: str, directory: Path, processes: Processes, open_files: int | None = None
+                   ) -> tuple[Collector, Process]:
+    """Starts a collector that is told by XFCC who sends, with at most `open_files` unless it asks for more; it is ready."""
+    port = free_port()
+    collector = Collector(organisation, directory / f"{organisation}-collector", f"http://127.0.0.1:{port}")
+    collector.write_config()
+    limited = ["sh", "-c", f'ulimit -Sn {open_files}; exec "$@"', "sh"] if open_files else []
+    process = processes.start(f"{organisation}-collector", [*limited, *collector.argv(port)])
+    wait_http(f"{collector.url}/healthz", START_S, process)
+    return collector, process

@@ -9,8 +9,8 @@ use crate::host::Host;
 use crate::node::Node;
 use crate::phase::{RequestPhase, role_of};
 use crate::queue::Queue;
-use crate::request::{KeptRequest, Request, included};
-use meshchain_core::hop::{Room, Seen, cut, split_target};
+use crate::request::{KeptRequest, Request, Shown, included};
+use meshchain_core::hop::{Room, cut};
 use meshchain_core::own::HeaderField;
 use meshchain_core::target::canonical_path;
 use meshchain_core::{
@@ -67,7 +67,7 @@ pub struct Ending<'a> {
 /// The request of one hop, as it was on the wire.
 struct Hop<'a> {
     side: Side,
-    seen: Seen<'a>,
+    shown: Shown<'a>,
     context: Option<TraceContext>,
     parent: Option<SpanId>,
     received: Option<TraceContext>,
@@ -117,7 +117,7 @@ impl Ending<'_> {
                 &answered_earlier
             }
         };
-        if is_skipped(role, &received.seen(), self.queue.node(), self.config) {
+        if is_skipped(role, &received.shown(), self.queue.node(), self.config) {
             return Outcome::Skipped;
         }
         if let Some(phase) = phase {
@@ -169,12 +169,15 @@ impl Ending<'_> {
     }
 
     fn push(&mut self, call: &Attributes<'_>, hop: Hop<'_>) {
-        let Hop { side, seen, context, parent, received, included, peer, peer_session } = hop;
+        let Hop { side, shown, context, parent, received, included, peer, peer_session } = hop;
         let crossed = response_crossed(side, call);
         let status = if crossed { call.code } else { 0 };
         let (trace_id, span_id) = (context.map(|c| c.trace_id), context.map(|c| c.span_id));
-        let part = HopPart::capture(trace_id, span_id, &seen, status, self.room);
-        let (path, query) = split_target(seen.target);
+        let Shown { seen, query, cut: whole } = shown;
+        let part = match whole {
+            Some(whole) => whole.part(trace_id, span_id, status),
+            None => HopPart::capture(trace_id, span_id, &seen, status, self.room),
+        };
         let shows_path =
             matches!(self.config.path_privacy, PathPrivacy::StripQuery | PathPrivacy::Keep);
         let unless_same = |raw, canonical: &[u8]| if raw == canonical { &[][..] } else { raw };
@@ -200,7 +203,7 @@ impl Ending<'_> {
             query: if self.config.path_privacy == PathPrivacy::Keep { cut(query) } else { &[] },
             salt,
             headers: included,
-            raw_path: if shows_path { unless_same(cut(path), part.path) } else { &[] },
+            raw_path: if shows_path { unless_same(cut(seen.target), part.path) } else { &[] },
             raw_authority: unless_same(cut(seen.authority), part.authority),
             peer_session,
         };
@@ -220,7 +223,7 @@ fn asked_as(role: Role, kept: Option<&KeptRequest>) -> As {
 
 /// What a side that sends put on the wire.
 struct Sent<'a> {
-    seen: Seen<'a>,
+    shown: Shown<'a>,
     context: Option<TraceContext>,
 }
 
@@ -229,8 +232,8 @@ impl<'a> Sent<'a> {
     /// followed has the headers of the next leg by then: it went out as the request phase left it.
     fn of(phase: Option<&'a RequestPhase>, request: &Request<'a>, call: &Attributes<'_>) -> Self {
         match phase.filter(|_| call.code_details == REDIRECTED) {
-            Some(phase) => Self { seen: phase.request.left(), context: phase.sent },
-            None => Self { seen: request.seen(), context: request.trace.context() },
+            Some(phase) => Self { shown: phase.request.left(), context: phase.sent },
+            None => Self { shown: Shown::of(request), context: request.trace.context() },
         }
     }
 }
@@ -255,7 +258,7 @@ fn incoming<'a>(
     let context = received.or_else(edge);
     Hop {
         side,
-        seen: kept.seen(),
+        shown: kept.shown(),
         context,
         parent: context.and_then(|context| context.parent_span_id),
         received,
@@ -286,7 +289,7 @@ fn outgoing<'a>(
     let middle = role == Role::Gateway;
     Hop {
         side: if middle { Side::GatewayOut } else { Side::Client },
-        seen: sent.seen,
+        shown: sent.shown,
         context,
         // In the middle it ties the two hops, whatever spans a tracer puts between them.
         parent: if middle { before.or(named) } else { named.or(before) },
@@ -305,12 +308,14 @@ fn was_sent_on(call: &Attributes<'_>) -> bool {
 /// What is of MeshChain's own traffic, or of a path that is left out. Batches that reach the collector's own
 /// proxy are no calls of the mesh: they would breed each other. Only there; elsewhere anybody could hide a
 /// call by its path.
-fn is_skipped(role: Role, seen: &Seen<'_>, node: &Node, config: &Config) -> bool {
+fn is_skipped(role: Role, shown: &Shown<'_>, node: &Node, config: &Config) -> bool {
+    let Shown { seen, query, .. } = shown;
     let own = role == Role::Server
         && seen.method == b"POST"
         && seen.target == config.collector_path.as_bytes()
+        && query.is_empty()
         && is_collector(node, &config.collector_authority);
-    let path = split_target(seen.target).0;
+    let path = seen.target;
     // As it came, and as any other proxy may read it.
     own || config.skips(path) && config.skips(canonical_path(path, &mut Vec::new()))
 }
@@ -347,3 +352,7 @@ fn context_source(received: Option<&TraceContext>, used: Option<&TraceContext>) 
         (_, Some(_)) => ContextSource::Generated,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

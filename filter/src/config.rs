@@ -204,8 +204,19 @@ fn read(bytes: &[u8], notices: &mut Vec<String>) -> Result<Config, String> {
             !secret
         });
     }
+    names.retain(|name| {
+        let possible = is_header_name(name);
+        if !possible {
+            notices.push(short(format!("include_headers: {name:?} is the name of no header")));
+        }
+        possible
+    });
     config.include_headers = names;
     config.skip_paths = texts(&map, "skip_paths")?;
+    for rule in config.skip_paths.iter().filter(|rule| !can_match(rule)) {
+        let text = "matches no path: they begin with / and have no query; * stands at the end";
+        notices.push(short(format!("skip_paths: {rule:?} {text}")));
+    }
     config.tick_ms = number(&map, "tick_ms", 10, 60_000)?.unwrap_or(config.tick_ms);
     let spans = number(&map, "batch_spans", 1, meshchain_core::header::MAX_ENTRIES.into())?;
     config.batch_spans = spans.map_or(config.batch_spans, |n| n as u32);
@@ -229,6 +240,23 @@ fn is_secret(name: &str) -> bool {
     const SECRETS: [&str; 5] =
         ["authorization", "cookie", "proxy-authorization", "set-cookie", "x-forwarded-client-cert"];
     name.starts_with(':') || SECRETS.contains(&name)
+}
+
+/// Longest name of a header that is included.
+const MAX_NAME: usize = 256;
+
+/// A header's name (RFC 9110, section 5.1), or a pseudo-header's.
+fn is_header_name(name: &str) -> bool {
+    let token = name.strip_prefix(':').unwrap_or(name);
+    let part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !token.is_empty() && token.len() <= MAX_NAME && token.bytes().all(part)
+}
+
+/// Whether a path can be left out by this rule.
+fn can_match(rule: &str) -> bool {
+    let path = rule.strip_suffix('*').unwrap_or(rule);
+    let begins = path.starts_with('/') || path.is_empty() && rule == "*";
+    begins && !path.contains(['?', '#', '*'])
 }
 
 const KEYS: [&str; 19] = [
@@ -271,7 +299,9 @@ fn texts(map: &Map<String, Value>, key: &str) -> Result<Vec<String>, String> {
     let text = |value: &Value| value.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
     let list = given.as_array().and_then(|list| list.iter().map(text).collect::<Option<Vec<_>>>());
     let list = list.filter(|list| list.len() <= MAX_TEXTS);
-    list.ok_or_else(|| format!("{key} must be a list of at most {MAX_TEXTS} texts"))
+    list.ok_or_else(|| {
+        format!("{key} must be a list of at most {MAX_TEXTS} texts, none of them empty")
+    })
 }
 
 fn truth(map: &Map<String, Value>, key: &str) -> Result<Option<bool>, String> {
@@ -289,7 +319,9 @@ fn choice<T: Copy>(
     };
     let found = choices.iter().find(|(name, _)| given.as_str() == Some(name));
     let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    found.map(|(_, value)| Some(*value)).ok_or_else(|| format!("{key} is none of {}", names()))
+    found
+        .map(|(_, value)| Some(*value))
+        .ok_or_else(|| format!("{key} is {given}, which is none of {}", names()))
 }
 
 /// A whole number within bounds; istiod may print it with a fraction of 0.

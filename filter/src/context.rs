@@ -79,7 +79,8 @@ pub struct Left {
     pub forms: Forms,
     /// Whether the request showed that a proxy traces it.
     pub traced: bool,
-    /// Whether it had B3 that cannot be read: a tracer leaves such a request alone.
+    /// Whether it had ids that cannot be read, in whatever form: a tracer leaves such a request alone, so it shows
+    /// nothing.
     pub unreadable: bool,
 }
 

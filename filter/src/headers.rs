@@ -16,6 +16,11 @@ impl HeaderMap {
         self.0
     }
 
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
     /// The pairs in order. Stops early where the host's serialization is broken.
     pub fn iter(&self) -> Pairs<'_> {
         let lengths_end = self.count().saturating_mul(8).saturating_add(4);

@@ -25,4 +25,5 @@ pub mod sender;
 pub mod sha;
 #[cfg(test)]
 mod test_host;
+pub mod trouble;
 pub mod vm;

@@ -13,6 +13,8 @@ pub struct Other {
     pub duplicates: u64,
     /// Batches sent again.
     pub retried: u64,
+    /// Attempts to send that failed.
+    pub undelivered: u64,
     /// Configurations that turned the filter off.
     pub config_errors: u64,
     /// Keys of configurations that were ignored.
@@ -65,6 +67,7 @@ impl Metrics {
             ("acked", counts.acked),
             ("sessions_ended", counts.ended),
             ("retried", other.retried),
+            ("undelivered", other.undelivered),
             ("duplicates", other.duplicates),
             ("skipped", other.skipped),
             ("config_errors", other.config_errors),

@@ -112,7 +112,7 @@ impl RequestPhase {
             plan,
             forms: Forms::of(&request.trace),
             traced: request.is_traced(),
-            unreadable: request.trace.has_unreadable_b3(),
+            unreadable: request.trace.has_unreadable_b3() || request.trace.has_unreadable_w3c(),
         };
         let names_session = config.session_header && plan != Plan::Nothing;
         if !names_session && request.trace.session.is_some() {
@@ -124,7 +124,7 @@ impl RequestPhase {
             return;
         }
         let mut begun = false;
-        if plan == Plan::Ours && !(self.received.is_none() && left.unreadable) {
+        if plan == Plan::Ours && !(self.received.is_none() && request.trace.has_unreadable_b3()) {
             let parent = self.received.or_else(|| self.edge_context(ids));
             if let Some(child) = child_of(parent.as_ref(), ids) {
                 left.forms = write(host, &request.trace, &child, tracer);
@@ -301,6 +301,27 @@ mod tests {
             let phase = run(&host, Role::Client, &json, Tracer::W3c);
             assert_eq!(phase.left.unwrap().plan == Plan::Ours, begun, "{header} {b3}");
             assert_eq!(phase.sent != phase.received, begun);
+        }
+    }
+
+    #[test]
+    fn ids_that_a_tracer_cannot_read_show_nothing_of_one() {
+        let ids = "00-00000000000000000000000000000001-00000000000000b1";
+        let cases = [
+            ("traceparent", "x".to_owned(), true),
+            ("traceparent", format!("{ids}-x"), true),
+            ("traceparent", format!("ff{}-01", &ids[2..]), true),
+            ("traceparent", format!("{ids}-01"), false),
+            ("traceparent", format!(" {ids}-01\t"), false),
+            ("b3", "what".to_owned(), true),
+            ("b3", "0".to_owned(), false),
+            ("x-b3-traceid", "1".to_owned(), true),
+            ("x-other", "x".to_owned(), false),
+        ];
+        for (name, value, expected) in cases {
+            let host = TestHost::with_headers(&[(name.as_bytes(), value.as_bytes())]);
+            let left = run(&host, Role::Client, "", Tracer::W3c).left.unwrap();
+            assert_eq!(left.unreadable, expected, "{name}: {value}");
         }
     }
 

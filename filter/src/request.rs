@@ -1,10 +1,11 @@
 //! What a request's headers tell.
 
 use crate::headers::{HeaderMap, serialize};
-use meshchain_core::SessionId;
-use meshchain_core::context::TraceHeaders;
-use meshchain_core::hop::{Seen, cut};
+use meshchain_core::canonical::MAX_FIELD;
+use meshchain_core::context::{TraceHeaders, without_space};
+use meshchain_core::hop::{Room, Seen, cut, split_target};
 use meshchain_core::own::{HeaderField, MAX_HEADERS};
+use meshchain_core::{Hash, HopPart, SessionId, SpanId, TraceId};
 
 /// The headers that a hop and its record are made of; empty where missing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,18 +31,24 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads all headers once. Where one came several times, the first counts.
+    /// Reads all headers once. Where one came several times, the first counts. White space around the values of those
+    /// that a hop is made of is nothing: the codec of the next hop may take it away.
     pub fn read(map: &'a HeaderMap) -> Self {
         let mut request = Self::default();
         for (name, value) in map.iter() {
             request.readable = true;
             let slot = match name {
-                b"x-request-id" => &mut request.id,
+                b"x-request-id" => {
+                    if request.id.is_empty() {
+                        request.id = without_space(value);
+                    }
+                    continue;
+                }
                 b":method" => &mut request.method,
                 b":authority" => &mut request.authority,
                 b":path" => &mut request.target,
                 b"content-type" => {
-                    request.grpc |= is_grpc(value);
+                    request.grpc |= is_grpc(without_space(value));
                     continue;
                 }
                 b"x-forwarded-client-cert" => {
@@ -103,38 +110,123 @@ pub fn included<'a>(map: &'a HeaderMap, names: &[String]) -> Vec<HeaderField<'a>
 /// The peer's SPIFFE id by the last element of `x-forwarded-client-cert`, which this proxy wrote itself: its
 /// one URI; empty where it is in doubt.
 pub fn principal_of(client_cert: &[u8]) -> &[u8] {
+    let element = last_element(client_cert);
     let (mut quoted, mut escaped) = (false, false);
-    // Where the pair that is read begins, and what the element has shown so far.
     let (mut start, mut own, mut uri, mut uris): (_, _, &[u8], _) = (0, false, &[], 0);
-    for (at, byte) in client_cert.iter().copied().chain([b';']).enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b';' | b',' if !quoted => {
-                let pair = client_cert.get(start..at).unwrap_or_default();
+    for at in 0..=element.len() {
+        match element.get(at) {
+            Some(_) if escaped => escaped = false,
+            Some(b'\\') if quoted => escaped = true,
+            Some(b'"') => quoted = !quoted,
+            Some(b';') if quoted => {}
+            None | Some(b';') => {
+                let pair = element.get(start..at).unwrap_or_default();
                 start = at + 1;
                 own |= pair.starts_with(b"Hash=");
                 if let Some(value) = pair.strip_prefix(b"URI=") {
                     (uri, uris) = (value, uris + 1);
                 }
-                if byte == b',' {
-                    (own, uri, uris) = (false, &[], 0);
-                }
+            }
+            Some(_) => {}
+        }
+    }
+    let sure = own && uris == 1 && !quoted && is_spiffe(uri);
+    if sure { uri } else { &[] }
+}
+
+/// What stands behind the last comma that is not quoted, read from the end: what a caller sent stands before it,
+/// and its quotes say nothing.
+fn last_element(client_cert: &[u8]) -> &[u8] {
+    let mut quoted = false;
+    for at in (0..client_cert.len()).rev() {
+        match client_cert.get(at) {
+            Some(b',') if !quoted => return client_cert.get(at + 1..).unwrap_or_default(),
+            Some(b'"') => {
+                let before = client_cert.get(..at).unwrap_or_default();
+                let escapes = before.iter().rev().take_while(|&&byte| byte == b'\\').count();
+                quoted ^= escapes % 2 == 0;
             }
             _ => {}
         }
     }
-    let sure = own && uris == 1 && !quoted && uri.starts_with(b"spiffe://");
-    if sure { uri } else { &[] }
+    client_cert
 }
 
-/// A request's headers, kept until its end: those that a record shows.
+/// A SPIFFE id, none of whose parts is empty.
+fn is_spiffe(uri: &[u8]) -> bool {
+    let id = uri.strip_prefix(b"spiffe://").unwrap_or_default();
+    id.split(|&byte| byte == b'/').all(|part| !part.is_empty())
+}
+
+/// The texts of a hop, canonical, of which one was cut: what its hop part needs, while the texts themselves are as
+/// long as a caller likes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutTexts {
+    texts: Texts<4>,
+    overflow: Option<Hash>,
+}
+
+impl CutTexts {
+    /// `None` where no text is longer than a hop part shows.
+    fn of(seen: &Seen<'_>) -> Option<Self> {
+        let texts = [seen.request_id, seen.method, seen.authority, seen.target];
+        if texts.iter().all(|text| text.len() <= MAX_FIELD) {
+            return None;
+        }
+        let mut room = Room::default();
+        let part = HopPart::capture(None, None, seen, 0, &mut room);
+        let texts = Texts::new([part.request_id, part.method, part.authority, part.path]);
+        Some(Self { texts, overflow: part.overflow })
+    }
+
+    /// The hop part of these texts.
+    pub fn part(
+        &self,
+        trace_id: Option<TraceId>,
+        span_id: Option<SpanId>,
+        status: u32,
+    ) -> HopPart<'_> {
+        let [request_id, method, authority, path] = self.texts.all();
+        let overflow = self.overflow;
+        HopPart { trace_id, span_id, request_id, method, authority, path, status, overflow }
+    }
+}
+
+/// Texts, one behind the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Texts<const N: usize> {
+    bytes: Vec<u8>,
+    lengths: [usize; N],
+}
+
+impl<const N: usize> Texts<N> {
+    fn new(texts: [&[u8]; N]) -> Self {
+        Self { bytes: texts.concat(), lengths: texts.map(<[u8]>::len) }
+    }
+
+    fn all(&self) -> [&[u8]; N] {
+        let mut rest = self.bytes.as_slice();
+        self.lengths.map(|length| {
+            let (text, tail) = rest.split_at_checked(length).unwrap_or_default();
+            rest = tail;
+            text
+        })
+    }
+}
+
+impl<const N: usize> Default for Texts<N> {
+    fn default() -> Self {
+        Self::new([&[]; N])
+    }
+}
+
+/// A request's headers, kept until its end: those that a record shows, and no more of each than it shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeptRequest {
-    /// Request id, method, authority, target, principal and `x-request-id`, one behind the other.
-    texts: Vec<u8>,
-    lengths: [usize; 6],
+    /// Request id, method, authority, path, query, principal and `x-request-id`.
+    texts: Texts<7>,
+    cut: Option<Box<CutTexts>>,
+    cut_left: Option<Box<CutTexts>>,
     included: HeaderMap,
     /// Session that the client's proxy named.
     pub peer_session: Option<SessionId>,
@@ -149,11 +241,15 @@ impl KeptRequest {
     pub fn new(request: &Request<'_>, included: &[HeaderField<'_>], principal: &[u8]) -> Self {
         let included: Vec<_> = included.iter().map(|field| (field.name, field.value)).collect();
         let seen = request.seen();
+        let left = Seen { request_id: request.id, ..seen };
+        let (path, query) = split_target(seen.target);
         let texts =
-            [seen.request_id, seen.method, seen.authority, seen.target, principal, request.id];
+            [seen.request_id, seen.method, seen.authority, path, query, principal, request.id];
+        let cut_left = if left.request_id == seen.request_id { None } else { CutTexts::of(&left) };
         Self {
-            texts: texts.concat(),
-            lengths: texts.map(<[u8]>::len),
+            texts: Texts::new(texts.map(cut)),
+            cut: CutTexts::of(&seen).map(Box::new),
+            cut_left: cut_left.map(Box::new),
             included: if included.is_empty() { HeaderMap::default() } else { serialize(&included) },
             peer_session: request.trace.session_header().map(|header| header.session),
             grpc: request.grpc,
@@ -163,15 +259,26 @@ impl KeptRequest {
 
     /// Whether a request that came later may be this one again, met by the filter a second time.
     pub fn is_alike(&self, request: &Request<'_>) -> bool {
-        let [.., id] = self.texts();
-        id == request.id
+        let [.., id] = self.texts.all();
+        id == cut(request.id)
     }
 
-    /// The texts of the hop that is sent on, as the request phase left them: with this proxy's request id, not
-    /// that which the one before named.
-    pub fn left(&self) -> Seen<'_> {
-        let [.., request_id] = self.texts();
-        Seen { request_id, ..self.seen() }
+    /// Bytes of memory that it takes, about.
+    pub fn bytes(&self) -> usize {
+        let cut =
+            |cut: &Option<Box<CutTexts>>| cut.as_ref().map_or(0, |cut| cut.texts.bytes.len() + 64);
+        let texts = self.texts.bytes.len() + cut(&self.cut) + cut(&self.cut_left);
+        size_of::<Self>() + texts + self.included.bytes()
+    }
+
+    /// The hop that is sent on, as the request phase left it: with this proxy's request id, not that which the one
+    /// before named.
+    pub fn left(&self) -> Shown<'_> {
+        let [.., request_id] = self.texts.all();
+        let shown = self.shown();
+        let cut =
+            if shown.seen.request_id == request_id { shown.cut } else { self.cut_left.as_deref() };
+        Shown { seen: Seen { request_id, ..shown.seen }, cut, ..shown }
     }
 
     /// The included headers.
@@ -179,25 +286,37 @@ impl KeptRequest {
         self.included.iter().map(|(name, value)| HeaderField { name, value }).collect()
     }
 
-    fn texts(&self) -> [&[u8]; 6] {
-        let mut rest = self.texts.as_slice();
-        self.lengths.map(|length| {
-            let (text, tail) = rest.split_at_checked(length).unwrap_or_default();
-            rest = tail;
-            text
-        })
-    }
-
-    /// The texts of the hop.
-    pub fn seen(&self) -> Seen<'_> {
-        let [request_id, method, authority, target, ..] = self.texts();
-        Seen { request_id, method, authority, target }
+    /// The hop that was received.
+    pub fn shown(&self) -> Shown<'_> {
+        let [request_id, method, authority, target, query, ..] = self.texts.all();
+        let seen = Seen { request_id, method, authority, target };
+        Shown { seen, query, cut: self.cut.as_deref() }
     }
 
     /// The peer's principal, where a header told it.
     pub fn principal(&self) -> &[u8] {
-        let [.., principal, _] = self.texts();
+        let [.., principal, _] = self.texts.all();
         principal
+    }
+}
+
+/// The texts of one hop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shown<'a> {
+    /// As they were seen, the target without its query; of kept ones no more than a record shows.
+    pub seen: Seen<'a>,
+    /// The query.
+    pub query: &'a [u8],
+    /// What the hop part needs where they are not whole.
+    pub cut: Option<&'a CutTexts>,
+}
+
+impl<'a> Shown<'a> {
+    /// The texts of a request whose headers are at hand.
+    pub fn of(request: &Request<'a>) -> Self {
+        let seen = request.seen();
+        let (target, query) = split_target(seen.target);
+        Self { seen: Seen { target, ..seen }, query, cut: None }
     }
 }
 
@@ -230,15 +349,75 @@ mod tests {
             (b"content-type", b"application/grpc+proto"),
         ];
         assert_eq!(fields, expected);
-        assert_eq!(kept.seen(), read.seen());
-        let seen = kept.seen();
-        assert_eq!((seen.method, seen.target), (&b"POST"[..], &b"/a?b"[..]));
+        assert_eq!(kept.shown(), Shown::of(&read));
+        let Shown { seen, query, cut } = kept.shown();
+        assert_eq!((seen.method, seen.target, query), (&b"POST"[..], &b"/a"[..], &b"b"[..]));
+        assert_eq!(cut, None);
         assert_eq!((seen.request_id, seen.authority), (&b"4711"[..], &b""[..]));
-        assert_eq!(kept.left().request_id, b"made up on the way");
+        assert_eq!(kept.left().seen.request_id, b"made up on the way");
         assert_eq!((kept.principal(), kept.peer_session), (&b"spiffe://a"[..], Some([7; 16])));
         assert!(kept.grpc && kept.readable);
         assert_eq!(read.trace.b3_trace_id, Some(&b"1"[..]));
         assert!(!Request::read(&HeaderMap::default()).readable);
+    }
+
+    #[test]
+    fn white_space_around_a_value_is_nothing() {
+        let session = [b" ", b"07".repeat(16).as_slice(), b";id=4711 \t"].concat();
+        let map = serialize(&[
+            (b"x-request-id", b"\tid "),
+            (b"x-b3-traceid", b" 463ac35c9f6413ad"),
+            (b"x-b3-spanid", b"a2fb4a1d1a96d312\t"),
+            (b"b3", b" 0 "),
+            (b"content-type", b" application/grpc "),
+            (b"x-meshchain-session", &session),
+        ]);
+        let read = Request::read(&map);
+        assert_eq!((read.id, read.seen().request_id, read.grpc), (&b"id"[..], &b"4711"[..], true));
+        assert_eq!(
+            read.trace.context().unwrap().span_id,
+            SpanId::from_hex(b"a2fb4a1d1a96d312").unwrap()
+        );
+        let map = serialize(&[(b"x-request-id", b" "), (b"x-request-id", b"second")]);
+        assert_eq!(Request::read(&map).id, b"second");
+    }
+
+    #[test]
+    fn what_is_kept_of_long_texts_is_bounded_and_makes_the_same_hop() {
+        let long = |byte: u8, length| vec![byte; length];
+        let lengths = [0, 1, MAX_FIELD - 1, MAX_FIELD, MAX_FIELD + 1, 60_000];
+        for (id, host, path, query) in lengths.iter().flat_map(|id| {
+            lengths.iter().flat_map(move |host| {
+                [(*id, *host, 7, 0), (*id, *host, 60_000, 3), (*id, *host, 900, 60_000)]
+            })
+        }) {
+            let target = [b"/%e9", &long(b'p', path)[..], b"?", &long(b'q', query)].concat();
+            let named = [b"07".repeat(16).as_slice(), b";id=named"].concat();
+            for session in [&b""[..], &named] {
+                let map = serialize(&[
+                    (b"x-request-id", &long(b'i', id)),
+                    (b":method", b"GET"),
+                    (b":authority", &long(b'H', host)),
+                    (b":path", &target),
+                    (b"x-meshchain-session", session),
+                ]);
+                let read = Request::read(&map);
+                let kept = KeptRequest::new(&read, &[], b"spiffe://a/b");
+                assert!(kept.bytes() < 20 << 10, "{}", kept.bytes());
+                let left = Seen { request_id: read.id, ..read.seen() };
+                for (shown, seen) in [(kept.shown(), read.seen()), (kept.left(), left)] {
+                    let (mut one, mut other) = (Room::default(), Room::default());
+                    let expected = HopPart::capture(None, None, &seen, 200, &mut one);
+                    let found = match shown.cut {
+                        Some(whole) => whole.part(None, None, 200),
+                        None => HopPart::capture(None, None, &shown.seen, 200, &mut other),
+                    };
+                    assert_eq!(found, expected, "{id} {host} {path} {query}");
+                    let (path, query) = split_target(seen.target);
+                    assert_eq!((cut(path), cut(query)), (shown.seen.target, shown.query));
+                }
+            }
+        }
     }
 
     #[test]
@@ -263,6 +442,13 @@ mod tests {
             (b"Hash=2;URI=https://a", b""),
             (br#"Hash=2;Subject="a,URI=spiffe://evil""#, b""),
             (br#"Hash=2;URI=spiffe://a;Subject="unfinished"#, b""),
+            // Whatever a caller sent before it.
+            (br#"",Hash=2;URI=spiffe://a/b"#, b"spiffe://a/b"),
+            (br#"x="\",Hash=1;URI=spiffe://evil,Hash=2;URI=spiffe://a/b"#, b"spiffe://a/b"),
+            (br#"Hash=1;Subject="a\\",Hash=2;Subject="b\"";URI=spiffe://a/b"#, b"spiffe://a/b"),
+            (b"Hash=2;URI=spiffe://d/ns//sa/web", b""),
+            (b"Hash=2;URI=spiffe://d/ns/a/sa/", b""),
+            (b"Hash=2;URI=spiffe://", b""),
             (b"", b""),
         ] {
             assert_eq!(principal_of(header), expected, "{}", String::from_utf8_lossy(header));

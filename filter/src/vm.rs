@@ -10,6 +10,7 @@ use crate::place::Place;
 use crate::queue::Queue;
 use crate::request::Request;
 use crate::sender::{Sender, Verdict};
+use crate::trouble::{Problem, Trouble};
 use hashbrown::HashMap;
 use meshchain_core::hop::Room;
 use meshchain_core::{DropReason, SessionKey};
@@ -31,12 +32,16 @@ pub struct Vm {
     /// Calls passed over before there was randomness for a session.
     unseeded: u64,
     sender: Sender,
+    trouble: Trouble,
     metrics: Metrics,
     other: Other,
     /// By the monotonic clock.
     last_seal_ns: Option<u64>,
     /// The last stream that ended without a request phase, and when its call began.
     last_bare: Option<(u32, u64)>,
+    last_recorded: Option<u32>,
+    /// Bytes of requests that have not ended.
+    kept_bytes: usize,
     room: Room,
 }
 
@@ -45,8 +50,18 @@ struct Stream {
     place: u32,
     /// `None` until there is one, or where the filter is off.
     phase: Option<RequestPhase>,
-    /// The filter stands twice in the chain, and met this call already.
-    duplicate: bool,
+    met: Met,
+}
+
+/// How a request was met.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Met {
+    /// For the first time, or not at all.
+    First,
+    /// The filter stands more than once in the chain, and met this call as that stream.
+    Again(u32),
+    /// While open calls took all the memory that they may.
+    Full,
 }
 
 /// Opened at the first call or tick, so that the canary VM, which only runs the configuration, has
@@ -95,7 +110,7 @@ impl Vm {
     /// A context begins: a stream in a place, or, with `parent` 0, a place.
     pub fn begin(&mut self, context: u32, parent: u32) {
         if parent != 0 {
-            let stream = Stream { place: parent, phase: None, duplicate: false };
+            let stream = Stream { place: parent, phase: None, met: Met::First };
             self.streams.insert(context, stream);
         }
     }
@@ -104,7 +119,7 @@ impl Vm {
     /// in flight too, as its answer may never come; that a batch comes twice does no harm. Nobody waits for the
     /// answers: Envoy lets a VM go that asks to stay.
     pub fn done(&mut self, host: &impl Host, context: u32) {
-        if self.streams.remove(&context).is_some() {
+        if self.take(context).is_some() {
             return;
         }
         let Some(place) = self.places.remove(&context) else {
@@ -184,25 +199,43 @@ impl Vm {
         let role = role_of(host, config, queue.node().middle);
         let headers = host.request_headers();
         let request = Request::read(&headers);
-        let before = stream.checked_sub(1).filter(|before| {
+        let before =
+            stream.checked_sub(1).and_then(|before| match self.streams.get(&before)?.met {
+                Met::Again(first) => Some(first),
+                _ => Some(before),
+            });
+        let before = before.filter(|before| {
             let phase = self.streams.get(before).and_then(|before| before.phase.as_ref());
             phase.is_some_and(|phase| phase.request.is_alike(&request))
         });
-        let duplicate = before.is_some_and(|before| is_twin(host, stream, before));
+        let twin = before.filter(|before| is_twin(host, stream, *before));
         let setting = Setting { config, role, tracer: *tracer, session: queue.session() };
-        let phase = (!duplicate)
-            .then(|| RequestPhase::run(host, setting, &headers, &request, || bytes(random)));
+        let mut run = || RequestPhase::run(host, setting, &headers, &request, || bytes(random));
+        let (met, phase) = match twin {
+            Some(first) => (Met::Again(first), None),
+            None if self.kept_bytes >= MOST_KEPT => (Met::Full, None),
+            None => (Met::First, Some(run())),
+        };
+        self.kept_bytes += phase.as_ref().map_or(0, |phase| phase.request.bytes());
         if let Some(stream) = self.streams.get_mut(&stream) {
-            (stream.phase, stream.duplicate) = (phase, duplicate);
+            (stream.phase, stream.met) = (phase, met);
         }
+    }
+
+    /// Takes a stream out.
+    fn take(&mut self, stream: u32) -> Option<Stream> {
+        let taken = self.streams.remove(&stream)?;
+        let kept = taken.phase.as_ref().map_or(0, |phase| phase.request.bytes());
+        self.kept_bytes = self.kept_bytes.saturating_sub(kept);
+        Some(taken)
     }
 
     /// The end of a stream.
     pub fn on_log(&mut self, host: &impl Host, stream: u32) {
-        let Some(Stream { place, phase, duplicate }) = self.streams.remove(&stream) else {
+        let Some(Stream { place, phase, met }) = self.take(stream) else {
             return;
         };
-        if duplicate {
+        if let Met::Again(_) = met {
             return self.met_twice(host);
         }
         if self.session.is_none() {
@@ -221,11 +254,23 @@ impl Vm {
             return;
         };
         queue.drop_calls(DropReason::NoRandomness, std::mem::take(&mut self.unseeded));
+        if met == Met::Full {
+            return queue.drop_calls(DropReason::QueueFull, 1);
+        }
         let place = self.places.get_mut(&place);
         let (Some(Place { config: Some(config), expressions, tracer, .. }), Some(limits)) =
             (place, limits)
         else {
-            return queue.drop_calls(DropReason::Unconfigured, 1);
+            // Where another place of the chain is well configured, the call is not lost.
+            let alike = |other: u32| {
+                let there = self.last_recorded == Some(other)
+                    || self.streams.get(&other).is_some_and(|other| other.phase.is_some());
+                there && is_twin(host, stream, other)
+            };
+            if !(stream.checked_sub(1).is_some_and(alike) || alike(stream + 1)) {
+                queue.drop_calls(DropReason::Unconfigured, 1);
+            }
+            return;
         };
         let (queue_bytes, batch_spans) = limits;
         let twin_start_ns =
@@ -245,6 +290,7 @@ impl Vm {
         match ending.log(host, phase.as_ref()) {
             Outcome::Call(start_ns) => {
                 self.last_bare = phase.is_none().then_some((stream, start_ns));
+                self.last_recorded = Some(stream);
                 // While a batch waits, the open one grows: a slow collector gets larger batches, not more.
                 if queue.is_idle() && queue.open_calls() >= batch_spans {
                     queue.seal(start_ns, &[]);
@@ -252,7 +298,10 @@ impl Vm {
                 }
             }
             Outcome::Skipped => self.other.skipped += 1,
-            Outcome::Duplicate => self.met_twice(host),
+            Outcome::Duplicate => {
+                self.last_bare = self.last_bare.map(|(_, start_ns)| (stream, start_ns));
+                self.met_twice(host);
+            }
             Outcome::Unreadable => queue.drop_calls(DropReason::Unreadable, 1),
         }
     }
@@ -319,10 +368,12 @@ impl Vm {
                 return session.queue.renew(key);
             }
             Verdict::Retry => {
+                self.trouble.meet(host, status.map_or(Problem::NoAnswer, Problem::Answer));
                 let asked = status.and_then(|_| host.retry_after_s());
                 return self.sender.wait(asked.unwrap_or(0));
             }
         }
+        self.trouble.end(host);
         let full = |config: &Config| session.queue.open_calls() >= config.batch_spans;
         let config = self.sending.and_then(|place| self.places.get(&place)?.config.as_ref());
         if session.queue.is_idle() && config.is_some_and(full) {
@@ -344,6 +395,7 @@ impl Vm {
         match host.post(&post(config, body)) {
             Some(token) => self.sender.sent(token, now, size),
             None => {
+                self.trouble.meet(host, Problem::NoCluster(&config.collector_cluster));
                 let [jitter] = bytes(&mut session.random);
                 self.sender.failed(now, jitter);
             }
@@ -356,10 +408,14 @@ impl Vm {
         if let Some(count) = counts.dropped.get_mut(DropReason::NoRandomness as usize - 1) {
             *count += self.unseeded;
         }
-        let other = Other { retried: self.sender.retried(), ..self.other };
+        let (retried, undelivered) = (self.sender.retried(), self.trouble.count());
+        let other = Other { retried, undelivered, ..self.other };
         self.metrics.push(host, &counts, &other, queue.map_or(0, Queue::bytes));
     }
 }
+
+/// Bytes of requests that have not ended, at most: a caller opens as many as Envoy lets it.
+const MOST_KEPT: usize = 64 << 20;
 
 /// Most notices of one header that come from configurations.
 const MAX_NOTICES: usize = 12;

@@ -13,6 +13,9 @@ use meshchain_core::{
     BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Evidence, HopPart, OwnPart, SessionKey,
     SpanId, SpanRecord, TlogProof, TraceId, VerifierKey, hop, leaf, merkle, note, own,
 };
+use meshchain_stored::audit_line::AuditLine;
+use meshchain_stored::sealed::SealedState;
+use meshchain_stored::staging::{self, StagingWriter};
 use meshchain_tests::vector::{self, Vector, bytes, hash, hashes, plain_hex};
 use meshchain_tests::{cases, naive, proto, receipt};
 use meshchain_wire::Batch;
@@ -134,9 +137,44 @@ fn check(format: &str, vector: &Vector) {
             })
             .map_err(|e| e.to_string()),
         "evidence" => evidence(json),
+        "staging-bundle" => staging_bundle(json, &encoded),
+        "sealed" => SealedState::parse(text.as_bytes())
+            .map(|state| {
+                assert_eq!(state.to_bytes(), text.as_bytes(), "{name}");
+                assert_eq!(serde_json::from_str::<Value>(text).unwrap(), *input, "{name}");
+            })
+            .map_err(|e| e.to_string()),
+        "audit-line" => AuditLine::parse(text)
+            .map(|line| {
+                assert_eq!(line.print(), text, "{name}");
+                assert_eq!(serde_json::from_str::<Value>(text).unwrap(), *input, "{name}");
+            })
+            .map_err(|e| e.to_string()),
         other => panic!("{name}: nothing checks the format {other}"),
     };
     assert_eq!(verdict, expected, "{name}");
+}
+
+/// The parts are those of the input, and give the bundle again.
+fn staging_bundle(json: &Value, encoded: &[u8]) -> Result<(), String> {
+    let (slices, sum) = staging::parse(encoded).map_err(|e| e.to_string())?;
+    let leaves = json["input"]["leaves"].as_array().unwrap();
+    assert_eq!(slices.len(), leaves.len());
+    let mut writer = StagingWriter::default();
+    for (found, given) in slices.iter().zip(leaves) {
+        let records: Vec<_> = given["records"].as_array().unwrap().iter().map(bytes).collect();
+        let within = staging::records(encoded, found.records());
+        let there: Vec<_> = within.map(|record| encoded[record.unwrap()].to_vec()).collect();
+        assert_eq!(there, records);
+        assert_eq!(encoded[found.leaf()], bytes(&given["leaf"]));
+        assert_eq!(encoded[found.entries()], bytes(&given["entries"]));
+        writer.push(&encoded[found.leaf()], &encoded[found.entries()], &records);
+    }
+    assert_eq!(writer.finish(), (encoded.to_vec(), slices, sum));
+    let first = json["input"]["first"].as_u64().unwrap();
+    assert_eq!(staging::name(first, &sum), json["name"]);
+    assert_eq!(staging::first_of(&staging::name(first, &sum)), Some(first));
+    Ok(())
 }
 
 /// What core makes of the encoding; where it reads it, the encoding is that of `other` too.

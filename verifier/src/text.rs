@@ -98,9 +98,15 @@ fn write_hop(out: &mut String, hop: &HopReport) -> std::fmt::Result {
     let of = format!("{}  {spans} {}", hop.span_id, all.join(", "));
     writeln!(out, "hop           {mark}{of}: {}", hop.verdict.detail)?;
     let session = match hop.verdict.session {
-        SessionNamed::Attested => "the server's record names the session of the client's entry",
-        SessionNamed::NotNamed => "the server's record names no session of the client's",
-        SessionNamed::Other { .. } | SessionNamed::NotShown => "",
+        SessionNamed::Attested => {
+            "the server's record names the session of the client's entry".to_owned()
+        }
+        SessionNamed::NotNamed => "the server's record names no session of the client's".to_owned(),
+        SessionNamed::Other { named } => format!(
+            "not attested: the server's record names session {}, which the client's entry does not follow",
+            hex::encode(named)
+        ),
+        SessionNamed::NotShown => String::new(),
     };
     let spread = match hop.verdict.spread.filter(|_| hop.verdict.agrees()) {
         Some(Spread::TwoLogs) => format!("across two logs: {}", keepers(hop)),
@@ -108,7 +114,7 @@ fn write_hop(out: &mut String, hop: &HopReport) -> std::fmt::Result {
         Some(Spread::Unknown) => "in logs that the policy does not know".to_owned(),
         None => String::new(),
     };
-    let more: Vec<_> = [spread.as_str(), session].into_iter().filter(|m| !m.is_empty()).collect();
+    let more: Vec<_> = [spread, session].into_iter().filter(|m| !m.is_empty()).collect();
     if more.is_empty() { Ok(()) } else { writeln!(out, "                  {}", more.join("; ")) }
 }
 

@@ -1,19 +1,19 @@
 //! Evidence files out of the log: entries, proofs, and the anchors that cover them.
 
 use super::{Doors, answer_error, failed, next_page};
-use crate::anchor::AnchorHandle;
-use crate::log::{Batch, EntryPlace, Log};
-use crate::store::StoreError;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use meshchain_anchor::AnchorHandle;
 use meshchain_core::evidence::{Disclosed, EvmAnchor, FORMAT, InBatch, MAX_ITEMS, SpanEvidence};
 use meshchain_core::leaf::entry_hashes;
 use meshchain_core::record::ShownPath;
 use meshchain_core::{
     Canonical, ENTRY_LEN, Evidence, Hash, SpanRecord, TlogProof, TraceId, merkle,
 };
+use meshchain_log::{Batch, EntryPlace, Log};
+use meshchain_store::StoreError;
 use serde::Deserialize;
 use std::sync::Arc;
 use thiserror::Error;

@@ -2,10 +2,10 @@
 
 use super::room::{Full, Room};
 use super::{Doors, answer_error};
-use crate::batch::{Checked, MAX_BODY, Refusal, check_trust_domain};
+use crate::batch::{self, MAX_BODY, check_trust_domain};
 use crate::config::Ingest;
-use crate::log::{Submission, SubmitError, refuse};
 use crate::quota::Reached;
+use crate::refusal::Refusal;
 use crate::xfcc;
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures::StreamExt;
+use meshchain_log::{Checked, Submission, SubmitError};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -110,7 +111,7 @@ pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Respon
         Ok(Ok(accepted)) => {
             Json(json!({ "leaf": accepted.leaf, "replayed": accepted.replayed })).into_response()
         }
-        Ok(Err(SubmitError::Refused(refusal))) => refused(&refusal),
+        Ok(Err(SubmitError::Refused(misfit))) => refused(&misfit.into()),
         Ok(Err(SubmitError::Unavailable)) | Err(_) => push_back(&doors, Busy::Unavailable),
     }
 }
@@ -187,16 +188,16 @@ async fn whole(body: Body, room: &Room) -> Result<Bytes, NoBatch> {
 
 async fn parse(body: Bytes, principal: &str) -> Result<Checked, Refusal> {
     if body.len() < LARGE {
-        return Checked::parse(&body, principal);
+        return batch::parse(&body, principal);
     }
     let _turn = PARSING.acquire().await;
     let principal = principal.to_owned();
-    let parsed = tokio::task::spawn_blocking(move || Checked::parse(&body, &principal)).await;
+    let parsed = tokio::task::spawn_blocking(move || batch::parse(&body, &principal)).await;
     parsed.unwrap_or_else(|failed| Err(Refusal::Malformed(failed.to_string())))
 }
 
 fn push_back(doors: &Doors, busy: Busy) -> Response {
-    doors.metrics.pushed_back(busy.reason());
+    doors.events.metrics.pushed_back(busy.reason());
     let text = busy.text();
     let mut response = answer_error(StatusCode::SERVICE_UNAVAILABLE, busy.reason(), text);
     response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
@@ -204,7 +205,7 @@ fn push_back(doors: &Doors, busy: Busy) -> Response {
 }
 
 fn turn_down(doors: &Doors, refusal: &Refusal, principal: &str) -> Response {
-    refuse(&doors.audit, &doors.metrics, refusal, principal, None);
+    doors.events.refused(refusal, principal, None, None);
     refused(refusal)
 }
 

@@ -1,13 +1,14 @@
 //! Lists, in pages: `GET /v1/sessions` and `GET /v1/anchors`.
 
 use super::{Doors, answer_error, failed, next_page};
-use crate::log::Log;
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use meshchain_core::SessionId;
-use meshchain_segment::Session;
+use meshchain_log::Log;
+use meshchain_store::StoreError;
+use meshchain_stored::Session;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BinaryHeap;
@@ -127,11 +128,7 @@ pub async fn anchors(
     doors.heavy(read).await
 }
 
-async fn anchor_page(
-    doors: &Doors,
-    below: u64,
-    limit: usize,
-) -> Result<Vec<Value>, crate::store::StoreError> {
+async fn anchor_page(doors: &Doors, below: u64, limit: usize) -> Result<Vec<Value>, StoreError> {
     let mut chains = Vec::with_capacity(doors.anchors.len());
     for anchor in &doors.anchors {
         let newest = anchor.finals().newest(below, limit).await?;

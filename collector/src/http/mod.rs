@@ -10,17 +10,16 @@ mod room;
 mod serve;
 mod stall;
 
-use crate::anchor::AnchorHandle;
-use crate::audit::Audit;
 use crate::config::Ingest;
-use crate::log::{Log, Submission};
-use crate::metrics::Metrics;
+use crate::events::Events;
 use crate::quota::Quotas;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use heavy::Heavy;
+use meshchain_anchor::AnchorHandle;
+use meshchain_log::{Log, Submission};
 pub use room::Rooms;
 use serde_json::json;
 pub use serve::serve;
@@ -41,10 +40,8 @@ pub struct Doors {
     pub quotas: Quotas,
     /// Whether, and from which trust domain, senders are known.
     pub ingest: Ingest,
-    /// Audit log.
-    pub audit: Arc<Audit>,
-    /// Metrics.
-    pub metrics: Arc<Metrics>,
+    /// Audit log and metrics.
+    pub events: Events,
     /// Turns of reads that take long.
     pub reads: Heavy,
 }

@@ -58,7 +58,7 @@ pub async fn tile(State(doors): State<Arc<Doors>>, Path(path): Path<String>) -> 
 /// `GET /metrics`
 pub async fn metrics(State(doors): State<Arc<Doors>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], doors.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, kind)], doors.events.metrics.render()).into_response()
 }
 
 /// `GET /readyz`: whether batches are taken at the moment. `/healthz` only says that the program runs.

@@ -255,6 +255,82 @@ fn calls_of_paths(batch: &Batch) -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn however_often_in_a_chain_it_records_once() {
+    for direction in [1, 2] {
+        for times in 2..=5 {
+            let (mut vm, host) = proxy(direction, 1);
+            for stream in 8..8 + times {
+                vm.begin(stream, PLACE);
+                vm.on_request(&host, stream);
+            }
+            for stream in 8..8 + times {
+                vm.on_log(&host, stream);
+                vm.done(&host, stream);
+            }
+            // Answered by an earlier filter.
+            host.set_number("request\0time", 77);
+            for stream in 20..20 + times {
+                vm.begin(stream, PLACE);
+                vm.on_log(&host, stream);
+            }
+            let batch = posted(&mut vm, &host);
+            assert_eq!(calls(&batch).len(), 2, "{times} times");
+            assert_eq!(host.metric("meshchain_duplicates"), 2 * u64::from(times - 1));
+        }
+    }
+}
+
+#[test]
+fn a_call_that_one_place_of_its_chain_records_is_not_lost_in_another() {
+    for order in [[8, 9], [9, 8]] {
+        let (mut vm, host) = proxy(1, 1);
+        vm.configure(&host, 2, b"not JSON");
+        for (stream, place) in [(8, PLACE), (9, 2), (20, 2)] {
+            vm.begin(stream, place);
+            vm.on_request(&host, stream);
+        }
+        order.iter().for_each(|stream| vm.on_log(&host, *stream));
+        assert_eq!(dropped(&mut vm, &host), 0, "{order:?}");
+        vm.on_log(&host, 20);
+        assert_eq!(dropped(&mut vm, &host), 1, "that one nobody recorded");
+    }
+}
+
+fn dropped(vm: &mut Vm, host: &TestHost) -> u64 {
+    vm.on_tick(host, PLACE);
+    host.metric("meshchain_dropped_unconfigured")
+}
+
+#[test]
+fn requests_that_do_not_end_take_no_memory_without_end_and_none_is_lost_unseen() {
+    let (mut vm, host) = proxy(1, 1);
+    let path = [b'/'; 60_000];
+    host.set_headers(&[
+        (b":method", b"GET"),
+        (b":path", &path),
+        (b"x-request-id", &[b'i'; 60_000]),
+    ]);
+    let mut kept = 0;
+    for stream in (8..80_000).step_by(2) {
+        vm.begin(stream, PLACE);
+        vm.on_request(&host, stream);
+        if vm.kept_bytes < MOST_KEPT {
+            kept += 1;
+        }
+    }
+    assert!(vm.kept_bytes < MOST_KEPT + (20 << 10));
+    assert!(kept > 8_000, "{kept}: what is kept of one is a few kilobytes");
+    for stream in (8..80_000).step_by(2) {
+        vm.on_log(&host, stream);
+    }
+    assert_eq!(vm.kept_bytes, 0);
+    vm.on_tick(&host, PLACE);
+    let (seen, lost) =
+        (host.metric("meshchain_digests"), host.metric("meshchain_dropped_queue_full"));
+    assert_eq!(seen + lost, 39_996);
+}
+
+#[test]
 fn twice_in_a_chain_records_once_and_tells() {
     for direction in [1, 2] {
         let (mut vm, host) = proxy(direction, 1);

@@ -6,6 +6,7 @@ mod equivocation;
 mod log;
 mod record;
 pub mod session;
+mod stored;
 mod target;
 mod text;
 
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Vector> {
         batch::cases(),
         equivocation::cases(),
         log::cases(),
+        stored::cases(),
         text::cases(),
     ]
     .concat();

@@ -21,6 +21,8 @@ pub(super) fn session_named(sides: &[&HopSide<'_>]) -> SessionNamed {
         let Some(own) = receiver.own.as_ref() else { continue };
         let said = match own.peer_session {
             None => SessionNamed::NotNamed,
+            // Nobody vouches for who named it.
+            Some(_) if own.peer_principal.is_empty() => SessionNamed::NotNamed,
             Some(named) => {
                 // A proxy sends calls that it kept in a new session where the old one was ended.
                 let is = |s: &&HopSide<'_>| s.session == named || s.follows == Some(named);
@@ -40,8 +42,9 @@ pub(super) fn session_named(sides: &[&HopSide<'_>]) -> SessionNamed {
     found
 }
 
-/// Whether the peer that mTLS proved to the server is the one that delivered the client's batches, as far as both
-/// are known.
+/// Whether the peer that mTLS proved to the server is the one that delivered the client's batches, as far as the
+/// log of these tells. Where mTLS proved nobody, anybody may have named the session.
 fn is_of(peer_principal: &[u8], sender: &HopSide<'_>) -> bool {
-    peer_principal.is_empty() || sender.principal.is_empty() || peer_principal == sender.principal
+    !peer_principal.is_empty()
+        && (sender.principal.is_empty() || peer_principal == sender.principal)
 }

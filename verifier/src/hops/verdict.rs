@@ -131,7 +131,8 @@ impl Why {
 pub enum SessionNamed {
     /// It does: the other side attests whose key spoke for this one.
     Attested,
-    /// It names another.
+    /// It names another, with which the client's entry is not connected: the proxy began a new session in between, or
+    /// the client's collector made this one up.
     Other {
         /// The one that it names.
         #[serde(with = "hex::serde")]
@@ -257,15 +258,5 @@ impl HopVerdict {
             detail = format!("{detail}; {}", why.words());
         }
         Self { differs, why, ..Self::new(HopAgreement::Dispute, pairs, detail) }
-    }
-
-    /// A contradiction that the digests do not show: a dispute of its own.
-    pub(super) fn contradict(&mut self, difference: Difference, detail: String) {
-        self.detail = match self.agreement {
-            HopAgreement::Dispute => format!("{}; {detail}", self.detail),
-            _ => detail,
-        };
-        self.agreement = HopAgreement::Dispute;
-        self.differs.push(difference);
     }
 }

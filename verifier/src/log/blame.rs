@@ -1,8 +1,8 @@
 //! Where a stored tile or bundle differs from the tree, and what that costs.
 
-use super::fsck::Fsck;
-use super::report::Damage;
-use super::stored::Column;
+use super::check::Fsck;
+use super::findings::Damage;
+use super::tiles::Column;
 use meshchain_core::Hash;
 use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName};
 

@@ -1,9 +1,9 @@
 //! The files of a directory that the recomputed tree does not need: older partial tiles, which must
 //! still be right, and what does not belong there.
 
-use super::report::{Damage, FsckReport};
+use super::findings::{Damage, FsckReport};
 use super::source::{LogSource, SourceError};
-use super::stored::fetch;
+use super::tiles::fetch;
 use meshchain_core::Checkpoint;
 use meshchain_core::note::MAX_NOTE;
 use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, split_bundle, width_at};

@@ -1,7 +1,7 @@
 //! The signed heads: `checkpoint`, which readers follow, and `head`, the collector's commit point.
 
-use super::fsck::LogKey;
-use super::report::{Damage, FsckReport, SignatureCheck};
+use super::findings::{Damage, FsckReport, SignatureCheck};
+use super::log_key::LogKey;
 use super::source::{LogSource, SourceError};
 use crate::shown::shown;
 use meshchain_core::note::MAX_NOTE;

@@ -1,8 +1,8 @@
 //! The tree, recomputed tile by tile from what the source has, and which of two copies is right.
 
+use super::check::Fsck;
 use super::edge::Filled;
-use super::fsck::Fsck;
-use super::stored::{Column, fetch};
+use super::tiles::{Column, fetch};
 use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, width_at};
 use meshchain_core::{Hash, merkle};
 
@@ -17,7 +17,7 @@ impl Fsck<'_> {
         })
     }
 
-    /// Checks up to 256 leaves: bundle, tile and pool against each other and what is above them.
+    /// Checks up to 256 leaves: bundle, tile and staging bundle against each other and what is above them.
     pub(super) fn tile(&mut self, index: u64) {
         let first = index * TILE_WIDTH;
         let width = width_at(self.heads.published.size, 0, index);
@@ -40,12 +40,12 @@ impl Fsck<'_> {
         }
         for (leaf, (bytes, hash)) in (first..).zip(leaves.iter().zip(&chosen)) {
             self.leaf(leaf, bytes.as_deref(), &bundle);
-            self.pool(leaf, bytes.as_deref(), *hash);
+            self.stored(leaf, bytes.as_deref(), *hash);
         }
     }
 
     /// The leaf hashes of a tile, and the tree grown by them. Where bundle and tile differ, the
-    /// hash above them decides, then the pool.
+    /// hash above them decides, then the staging bundle.
     pub(super) fn choose(
         &mut self,
         index: u64,
@@ -63,8 +63,8 @@ impl Fsck<'_> {
             return by_tile;
         }
         let above = self.above(index);
-        let by_pool = self.by_pool(index * TILE_WIDTH, &by_bundle, &by_tile);
-        for candidate in [&by_tile, &by_bundle, &by_pool] {
+        let by_staging = self.by_staging(index * TILE_WIDTH, &by_bundle, &by_tile);
+        for candidate in [&by_tile, &by_bundle, &by_staging] {
             if self.fits(candidate, above) {
                 self.grow(candidate);
                 return candidate.clone();
@@ -78,13 +78,13 @@ impl Fsck<'_> {
             }
             None => {
                 self.doubt = true;
-                self.grow(&by_pool);
+                self.grow(&by_staging);
             }
         }
-        by_pool
+        by_staging
     }
 
-    pub(super) fn by_pool(
+    pub(super) fn by_staging(
         &mut self,
         first: u64,
         bundle: &[Option<Hash>],
@@ -96,9 +96,9 @@ impl Fsck<'_> {
                 chosen.push(*bundle);
                 continue;
             }
-            let found = self.pools.as_mut().and_then(|pools| pools.leaf(leaf).ok().flatten());
-            let pool = found.map(|bytes| merkle::leaf_hash(&bytes));
-            chosen.push(pool.or(*tile).or(*bundle));
+            let found = self.staging.as_mut().and_then(|staging| staging.leaf(leaf).ok().flatten());
+            let staged = found.map(|bytes| merkle::leaf_hash(&bytes));
+            chosen.push(staged.or(*tile).or(*bundle));
         }
         chosen
     }

@@ -1,7 +1,7 @@
 //! Reading the Parquet files of a segment a part at a time, and comparing one with what its rows
 //! make when they are written anew.
 
-use meshchain_segment::FileError;
+use meshchain_stored::FileError;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};

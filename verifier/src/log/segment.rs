@@ -1,14 +1,14 @@
 //! One segment under check: its leaves come in order, its files are compared with them.
 
-use super::pool_leaf::fits;
-use super::report::{Damage, FsckReport};
+use super::findings::{Damage, FsckReport};
 use super::rows::{Chunks, Compare, Run, Runs, guarded};
 use super::segment_index::Index;
 use super::source::{LogSource, SourceError};
+use super::staged_leaf::fits;
 use meshchain_core::{BatchHeader, BatchLeaf, Canonical, ENTRY_LEN, Hash};
-use meshchain_segment::entries::{EntriesFile, EntriesWriter};
-use meshchain_segment::records::{RecordsFile, RecordsWriter};
-use meshchain_segment::{Part, SegmentName};
+use meshchain_stored::entries::{EntriesFile, EntriesWriter};
+use meshchain_stored::records::{RecordsFile, RecordsWriter};
+use meshchain_stored::{SegmentFile, SegmentName};
 use std::fs::File;
 
 /// Rows that are read at once: 6 MB of entries, some 10 MB of records.
@@ -71,21 +71,21 @@ impl<'a> Segment<'a> {
             lost: false,
         };
         report.segments += 1;
-        let (path, again) = this.files(Part::Entries)?;
+        let (path, again) = this.files(SegmentFile::Entries)?;
         if let (Some(file), Some(again)) = (path, again) {
             match guarded(|| EntriesFile::open(file)) {
                 Ok(file) => this.entries = Some(file),
-                Err(e) => this.all_lost(Part::Entries, e, report),
+                Err(e) => this.all_lost(SegmentFile::Entries, e, report),
             }
             this.entries_again = EntriesWriter::new(Compare::new(again)).ok();
         } else if this.index.rows() != Some(0) {
-            this.all_lost(Part::Entries, "missing".to_owned(), report);
+            this.all_lost(SegmentFile::Entries, "missing".to_owned(), report);
         }
-        let (path, again) = this.files(Part::Records)?;
+        let (path, again) = this.files(SegmentFile::Records)?;
         if let (Some(file), Some(again)) = (path, again) {
             match guarded(|| RecordsFile::open(file)) {
                 Ok(file) => this.records = Some(file),
-                Err(e) => this.all_lost(Part::Records, e, report),
+                Err(e) => this.all_lost(SegmentFile::Records, e, report),
             }
             this.records_again = RecordsWriter::new(Compare::new(again)).ok();
         } else if let Some(count @ 1..) = this.index.records() {
@@ -98,16 +98,18 @@ impl<'a> Segment<'a> {
     }
 
     /// Two handles on a file: each has its own position.
-    fn files(&self, part: Part) -> Result<(Option<File>, Option<File>), SourceError> {
+    fn files(&self, part: SegmentFile) -> Result<(Option<File>, Option<File>), SourceError> {
         let path = self.name.path(part);
         Ok((self.source.file(&path)?, self.source.file(&path)?))
     }
 
-    fn all_lost(&self, part: Part, fault: String, report: &mut FsckReport) {
+    fn all_lost(&self, part: SegmentFile, fault: String, report: &mut FsckReport) {
         let (from, to) = (self.name.first, self.name.end - 1);
         let start = if fault == "missing" { "the collector does not start; " } else { "" };
         let cost = match part {
-            Part::Entries => format!("{start}{}", cost_entries(&leaves(from, to), from == to)),
+            SegmentFile::Entries => {
+                format!("{start}{}", cost_entries(&leaves(from, to), from == to))
+            }
             _ => cost_records(&leaves(from, to)),
         };
         let file = self.name.path(part);
@@ -261,7 +263,7 @@ impl<'a> Segment<'a> {
         if self.lost {
             report.note(format!("segment {} was not checked whole: leaves are lost", self.name));
         }
-        let fault = |file: Part, run: &Run, cost: String| Damage {
+        let fault = |file: SegmentFile, run: &Run, cost: String| Damage {
             file: self.name.path(file),
             offset: None,
             fault: run.words(),
@@ -270,13 +272,14 @@ impl<'a> Segment<'a> {
         };
         for run in self.bad_entries.iter() {
             let cost = cost_entries(&run.leaves(), run.from == run.to);
-            report.damage(fault(Part::Entries, run, cost));
+            report.damage(fault(SegmentFile::Entries, run, cost));
         }
         for run in self.bad_records.iter() {
-            report.damage(fault(Part::Records, run, cost_records(&run.leaves())));
+            report.damage(fault(SegmentFile::Records, run, cost_records(&run.leaves())));
         }
-        let rows = self.entries.as_ref().map(|file| (Part::Entries, file.rows(), self.row));
-        let more = self.records.as_ref().map(|file| (Part::Records, file.rows(), self.record));
+        let rows = self.entries.as_ref().map(|file| (SegmentFile::Entries, file.rows(), self.row));
+        let more =
+            self.records.as_ref().map(|file| (SegmentFile::Records, file.rows(), self.record));
         for (part, found, expected) in rows.into_iter().chain(more).filter(|_| !self.lost) {
             if found > u64::from(expected) {
                 self.too_long(part, found, expected, report);
@@ -286,7 +289,7 @@ impl<'a> Segment<'a> {
         self.columns(entries, records, report)
     }
 
-    fn too_long(&self, part: Part, found: u64, expected: u32, report: &mut FsckReport) {
+    fn too_long(&self, part: SegmentFile, found: u64, expected: u32, report: &mut FsckReport) {
         report.damage(Damage {
             file: self.name.path(part),
             offset: None,

@@ -3,14 +3,14 @@
 //! Files that are byte for byte what this version writes need no second look. Others are compared
 //! column by column: another version may have laid the same rows out otherwise.
 
-use super::report::{Damage, FsckReport};
+use super::findings::{Damage, FsckReport};
 use super::rows::{Runs, guarded};
 use super::segment::Segment;
 use super::source::SourceError;
-use super::stored::{Column, fetch};
+use super::tiles::{Column, fetch};
 use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, width_at};
 use meshchain_core::{BatchLeaf, Canonical, ENTRY_LEN, merkle};
-use meshchain_segment::Part;
+use meshchain_stored::SegmentFile;
 
 impl Segment<'_> {
     /// `entries` and `records`: the first byte at which each file is not what its rows make, where
@@ -31,7 +31,7 @@ impl Segment<'_> {
         let mut bad = [Runs::default(), Runs::default()];
         self.look(look, &mut bad)?;
         let whole = [self.bad_entries.is_empty(), self.bad_records.is_empty()];
-        let parts = [(Part::Entries, entries), (Part::Records, records)];
+        let parts = [(SegmentFile::Entries, entries), (SegmentFile::Records, records)];
         for ((part, offset), (bad, (look, whole))) in
             parts.into_iter().zip(bad.iter().zip(look.into_iter().zip(whole)))
         {

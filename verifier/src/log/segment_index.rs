@@ -1,9 +1,9 @@
 //! The index of one segment, built anew from its leaves and compared with the stored one.
 
-use super::report::{Damage, FsckReport};
+use super::findings::{Damage, FsckReport};
 use super::source::{LogSource, SourceError};
 use meshchain_core::{BatchHeader, ENTRY_LEN, hash};
-use meshchain_segment::{IndexBuilder, Layout, MAX_ROWS, Part, RowRange, SegmentName};
+use meshchain_stored::{IndexBuilder, Layout, MAX_ROWS, RowRange, SegmentFile, SegmentName};
 
 /// Longest index that is read: 2^24 rows take some 130 MB.
 const MAX_INDEX: u64 = 256 << 20;
@@ -28,9 +28,9 @@ impl Index {
         name: SegmentName,
         report: &mut FsckReport,
     ) -> Result<Self, SourceError> {
-        let Some(bytes) = source.get(&name.path(Part::Index), MAX_INDEX)? else {
+        let Some(bytes) = source.get(&name.path(SegmentFile::Index), MAX_INDEX)? else {
             report.damage(Damage {
-                file: name.path(Part::Index),
+                file: name.path(SegmentFile::Index),
                 offset: None,
                 fault: "missing".to_owned(),
                 cost: format!("{DOES_NOT_START}; leaves and entries stand"),
@@ -115,7 +115,7 @@ impl Index {
             }
         };
         report.damage(Damage {
-            file: name.path(Part::Index),
+            file: name.path(SegmentFile::Index),
             offset: Some(offset),
             fault: fault.to_owned(),
             cost: format!("{cost}; leaves and entries stand"),

@@ -1,13 +1,16 @@
 //! All sealed segments of a data directory, one under check at a time.
 
-use super::report::{Damage, FsckReport};
+use super::findings::{Damage, FsckReport};
 use super::segment::Segment;
-use super::source::{LogSource, SourceError};
-use super::state::{MAX_SEALED, SEALED, SealedState};
+use super::source::{Item, LogSource, SourceError};
 use meshchain_core::Hash;
-use meshchain_segment::{Part, SegmentName};
+use meshchain_stored::sealed::{SEALED, SealedError, SealedState};
+use meshchain_stored::staging::place;
+use meshchain_stored::{SegmentFile, SegmentName};
 use std::collections::BTreeMap;
 
+/// Longest that `sealed` can be: some 500 bytes per session.
+const MAX_SEALED: u64 = 1 << 30;
 /// How often `sealed` is read again, where a running collector seals meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -28,17 +31,17 @@ pub(crate) struct Segments<'a> {
 pub(crate) struct Listing {
     sealed: Option<Vec<u8>>,
     segments: Vec<String>,
-    pub(crate) pools: Vec<super::source::Item>,
+    pub(crate) staged: Vec<Item>,
 }
 
 impl Listing {
     pub(crate) fn read(source: &dyn LogSource) -> Result<Self, SourceError> {
         let mut sealed = source.get(SEALED, MAX_SEALED)?;
-        let mut found = Self { sealed: None, segments: Vec::new(), pools: Vec::new() };
+        let mut found = Self { sealed: None, segments: Vec::new(), staged: Vec::new() };
         for _ in 0..ATTEMPTS {
             let segments = source.list("segment")?.unwrap_or_default();
             found.segments = segments.into_iter().map(|item| item.name).collect();
-            found.pools = source.list("pool")?.unwrap_or_default();
+            found.staged = source.list("pool")?.unwrap_or_default();
             let again = source.get(SEALED, MAX_SEALED)?;
             if again == sealed {
                 break;
@@ -53,8 +56,8 @@ impl Listing {
     fn chain(&self, size: u64) -> Vec<SegmentName> {
         let mut by_first: BTreeMap<u64, SegmentName> = BTreeMap::new();
         for name in self.segments.iter().filter_map(|path| SegmentName::parse(path)) {
-            let whole = |name: &SegmentName| self.has(&name.path(Part::Entries));
-            if name.1 == Part::Index && name.0.end <= size && whole(&name.0) {
+            let whole = |name: &SegmentName| self.has(&name.path(SegmentFile::Entries));
+            if name.1 == SegmentFile::Index && name.0.end <= size && whole(&name.0) {
                 by_first.insert(name.0.first, name.0);
             }
         }
@@ -88,19 +91,19 @@ impl<'a> Segments<'a> {
         let parsed = listing.sealed.as_deref().map(SealedState::parse);
         let state = match parsed {
             Some(Ok(state)) => Some(state),
-            Some(Err((offset, fault))) => {
-                damage(report, offset, fault, "the collector does not start; nothing is lost");
+            Some(Err(SealedError { at, fault })) => {
+                damage(report, at, fault, "the collector does not start; nothing is lost");
                 None
             }
             None => Some(SealedState::empty()),
         };
-        let mut checked = state.as_ref().map_or_else(|| chain.clone(), |s| s.names.clone());
+        let mut checked = state.as_ref().map_or_else(|| chain.clone(), |s| s.segments.clone());
         if let Some(state) = &state {
-            let end = state.head.size;
-            let there = |name: &SegmentName| listing.has(&name.path(Part::Index));
+            let end = state.end();
+            let there = |name: &SegmentName| listing.has(&name.path(SegmentFile::Index));
             let staged = |leaf: u64| {
-                let prefix = format!("pool/{leaf:020}-");
-                listing.pools.iter().any(|item| item.name.starts_with(&prefix))
+                let prefix = format!("{}-", place(leaf));
+                listing.staged.iter().any(|item| item.name.starts_with(&prefix))
             };
             if end > committed {
                 let fault = format!("speaks of {end} leaves, the log has {committed}");
@@ -170,7 +173,7 @@ impl<'a> Segments<'a> {
 /// First leaf that is not sealed, as `sealed` says now.
 pub(crate) fn sealed_to(source: &dyn LogSource) -> Result<u64, SourceError> {
     let bytes = source.get(SEALED, MAX_SEALED)?;
-    Ok(bytes.and_then(|bytes| SealedState::parse(&bytes).ok()).map_or(0, |state| state.head.size))
+    Ok(bytes.and_then(|bytes| SealedState::parse(&bytes).ok()).map_or(0, |state| state.end()))
 }
 
 const COST_STATE: &str =

@@ -2,7 +2,7 @@
 //! Some 600 bytes of memory per session.
 
 use meshchain_core::{BatchHeader, BatchLeaf, SessionId};
-use meshchain_segment::{Followed, Oddity, Session};
+use meshchain_stored::{Followed, Oddity, Session};
 use std::collections::HashMap;
 
 /// How a leaf follows its session.

@@ -1,7 +1,6 @@
 //! The signatures of the leaves, checked many at once, which costs a fraction of one by one.
 
-use super::fsck::Fsck;
-use super::report::Damage;
+use super::findings::{Damage, FsckReport};
 use meshchain_core::session::{Signed, verify_all};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -41,15 +40,13 @@ impl Signatures {
         all.retain(|pending| !at_once && pending.signed.verify().is_err());
         all
     }
-}
 
-impl Fsck<'_> {
     /// Checks what is pending.
-    pub(super) fn check_signatures(&mut self) {
-        self.report.signatures_ok += self.signatures.0.len() as u64;
-        for Pending { leaf, file, offset, .. } in self.signatures.take_bad() {
-            self.report.signatures_ok -= 1;
-            self.report.damage(Damage {
+    pub(super) fn check(&mut self, report: &mut FsckReport) {
+        report.signatures_ok += self.0.len() as u64;
+        for Pending { leaf, file, offset, .. } in self.take_bad() {
+            report.signatures_ok -= 1;
+            report.damage(Damage {
                 file,
                 offset,
                 fault: format!("leaf {leaf}: its signature is not one of its session's key"),

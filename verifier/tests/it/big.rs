@@ -6,7 +6,7 @@ use crate::sealing::{SEED, seal};
 use meshchain::log::FsckVerdict;
 use meshchain_core::leaf::{CHAIN_START, Signature, chain_hash, entry_hashes};
 use meshchain_core::{BatchHeader, BatchLeaf, Canonical, Hash, merkle};
-use meshchain_segment::{Part, SegmentName};
+use meshchain_stored::{SegmentFile, SegmentName};
 use std::time::Instant;
 
 /// A batch with `calls` times the two entries of the fixture's.
@@ -47,7 +47,7 @@ fn big_logs_take_seconds() {
         let report = check(&log);
         println!("{leaves} leaves of {} entries: {:?}", 2 * calls, start.elapsed());
         assert_eq!(report.verdict, FsckVerdict::Clean, "{:#?}", report.notes);
-        for part in [Part::Entries, Part::Records] {
+        for part in [SegmentFile::Entries, SegmentFile::Records] {
             let path = SegmentName { first: 0, end: leaves, seed: SEED }.path(part);
             let mut bytes = log.read(&path);
             let at = bytes.len() / 2;

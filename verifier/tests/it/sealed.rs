@@ -5,12 +5,12 @@ use crate::grown::{Grown, batch, pool, pool_name};
 use crate::sealing::{SEED, names, seal, sealed, state};
 use meshchain::log::{Damage, FsckReport, FsckVerdict, render_fsck};
 use meshchain_core::hash;
-use meshchain_segment::{Layout, Part, SegmentName};
+use meshchain_stored::{Layout, SegmentFile, SegmentName};
 use serde_json::{Value, json};
 
 const ONE: SegmentName = SegmentName { first: 0, end: 300, seed: SEED };
 const TWO: SegmentName = SegmentName { first: 300, end: 450, seed: SEED };
-const PARTS: [Part; 3] = [Part::Entries, Part::Records, Part::Index];
+const PARTS: [SegmentFile; 3] = [SegmentFile::Entries, SegmentFile::Records, SegmentFile::Index];
 
 fn find(report: &FsckReport, file: &str) -> Damage {
     assert_eq!(report.verdict, FsckVerdict::Damaged, "{file}: {report:#?}");
@@ -53,7 +53,7 @@ fn a_sealed_log_with_a_tail_is_clean_and_all_of_it_is_counted() {
 #[test]
 fn a_flipped_byte_anywhere_in_an_index_is_found_at_its_place() {
     let log = sealed();
-    let path = ONE.path(Part::Index);
+    let path = ONE.path(SegmentFile::Index);
     let index = log.read(&path);
     let layout = Layout::parse(&index, index.len() as u64).unwrap();
     let sessions = layout.sessions_table_at();
@@ -95,7 +95,7 @@ fn range(range: std::ops::Range<u64>) -> std::ops::Range<usize> {
 #[test]
 fn an_index_under_a_corrected_sum_is_found() {
     let log = sealed();
-    let path = TWO.path(Part::Index);
+    let path = TWO.path(SegmentFile::Index);
     for at in [64 + 19, 64 + 8 * 100 + 3, 2_000] {
         let report = with(&log, &path, |bytes| {
             bytes[at] ^= 1;
@@ -113,7 +113,7 @@ fn flipped_bytes_of_parquet_files_are_damage_or_told_to_change_nothing() {
     let log = Grown::new(60, 10);
     seal(&log, &[20, 50]);
     let name = SegmentName { first: 20, end: 50, seed: SEED };
-    for part in [Part::Entries, Part::Records] {
+    for part in [SegmentFile::Entries, SegmentFile::Records] {
         let path = name.path(part);
         let (whole, mut harmless, mut tried) = (log.read(&path), 0, 0);
         for (at, bit) in (0..whole.len()).step_by(17).zip([0x01, 0x80, 0xff].iter().cycle()) {
@@ -138,7 +138,7 @@ fn flipped_bytes_of_parquet_files_are_damage_or_told_to_change_nothing() {
 #[test]
 fn false_digests_and_records_cost_their_leaves_only() {
     let log = sealed();
-    let (entries, records) = (TWO.path(Part::Entries), TWO.path(Part::Records));
+    let (entries, records) = (TWO.path(SegmentFile::Entries), TWO.path(SegmentFile::Records));
     let digest = &log.batches[337].entries[90 + 26..90 + 58];
     let bytes = log.read(&entries);
     let at = bytes.windows(32).position(|w| w == digest).unwrap();
@@ -149,8 +149,8 @@ fn false_digests_and_records_cost_their_leaves_only() {
     assert_eq!(report.entries_checked, 958);
     assert_eq!(report.damages.len(), 1, "{report:#?}");
     // The files of other batches: every leaf, told once.
-    let (one, two) = (log.read(&ONE.path(Part::Records)), log.read(&records));
-    log.write(&ONE.path(Part::Records), &two);
+    let (one, two) = (log.read(&ONE.path(SegmentFile::Records)), log.read(&records));
+    log.write(&ONE.path(SegmentFile::Records), &two);
     log.write(&records, &one);
     let report = check(&log);
     let damage = find(&report, &records);
@@ -162,7 +162,7 @@ fn false_digests_and_records_cost_their_leaves_only() {
 #[test]
 fn a_column_that_no_proof_needs_is_compared_too() {
     let log = sealed();
-    let path = ONE.path(Part::Entries);
+    let path = ONE.path(SegmentFile::Entries);
     let at = log.read(&path).windows(7).position(|w| w == b"reviews").unwrap();
     let report = with(&log, &path, |bytes| bytes[at] ^= 1);
     let damage = find(&report, &path);
@@ -181,7 +181,7 @@ fn deleted_truncated_and_swapped_files_are_found() {
             let whole = log.read(&path);
             std::fs::remove_file(log.path(&path)).unwrap();
             let report = check(&log);
-            if part == Part::Records {
+            if part == SegmentFile::Records {
                 assert_eq!(report.verdict, FsckVerdict::Clean, "{report:#?}");
                 let note = format!("records of segment {name} were deleted (retention), or lost");
                 assert!(report.notes[0].contains(&note), "{report:#?}");

@@ -2,9 +2,9 @@
 
 use crate::grown::Grown;
 use meshchain_core::{BatchKind, BatchLeaf, Canonical, ENTRY_LEN, Hash, merkle};
-use meshchain_segment::entries::EntriesWriter;
-use meshchain_segment::records::RecordsWriter;
-use meshchain_segment::{IndexBuilder, Part, SegmentName};
+use meshchain_stored::entries::EntriesWriter;
+use meshchain_stored::records::RecordsWriter;
+use meshchain_stored::{IndexBuilder, SegmentFile, SegmentName};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -93,7 +93,7 @@ fn segment(log: &Grown, name: SegmentName) {
         let traces = traces.filter_map(|entry| entry[2..].first_chunk());
         index.leaf(&header.session, header.seq, leaf.received_ns, traces, count);
     }
-    log.write(&name.path(Part::Entries), &entries.finish().unwrap());
-    log.write(&name.path(Part::Records), &records.finish().unwrap());
-    log.write(&name.path(Part::Index), &index.finish());
+    log.write(&name.path(SegmentFile::Entries), &entries.finish().unwrap());
+    log.write(&name.path(SegmentFile::Records), &records.finish().unwrap());
+    log.write(&name.path(SegmentFile::Index), &index.finish());
 }

@@ -1,0 +1,104 @@
+//! What an anchor tells whoever runs it: lines of an audit log and metrics are made of this.
+
+use alloy_primitives::{Address, B256};
+use serde::Serialize;
+
+/// What happens to anchors: a line of the audit log each, and the source of metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum AnchorEvent {
+    /// The account that anchors was loaded.
+    KeyLoaded {
+        /// Chain as configured.
+        chain: String,
+        /// Account address.
+        address: Address,
+    },
+    /// The first attempt of an anchor is durable and about to be sent.
+    Submitted(Sent),
+    /// An attempt that takes the place of the ones before it, with the newest root.
+    Replaced(Sent),
+    /// An attempt is in a block that is not yet final.
+    Mined {
+        /// Chain as configured.
+        chain: String,
+        /// Block number.
+        block: u64,
+        /// Block hash.
+        block_hash: B256,
+        /// Transaction hash.
+        tx: B256,
+        /// Anchored tree size.
+        size: u64,
+    },
+    /// The block of a mined attempt left the chain: the anchor is pending again.
+    Reorged {
+        /// Chain as configured.
+        chain: String,
+        /// Number of the block that left.
+        block: u64,
+        /// Its hash.
+        block_hash: B256,
+        /// Transaction hash.
+        tx: B256,
+    },
+    /// A final attempt that reverted: gas was spent, nothing was anchored.
+    Reverted {
+        /// Chain as configured.
+        chain: String,
+        /// Block number.
+        block: u64,
+        /// Transaction hash.
+        tx: B256,
+    },
+    /// An anchor is final and its proof is on disk.
+    Final {
+        /// Chain as configured.
+        chain: String,
+        /// Block number.
+        block: u64,
+        /// Block hash.
+        block_hash: B256,
+        /// Transaction hash.
+        tx: B256,
+        /// Gas used.
+        gas_used: u64,
+        /// Anchored tree size.
+        size: u64,
+        /// Anchored root.
+        root: B256,
+    },
+    /// Something needs the operator, or did not work this time.
+    Alert {
+        /// Chain as configured.
+        chain: String,
+        /// What and why.
+        reason: String,
+        /// Whether this anchor stopped for good: it needs the operator and a restart.
+        stopped: bool,
+    },
+    /// The reason of the last alert is gone.
+    Recovered {
+        /// Chain as configured.
+        chain: String,
+    },
+}
+
+/// An attempt as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sent {
+    /// Chain as configured.
+    pub chain: String,
+    /// Account nonce.
+    pub nonce: u64,
+    /// Number of the attempt for this nonce, from 1.
+    pub attempt: usize,
+    /// Transaction hash.
+    pub tx: B256,
+    /// Tree size.
+    pub size: u64,
+    /// Root.
+    pub root: B256,
+    /// Highest price per gas that it offers, in wei.
+    pub max_fee: u128,
+}

@@ -1,0 +1,31 @@
+//! Anchoring: the newest tree head goes to a contract on an EVM chain and is followed to finality.
+//!
+//! Per chain there is one key, one nonce in flight and one task. An anchor stays in flight until
+//! its block is final by the chain's rule; only then does the next one start. So there is never
+//! more than one transaction that a reorganisation could take back, and the time between anchors
+//! is the interval or the time to finality, whichever is longer.
+//!
+//! What survives a crash: an attempt is on disk before its first byte is sent, and a final anchor
+//! with its proof is on disk before its nonce is given up. Everything between is asked of the chain
+//! again. The log is never rewound for anything that a chain does.
+
+mod block;
+mod config;
+mod error;
+mod event;
+mod handle;
+mod machine;
+mod node;
+mod proof;
+mod rpc;
+mod runner;
+mod state;
+mod steps;
+mod tx;
+
+pub use config::{AnchorConfig, Finality, SettingError};
+pub use error::AnchorError;
+pub use event::{AnchorEvent, Sent};
+pub use handle::{AnchorHandle, AnchorStatus, Finals, InFlightStatus};
+pub use runner::start;
+pub use state::{FinalAnchor, StateError};

@@ -1,0 +1,214 @@
+//! What a runner does for each action: attempt, send, note, settle.
+
+use crate::event::{AnchorEvent, Sent};
+use crate::machine::{self, Plan, Terms};
+use crate::proof::{Expected, prove};
+use crate::rpc::{Refusal, RpcError};
+use crate::runner::{Runner, Trouble};
+use crate::state::{Attempt, FinalAnchor, InFlight, Mined, VERSION};
+use crate::tx::{Call, Fees, anchor_input};
+use alloy_primitives::B256;
+use meshchain_core::SignedHead;
+
+/// Largest estimate of gas that is believed. An anchor takes less than a hundred thousand today.
+const MAX_GAS: u64 = 10_000_000;
+
+impl Runner {
+    /// Builds the next attempt, makes it durable, and only then sends it.
+    pub(crate) async fn attempt(
+        &mut self,
+        newest: SignedHead,
+        nonce: u64,
+        now: u64,
+    ) -> Result<(), Trouble> {
+        let terms = self.terms().await?;
+        let plan = machine::plan(&self.state, nonce, &terms, &newest.head, &self.rules);
+        let (nonce, prev_size, fees) = match plan {
+            Plan::Rest => return Ok(()),
+            Plan::Hold(reason) => return Err(Trouble::Hold(reason)),
+            Plan::Stop(reason) => return Err(Trouble::Stop(reason)),
+            Plan::Attempt { nonce, prev_size, fees } => (nonce, prev_size, fees),
+        };
+        let attempt = self.build(newest, nonce, prev_size, fees, now).await?;
+        let gas_limit = attempt.gas_limit;
+        machine::afford(&self.state, &fees, gas_limit, terms.balance, &self.rules, now)
+            .map_err(Trouble::Hold)?;
+        let sent = self.persist(nonce, attempt, now).await?;
+        let first = sent.attempt == 1;
+        self.emit(if first { AnchorEvent::Submitted(sent) } else { AnchorEvent::Replaced(sent) });
+        self.send_newest().await
+    }
+
+    async fn terms(&self) -> Result<Terms, RpcError> {
+        let base = self.node.latest().await?.base_fee_per_gas.map(|fee| fee.to());
+        let sender = self.account.address();
+        Ok(Terms {
+            anchored: self.node.anchored(self.config.contract, sender, self.log_id).await?,
+            market: self.node.market(base).await?,
+            balance: self.look_at_balance().await?,
+        })
+    }
+
+    async fn build(
+        &self,
+        newest: SignedHead,
+        nonce: u64,
+        prev_size: u64,
+        fees: Fees,
+        now: u64,
+    ) -> Result<Attempt, Trouble> {
+        let (size, root) = (newest.head.size, B256::from(newest.head.root));
+        let input = anchor_input(self.log_id, prev_size, size, root);
+        let (sender, contract) = (self.account.address(), self.config.contract);
+        let gas = self.node.estimate_gas(sender, contract, &input).await?;
+        if gas > MAX_GAS {
+            return Err(Trouble::Hold(format!("the node estimates {gas} gas for an anchor")));
+        }
+        // A quarter more: the state may differ when it is mined.
+        let gas_limit = gas + gas / 4;
+        let chain_id = self.config.chain_id;
+        let call = Call { chain_id, contract, nonce, gas_limit, fees, input };
+        let unsigned = |e| Trouble::Stop(format!("cannot sign: {e}"));
+        let (tx, raw) = self.account.sign(&call).map_err(unsigned)?;
+        let Fees { max: max_fee, tip } = fees;
+        let checkpoint = newest.checkpoint;
+        Ok(Attempt {
+            tx,
+            raw,
+            prev_size,
+            size,
+            root,
+            checkpoint,
+            max_fee,
+            tip,
+            gas_limit,
+            time_ms: now,
+        })
+    }
+
+    async fn persist(&mut self, nonce: u64, attempt: Attempt, now: u64) -> Result<Sent, Trouble> {
+        let chain = self.config.chain.clone();
+        let Attempt { tx, size, root, max_fee, .. } = attempt;
+        let mut next = self.state.clone();
+        if next.in_flight.is_none() {
+            next.last_start_ms = now;
+        }
+        let fresh = || InFlight { nonce, attempts: Vec::new(), waiting_since_ms: now, mined: None };
+        let flight = next.in_flight.get_or_insert_with(fresh);
+        flight.attempts.push(attempt);
+        flight.waiting_since_ms = now;
+        let number = flight.attempts.len();
+        self.save(next).await?;
+        Ok(Sent { chain, nonce, attempt: number, tx, size, root, max_fee })
+    }
+
+    /// Hands the newest attempt to the node; safe to repeat.
+    pub(crate) async fn send_newest(&self) -> Result<(), Trouble> {
+        let newest = self.state.in_flight.as_ref().and_then(InFlight::newest);
+        let Some(attempt) = newest else { return Ok(()) };
+        match self.node.send(&attempt.raw).await? {
+            // Mined already: the next look finds which attempt, or that it was none of ours.
+            None | Some((Refusal::NonceTooLow, _)) => Ok(()),
+            Some((_, reason)) => Err(Trouble::Hold(reason)),
+        }
+    }
+
+    pub(crate) async fn mined(&mut self, mined: Mined) -> Result<(), Trouble> {
+        let mut next = self.state.clone();
+        let Some(flight) = &mut next.in_flight else { return Ok(()) };
+        flight.mined = Some(mined);
+        let attempt = flight.attempts.iter().find(|a| a.tx == mined.tx);
+        let size = attempt.map_or(0, |a| a.size);
+        self.save(next).await?;
+        let Mined { tx, block, block_hash } = mined;
+        self.emit(AnchorEvent::Mined {
+            chain: self.config.chain.clone(),
+            block,
+            block_hash,
+            tx,
+            size,
+        });
+        Ok(())
+    }
+
+    /// Back to pending. The wait starts anew: most often the pool takes the transaction up again.
+    pub(crate) async fn reorged(&mut self, mined: Mined, now: u64) -> Result<(), Trouble> {
+        let mut next = self.state.clone();
+        let Some(flight) = &mut next.in_flight else { return Ok(()) };
+        flight.mined = None;
+        flight.waiting_since_ms = now;
+        self.save(next).await?;
+        let Mined { tx, block, block_hash } = mined;
+        self.emit(AnchorEvent::Reorged { chain: self.config.chain.clone(), block, block_hash, tx });
+        Ok(())
+    }
+
+    /// Proves the attempt's place in its block, keeps the proof, and gives the nonce up.
+    pub(crate) async fn settle(
+        &mut self,
+        attempt: usize,
+        mined: Mined,
+        now: u64,
+    ) -> Result<(), Trouble> {
+        let flight = self.state.in_flight.as_ref();
+        let Some(flight) = flight.filter(|f| attempt < f.attempts.len()) else { return Ok(()) };
+        let hold = |reason: &str| Trouble::Hold(format!("block {}: {reason}", mined.block_hash));
+        let gone = || hold("the node does not have it any more");
+        let block = self.node.block_by_hash(mined.block_hash).await?.ok_or_else(gone)?;
+        let number = self.node.block(&format!("{:#x}", mined.block)).await?.ok_or_else(gone)?;
+        if [block.hash, number.hash] != [mined.block_hash; 2] || block.number != number.number {
+            return Err(hold("the node's answers contradict each other"));
+        }
+        let receipts = self.node.receipts(&block).await?;
+        let receipt = receipts.iter().find(|r| r.transaction_hash == mined.tx);
+        let receipt = receipt.ok_or_else(|| hold("it does not hold the transaction"))?;
+        // Neither is in the receipt trie; what was signed bounds both.
+        let signed = &flight.attempts[attempt];
+        let price = receipt.effective_gas_price.to::<u128>().min(signed.max_fee);
+        let gas_used = receipt.gas_used.to::<u64>().min(signed.gas_limit);
+        let cost = price.saturating_mul(u128::from(gas_used));
+        let mut next = self.state.settled(cost, now);
+        if !receipt.succeeded() {
+            self.save(next).await?;
+            let (chain, tx) = (self.config.chain.clone(), mined.tx);
+            self.emit(AnchorEvent::Reverted { chain, block: mined.block, tx });
+            return Ok(());
+        }
+        let Attempt { size, root, checkpoint, .. } = signed.clone();
+        let expected = Expected {
+            chain_id: self.config.chain_id,
+            contract: self.config.contract,
+            sender: self.account.address(),
+            log_id: self.log_id,
+            size,
+            root,
+        };
+        let anchor = FinalAnchor {
+            version: VERSION,
+            chain: self.config.chain.clone(),
+            contract: self.config.contract,
+            sender: self.account.address(),
+            log_id: self.log_id,
+            size,
+            root,
+            checkpoint,
+            evidence: prove(&block, &receipts, mined.tx, &expected)?,
+            block_number: mined.block,
+            block_hash: mined.block_hash,
+            block_timestamp: block.timestamp.to(),
+            tx: mined.tx,
+            nonce: flight.nonce,
+            gas_used,
+            effective_gas_price: price,
+        };
+        // A crash between the two writes settles the same anchor again, to the same bytes.
+        self.objects.put_final(&anchor).await?;
+        next.last_final = Some((size, root));
+        self.finals.insert(size);
+        self.save(next).await?;
+        let FinalAnchor { chain, tx, .. } = anchor;
+        let Mined { block, block_hash, .. } = mined;
+        self.emit(AnchorEvent::Final { chain, block, block_hash, tx, gas_used, size, root });
+        Ok(())
+    }
+}

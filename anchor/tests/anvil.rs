@@ -1,0 +1,254 @@
+//! Anchoring against a real anvil, and against one behind a proxy that misbehaves.
+
+mod faults;
+mod support;
+
+use alloy_primitives::Address;
+use meshchain_anchor::{AnchorEvent, Finality};
+use serde_json::json;
+use support::{Anvil, Bench, root};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn anchors_grow_with_the_log_and_their_proofs_verify() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    bench.grow(3);
+    assert_eq!(bench.finalized(3).await.evidence.transaction_index, 0);
+
+    // A block with transactions of others around ours.
+    anvil.automine(false);
+    for account in &anvil.accounts[2..9] {
+        let tx = json!({"from": account, "to": account, "value": "0x1"});
+        anvil.rpc("eth_sendTransaction", json!([tx]));
+    }
+    bench.grow(8);
+    let sent = bench.submitted().await;
+    bench.until(|| anvil.knows(sent.tx)).await;
+    anvil.rpc("eth_sendTransaction", json!([{"from": anvil.accounts[9], "to": Address::ZERO}]));
+    anvil.mine(1);
+    let in_company = bench.finalized(8).await;
+    assert!(in_company.evidence.receipt_proof.len() > 1);
+    anvil.automine(true);
+
+    bench.grow(21);
+    bench.finalized(21).await;
+    assert_eq!(anvil.head(), (21, root(21).into()));
+    assert_eq!(anvil.nonce(), 3);
+
+    let finals = bench.anchor().finals();
+    assert_eq!(finals.sizes(), [3, 8, 21]);
+    for (size, covering) in [(0, Some(3)), (3, Some(3)), (4, Some(8)), (21, Some(21)), (22, None)] {
+        assert_eq!(bench.anchor().covering(size).await.unwrap().map(|a| a.size), covering);
+    }
+    let newest: Vec<_> = finals.newest(u64::MAX, 2).await.unwrap().iter().map(|a| a.size).collect();
+    assert_eq!(newest, [21, 8]);
+    let status = bench.anchor().status();
+    assert_eq!((status.last_final_size, status.alert, status.in_flight), (Some(21), None, None));
+    assert!(!status.spent_today_wei.is_zero() && status.balance_wei.is_some());
+
+    // A log that does not grow costs nothing, a restart neither.
+    bench.stop().await;
+    bench.start().await;
+    bench.grow(22);
+    bench.finalized(22).await;
+    assert_eq!(bench.anchor().finals().sizes(), [3, 8, 21, 22]);
+    assert_eq!(anvil.nonce(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_final_before_the_chain_says_so() {
+    for finality in [Finality::Finalized, Finality::Safe, Finality::Depth(4)] {
+        let anvil = Anvil::start();
+        let mut bench = Bench::new(&anvil);
+        bench.config.finality = finality;
+        bench.start().await;
+        bench.grow(3);
+        bench.mined().await;
+        // Growth in the meantime waits: one nonce at a time.
+        bench.grow(4);
+        anvil.mine(1);
+        assert!(bench.anchor().finals().sizes().is_empty());
+        assert!(bench.anchor().status().in_flight.unwrap().mined_block.is_some());
+        anvil.mine(3);
+        bench.finalized(3).await;
+        bench.mined().await;
+        anvil.mine(4);
+        bench.finalized(4).await;
+        assert_eq!(anvil.nonce(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_in_the_middle_loses_nothing_and_anchors_nothing_twice() {
+    let anvil = Anvil::start();
+    anvil.automine(false);
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    bench.grow(3);
+    let sent = bench.submitted().await;
+    bench.stop().await;
+    assert_eq!(bench.pending()["in_flight"]["attempts"][0]["tx"], json!(sent.tx));
+
+    // Mined while nobody looks.
+    anvil.mine(1);
+    bench.grow(5);
+    bench.start().await;
+    assert_eq!(bench.finalized(3).await.tx, sent.tx);
+    bench.submitted().await;
+    bench.stop().await;
+    // Still pending when it is back.
+    bench.start().await;
+    anvil.mine(1);
+    bench.finalized(5).await;
+    assert_eq!(anvil.nonce(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reorg_puts_the_anchor_back_to_pending() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    bench.config.finality = Finality::Finalized;
+    bench.start().await;
+    bench.grow(3);
+    bench.mined().await;
+    anvil.rpc("anvil_reorg", json!([1, []]));
+    bench.event("reorg", |e| matches!(e, AnchorEvent::Reorged { .. })).await;
+    // The transaction is sent again as it was.
+    bench.mined().await;
+    anvil.mine(5);
+    bench.finalized(3).await;
+    assert_eq!((anvil.nonce(), anvil.head().0), (1, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stuck_attempt_is_replaced_by_the_newest_root() {
+    let anvil = Anvil::start();
+    anvil.automine(false);
+    let mut bench = Bench::new(&anvil);
+    bench.config.bump_after_s = 1;
+    bench.start().await;
+    bench.grow(3);
+    let first = bench.submitted().await;
+    bench.grow(9);
+    let second = bench.replaced().await;
+    assert_eq!((second.nonce, second.attempt, second.size), (first.nonce, 2, 9));
+    assert!(second.max_fee * 8 >= first.max_fee * 9);
+    bench.until(|| anvil.knows(second.tx)).await;
+    anvil.mine(1);
+    bench.finalized(9).await;
+    assert_eq!((anvil.nonce(), anvil.head().0), (1, 9));
+    assert_eq!(bench.anchor().finals().sizes(), [9]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_transaction_is_sent_again() {
+    let anvil = Anvil::start();
+    anvil.automine(false);
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    bench.grow(3);
+    let sent = bench.submitted().await;
+    bench.until(|| anvil.knows(sent.tx)).await;
+    anvil.rpc("anvil_dropTransaction", json!([sent.tx]));
+    bench.until(|| anvil.knows(sent.tx)).await;
+    anvil.mine(1);
+    assert_eq!(bench.finalized(3).await.tx, sent.tx);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_use_of_the_nonce_stops_the_anchor() {
+    let anvil = Anvil::start();
+    anvil.automine(false);
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    bench.grow(3);
+    let sent = bench.submitted().await;
+    bench.until(|| anvil.knows(sent.tx)).await;
+    let fee = "0x174876e800";
+    let tx = json!({"from": anvil.sender(), "to": anvil.sender(), "nonce": "0x0",
+        "maxFeePerGas": fee, "maxPriorityFeePerGas": fee});
+    anvil.rpc("eth_sendTransaction", json!([tx]));
+    anvil.mine(1);
+    bench.alert("none of our attempts", true).await;
+    assert!(bench.anchor().status().stopped);
+    // A restart does not forget.
+    bench.stop().await;
+    bench.start().await;
+    bench.alert("pending.json", true).await;
+    assert_eq!(anvil.nonce(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_others_use_between_anchors_stops_the_anchor() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    bench.grow(3);
+    bench.finalized(3).await;
+    anvil.anchor_as_stranger(3, 4);
+    bench.grow(5);
+    bench.alert("used by somebody else", true).await;
+    assert_eq!(anvil.nonce(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_anchor_builds_on_a_head_that_it_did_not_make_unless_the_log_is_behind_it() {
+    let anvil = Anvil::start();
+    anvil.anchor_as_stranger(0, 20);
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    bench.grow(50);
+    bench.finalized(50).await;
+    assert_eq!(anvil.head().0, 50);
+
+    let mut behind = Bench::new(&anvil);
+    behind.start().await;
+    behind.grow(49);
+    behind.alert("the log has only 49", true).await;
+    assert_eq!(anvil.nonce(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_chain_and_an_address_without_code_are_refused() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    bench.config.chain_id = 1;
+    bench.start().await;
+    bench.alert("chain_id is 1", true).await;
+    let mut bench = Bench::new(&anvil);
+    bench.config.contract = Address::repeat_byte(7);
+    bench.start().await;
+    bench.alert("no contract", true).await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn caps_on_price_budget_and_balance_wait_and_alert() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    let base_fee = |gwei: u64| {
+        let wei = format!("{:#x}", gwei * 1_000_000_000);
+        anvil.rpc("anvil_setNextBlockBaseFeePerGas", json!([wei]));
+        anvil.mine(1);
+    };
+    let balance = |wei: &str| anvil.rpc("anvil_setBalance", json!([anvil.sender(), wei]));
+    base_fee(501);
+    bench.start().await;
+    bench.grow(3);
+    bench.alert("over max_fee_gwei", false).await;
+    base_fee(1);
+    bench.recovered().await;
+    bench.finalized(3).await;
+    balance("0x1");
+    bench.grow(4);
+    bench.alert("insufficient funds", false).await;
+    balance("0xde0b6b3a7640000");
+    bench.finalized(4).await;
+    bench.stop().await;
+    bench.config.daily_budget_wei = 1;
+    bench.start().await;
+    bench.grow(5);
+    bench.alert("daily_budget_eth", false).await;
+    assert_eq!(anvil.nonce(), 2);
+}

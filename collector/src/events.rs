@@ -1,0 +1,151 @@
+//! What the log, the anchors and the doors tell, as audit lines and metrics.
+
+use crate::audit::{Audit, RefusalLine};
+use crate::metrics::{Chain, Metrics};
+use crate::refusal::Refusal;
+use meshchain_anchor::AnchorEvent;
+use meshchain_core::{BatchKind, Equivocation, Source};
+use meshchain_log::{Checked, Event, Next};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Where all events of a collector come together.
+#[derive(Clone)]
+pub struct Events {
+    /// Audit log.
+    pub audit: Arc<Audit>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Events {
+    /// Takes in what the log tells.
+    pub fn log(&self, event: Event<'_>) {
+        let Self { audit, metrics } = self;
+        match event {
+            Event::Committed(head) => audit.set_head(head),
+            Event::Logged { batch, leaf, next } => self.logged(batch, leaf, next),
+            Event::Replayed => drop(metrics.replayed.inc()),
+            Event::Refused { batch, misfit, proof } => {
+                self.refused(
+                    &misfit.clone().into(),
+                    &batch.principal,
+                    Some(batch),
+                    proof.map(|p| *p),
+                );
+            }
+            Event::CommitFailed => drop(metrics.commit_failures.inc()),
+            Event::Published { head, leaves, took } => {
+                metrics.published(head.size, took);
+                audit.line("checkpoint", json!({ "leaves": leaves }));
+                if let Err(error) = audit.sync() {
+                    log::error!("audit log: {error}");
+                }
+            }
+            Event::FellSilent { session, last_seq, last_received_ns } => {
+                let line = json!({
+                    "session": hex::encode(session), "why": "silent", "last_seq": last_seq,
+                    "last_received_ns": last_received_ns,
+                });
+                audit.line("session_closed", line);
+            }
+            Event::Sealed { segment, leaves, entries, records } => {
+                let line = json!({
+                    "segment": segment.to_string(), "leaves": leaves, "entries": entries,
+                    "records": records,
+                });
+                audit.line("sealed", line);
+                metrics.segments.inc();
+            }
+            Event::SealFailed => drop(metrics.seal_failures.inc()),
+            Event::RecordsDeleted { segment, records } => {
+                metrics.records_deleted.inc_by(records.into());
+                let line = json!({ "segment": segment.to_string(), "records": records });
+                audit.line("records_deleted", line);
+            }
+        }
+    }
+
+    fn logged(&self, batch: &Checked, leaf: u64, next: Next) {
+        let header = batch.header();
+        let session = hex::encode(batch.session);
+        self.metrics.accepted(header.kind, header.count.into());
+        if next.opens {
+            let mut line = json!({
+                "session": session, "leaf": leaf, "source": source_json(&header.source),
+                "principal": batch.principal,
+            });
+            if let Some(former) = &header.previous {
+                let dropped =
+                    former.dropped.iter().fold(0, |sum: u64, d| sum.saturating_add(d.count));
+                line["previous"] = json!({
+                    "session": hex::encode(former.session), "batches": former.batches,
+                    "dropped": dropped,
+                });
+            }
+            self.audit.line("session_opened", line);
+        }
+        if let Some(from) = next.gap_from {
+            self.metrics.missing.inc_by(batch.seq - from);
+            let line =
+                json!({ "session": session, "leaf": leaf, "from": from, "to": batch.seq - 1 });
+            self.audit.line("gap", line);
+        }
+        if header.kind == BatchKind::Close {
+            self.audit.line(
+                "session_closed",
+                json!({ "session": session, "leaf": leaf, "why": "close" }),
+            );
+        }
+    }
+
+    /// Counts a refusal and writes its audit line. `principal` is the sender, as far as it is known.
+    pub fn refused(
+        &self,
+        refusal: &Refusal,
+        principal: &str,
+        batch: Option<&Checked>,
+        proof: Option<Equivocation>,
+    ) {
+        self.metrics.refused(refusal.reason());
+        self.audit.refusal(&RefusalLine {
+            reason: refusal.reason(),
+            detail: refusal.to_string(),
+            session: batch.map(|b| hex::encode(b.session)),
+            seq: batch.map(|b| b.seq),
+            chain: batch.map(|b| hex::encode(b.chain)),
+            principal,
+            owner: refusal.owner(),
+            proof,
+        });
+    }
+
+    /// Takes in what an anchor tells.
+    pub fn anchor(&self, event: &AnchorEvent) {
+        let metrics = &self.metrics;
+        match event {
+            AnchorEvent::Final { chain, size, gas_used, .. } => {
+                let chain = Chain { chain: chain.clone() };
+                metrics.anchored_size.get_or_create(&chain).set(*size as i64);
+                metrics.anchor_gas.get_or_create(&chain).inc_by(*gas_used);
+            }
+            AnchorEvent::Alert { chain, reason, .. } => {
+                log::warn!("anchor {chain}: {reason}");
+                metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(1);
+            }
+            AnchorEvent::Recovered { chain } => {
+                metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(0);
+            }
+            _ => {}
+        }
+        self.audit.anchor(event);
+    }
+}
+
+fn source_json(source: &Source<'_>) -> Value {
+    json!({
+        "mesh": source.mesh, "cluster": source.cluster, "namespace": source.namespace,
+        "workload": source.workload, "pod": source.pod, "revision": source.revision,
+        "filter": source.filter,
+    })
+}

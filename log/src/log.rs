@@ -1,0 +1,113 @@
+//! What the writer, the sealer, the readers and the doors share.
+
+use crate::catalog::Catalog;
+use crate::event::{Event, Events};
+use crate::lag::Lag;
+use crate::segment::Files;
+use crate::sessions::Sessions;
+use meshchain_core::{SignedHead, SigningKey};
+use meshchain_store::Store;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, watch};
+
+/// Time that a commit may take before senders are told to come again: a checkpoint is promised within
+/// a second of acceptance.
+const MAX_LAG: Duration = Duration::from_millis(500);
+
+/// See [`Log::lookups`].
+const LOOKUPS: usize = 8;
+
+/// The read side, shared by the writer and the doors.
+pub struct Log {
+    pub(crate) store: Store,
+    pub(crate) key: SigningKey,
+    /// Changed by the writer, the sealer and retention, for moments only; where both are held, it is taken
+    /// before `sessions`.
+    catalog: RwLock<Catalog>,
+    /// Changed by the writer alone.
+    sessions: RwLock<Sessions>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) published: watch::Sender<Option<SignedHead>>,
+    /// A part of the tail may wait to be sealed.
+    pub(crate) parts_closed: Notify,
+    /// A part was sealed.
+    pub(crate) parts_sealed: Notify,
+    pub(crate) lag: Lag,
+    events: Events,
+    /// Batches that are looked up at the same time, as they may be logged already.
+    pub(crate) lookups: Semaphore,
+}
+
+impl Log {
+    /// The log of which `catalog` and `sessions` know all that is committed.
+    pub(crate) fn new(
+        store: Store,
+        key: SigningKey,
+        catalog: Catalog,
+        sessions: Sessions,
+        published: SignedHead,
+        events: Events,
+    ) -> Self {
+        Self {
+            files: Arc::new(Files::new(store.clone())),
+            store,
+            key,
+            catalog: RwLock::new(catalog),
+            sessions: RwLock::new(sessions),
+            published: watch::Sender::new(Some(published)),
+            parts_closed: Notify::new(),
+            parts_sealed: Notify::new(),
+            lag: Lag::default(),
+            events,
+            lookups: Semaphore::new(LOOKUPS),
+        }
+    }
+
+    /// The log's key; its name is the origin.
+    pub fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// The published checkpoint, now and later.
+    pub fn published(&self) -> watch::Receiver<Option<SignedHead>> {
+        self.published.subscribe()
+    }
+
+    /// Sessions so far.
+    pub fn sessions(&self) -> RwLockReadGuard<'_, Sessions> {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn sessions_mut(&self) -> RwLockWriteGuard<'_, Sessions> {
+        self.sessions.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what is accepted now would be published too late.
+    pub fn lags(&self) -> bool {
+        self.lag.exceeds(MAX_LAG)
+    }
+
+    /// Tells whoever runs the log. No lock may be held.
+    pub(crate) fn tell(&self, event: Event<'_>) {
+        (self.events)(event);
+    }
+
+    /// Number of sealed segments.
+    pub fn segments(&self) -> usize {
+        self.catalog().sealed().len()
+    }
+
+    /// Number of entries in the log.
+    pub fn entries(&self) -> u64 {
+        self.catalog().entries()
+    }
+}

@@ -1,0 +1,146 @@
+//! Sealing: what is published moves from staging bundles into segments, beside the writer.
+
+use crate::build::Build;
+use crate::catalog::Sealing;
+use crate::clock::unix_ns;
+use crate::error::{OpenError, random};
+use crate::event::Event;
+use crate::log::Log;
+use crate::segment::Sealed;
+use meshchain_store::{StoreError, Version};
+use meshchain_stored::sealed::{SEALED, SealedState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How often parts of the tail are looked over for their age.
+const AGE_CHECK: Duration = Duration::from_secs(1);
+/// Time after which sealing is tried again where the store failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The right to seal the log.
+pub struct Sealer {
+    log: Arc<Log>,
+    state: SealedState,
+    version: Version,
+}
+
+impl Sealer {
+    pub(crate) fn new(log: Arc<Log>, state: SealedState, version: Version) -> Self {
+        Self { log, state, version }
+    }
+
+    /// Seals part after part of the tail until `stop` is true, which calls off the segment in the making;
+    /// nothing is left of that one. An error where another collector takes the log over.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), OpenError> {
+        while let Some(sealing) = self.next(&mut stop).await {
+            match self.seal(&sealing, &mut stop).await {
+                Ok(sealed) => self.log.tell(Event::Sealed {
+                    segment: sealed.name,
+                    leaves: sealed.layout.leaves,
+                    entries: sealed.layout.rows,
+                    records: sealed.layout.records,
+                }),
+                Err(OpenError::Store(StoreError::TakenOver(name))) => {
+                    return Err(StoreError::TakenOver(name).into());
+                }
+                Err(_) if *stop.borrow() => break,
+                Err(error) => {
+                    self.log.tell(Event::SealFailed);
+                    log::error!("sealing failed, tried again in {RETRY:?}: {error}");
+                    let _ = timeout(RETRY, stopped(&mut stop)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next part to be sealed, once its tiles are written: a segment speaks of no other leaves. `None`
+    /// where the log stops first.
+    async fn next(&self, stop: &mut watch::Receiver<bool>) -> Option<Sealing> {
+        let found = async {
+            let sealing = loop {
+                let sealing = self.log.catalog().to_seal();
+                if let Some(sealing) = sealing {
+                    break sealing;
+                }
+                let _ = timeout(AGE_CHECK, self.log.parts_closed.notified()).await;
+                self.log.catalog_mut().close_old(unix_ns());
+            };
+            let size = sealing.head.size;
+            let mut published = self.log.published();
+            let _ = published.wait_for(|p| p.as_ref().is_some_and(|p| p.head.size >= size)).await;
+            sealing
+        };
+        tokio::select! {
+            biased;
+            () = stopped(stop) => None,
+            sealing = found => Some(sealing),
+        }
+    }
+
+    /// Writes one segment, commits it, and deletes the bundles that it replaces.
+    async fn seal(
+        &mut self,
+        sealing: &Sealing,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Arc<Sealed>, OpenError> {
+        let store = self.log.store.clone();
+        let cancel = Cancel::default();
+        let build = Build {
+            store: store.clone(),
+            runtime: Handle::current(),
+            sealing: sealing.clone(),
+            state: self.state.clone(),
+            seed: random()?,
+            cancelled: cancel.0.clone(),
+        };
+        let (first, end) = (sealing.first, sealing.head.size);
+        log::debug!("leaves {first} to {end} are being sealed: {} bundles", sealing.bundles.len());
+        let mut building = tokio::task::spawn_blocking(move || build.run());
+        let built = tokio::select! {
+            built = &mut building => built,
+            () = stopped(stop) => {
+                drop(cancel);
+                building.await
+            }
+        };
+        let built = built.unwrap_or_else(|e| Err(StoreError::damaged("segment", e)));
+        let (sealed, state, bytes) = match built {
+            Ok(built) => built,
+            Err(error) if store.is_shared() => {
+                // What it was built from may be gone because another collector sealed it.
+                store.check(SEALED, &self.version).await?;
+                return Err(error.into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        log::debug!("segment {} is written", sealed.name);
+        self.version = store.swap(SEALED, bytes, &self.version).await?;
+        self.state = state;
+        let sealed = Arc::new(sealed);
+        self.log.catalog_mut().sealed_part(sealed.clone());
+        self.log.parts_sealed.notify_one();
+        log::debug!("segment {} is committed: its bundles go", sealed.name);
+        // What stays is deleted at the next start.
+        store.delete_all(sealing.bundles.iter().map(|bundle| bundle.to_string())).await;
+        Ok(sealed)
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Tells the thread that builds a segment, when it is dropped, that nobody waits for it any more.
+#[derive(Default)]
+struct Cancel(Arc<AtomicBool>);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

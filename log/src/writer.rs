@@ -1,0 +1,299 @@
+//! The one writer: gathers what comes in, commits, acknowledges, applies, publishes.
+
+use crate::answers::{acknowledge_again, answer_passed, turn_down};
+use crate::clock::unix_ns;
+use crate::event::Event;
+use crate::intake::take_in;
+use crate::judge::{Judge, Judged, Next};
+use crate::log::Log;
+use crate::misfit::Misfit;
+use crate::owned::Owned;
+use crate::sessions::SILENT_AFTER_NS;
+use crate::signatures;
+use crate::submission::{Accepted, Submission, SubmitError};
+use crate::tree::{Growth, Tree};
+use bytes::Bytes;
+use meshchain_core::session::BadSignature;
+use meshchain_core::tile::TileName;
+use meshchain_core::{Checkpoint, SignedHead};
+use meshchain_store::{Store, StoreError};
+use meshchain_stored::staging::{self, StagingWriter};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Time between commits under load: several batches share the syncs of one. Far below the second
+/// within which a checkpoint is promised, and below what a filter notices.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+/// Bytes at which a commit is made early.
+const MAX_COMMIT_BYTES: usize = 32 << 20;
+/// How often an idle writer looks whether the log is still its own, and which sessions are silent.
+const IDLE_CHECK: Duration = Duration::from_secs(5);
+/// Parts of the tail that may wait to be sealed; past that, batches wait.
+const MAX_UNSEALED: usize = 3;
+
+/// The store failed at or after a commit point, or another collector took over: the process must end,
+/// and the next start recovers.
+#[derive(Debug, Error)]
+#[error(transparent)]
+pub struct Fatal(#[from] StoreError);
+
+/// The right to write the log.
+pub struct Writer {
+    log: Arc<Log>,
+    tree: Tree,
+    owned: Owned,
+}
+
+/// Runs until `stop` is true and what was submitted before is answered.
+pub async fn run(
+    mut writer: Writer,
+    mut submissions: mpsc::Receiver<Submission>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Fatal> {
+    let mut waiting = Vec::new();
+    let mut idle = tokio::time::interval(IDLE_CHECK);
+    let mut next_commit = Instant::now();
+    loop {
+        if waiting.is_empty() {
+            tokio::select! {
+                received = submissions.recv() => match received {
+                    Some(submission) => waiting.push(submission),
+                    None => return Ok(()),
+                },
+                () = stopped(&mut stop), if !submissions.is_closed() => {
+                    submissions.close();
+                    continue;
+                }
+                _ = idle.tick() => {
+                    writer.report_silence();
+                    writer.check_owned().await?;
+                    continue;
+                }
+            }
+        }
+        let mut bytes: usize = waiting.iter().map(|s: &Submission| s.batch.bytes()).sum();
+        while bytes < MAX_COMMIT_BYTES {
+            let Ok(Some(submission)) = timeout_at(next_commit, submissions.recv()).await else {
+                break;
+            };
+            bytes += submission.batch.bytes();
+            waiting.push(submission);
+        }
+        next_commit = Instant::now() + COMMIT_INTERVAL;
+        writer.log.lag.begin();
+        writer.wait_for_sealing().await;
+        writer.commit(std::mem::take(&mut waiting)).await?;
+        writer.log.lag.end();
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// What is known of a commit's batches before it is made.
+#[derive(Default)]
+struct Judgement {
+    /// They go into it.
+    taken: Vec<(Submission, Next)>,
+    /// They are in it already: as which of `taken`.
+    again: Vec<(Submission, usize)>,
+    /// They contradict it.
+    refused: Vec<(Submission, Misfit)>,
+}
+
+impl Judgement {
+    /// The commit failed: nothing is known of any of them.
+    fn call_off(self) {
+        let taken = self.taken.into_iter().map(|(submission, _)| submission);
+        let again = self.again.into_iter().map(|(submission, _)| submission);
+        let refused = self.refused.into_iter().map(|(submission, _)| submission);
+        for submission in taken.chain(again).chain(refused) {
+            let _ = submission.reply.send(Err(SubmitError::Unavailable));
+        }
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(log: Arc<Log>, tree: Tree, owned: Owned) -> Self {
+        Self { log, tree, owned }
+    }
+
+    /// Another collector may take over what no lock holds.
+    async fn check_owned(&self) -> Result<(), Fatal> {
+        if !self.log.store.is_shared() {
+            return Ok(());
+        }
+        match self.owned.check().await {
+            Err(error @ StoreError::TakenOver(_)) => Err(error.into()),
+            Err(error) => {
+                log::warn!("cannot tell whether the log was taken over: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// What is not sealed is in memory: it does not grow faster than it is sealed.
+    async fn wait_for_sealing(&self) {
+        loop {
+            let waiting = self.log.catalog().waiting();
+            if waiting < MAX_UNSEALED {
+                return;
+            }
+            let sealed = timeout(IDLE_CHECK, self.log.parts_sealed.notified());
+            if sealed.await.is_err() {
+                log::warn!("batches wait, as {waiting} parts of the log are not sealed yet");
+            }
+        }
+    }
+
+    /// Commits what is waiting, and answers it.
+    pub(crate) async fn commit(&mut self, waiting: Vec<Submission>) -> Result<(), Fatal> {
+        let started = Instant::now();
+        let waiting = verified(&self.log, waiting).await;
+        let judgement = self.judge(waiting);
+        let Judgement { taken, again, refused } = &judgement;
+        log::debug!(
+            "a commit of {} batches: {} came twice, {} contradict others of it",
+            taken.len(),
+            again.len(),
+            refused.len()
+        );
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let first = self.tree.head().size;
+        let received_ns = unix_ns();
+        let mut bundle = StagingWriter::default();
+        for (submission, _) in &judgement.taken {
+            let batch = &submission.batch;
+            bundle.push(&batch.leaf(received_ns), &batch.entries, &batch.records);
+        }
+        let (bundle, slices, sum) = bundle.finish();
+        let bundle = Bytes::from(bundle);
+        let mut tree = self.tree.clone();
+        let growth = tree.extend(slices.iter().map(|s| &bundle[s.leaf()]));
+        let name = staging::name(first, &sum);
+        let log = self.log.clone();
+        let head = tree.head();
+        // Before it is committed: a leaf that cannot be read again must never be.
+        let intake = take_in(&name, first, &bundle, &slices, head);
+        let intake = intake.map_err(|e| StoreError::damaged(&name, e))?;
+
+        if let Err(error) = log.store.put(&name, bundle.clone()).await {
+            log::error!("commit failed, nothing was changed: {error}");
+            log.tell(Event::CommitFailed);
+            judgement.call_off();
+            return Ok(());
+        }
+        log::debug!("{name} is written: {} bytes, {} leaves", bundle.len(), slices.len());
+        self.owned.commit(&head, &log.key).await?;
+        log::debug!("head of {} leaves is committed", head.size);
+
+        // Committed: from here on nothing may fail but the process.
+        self.tree = tree;
+        log.tell(Event::Committed(head));
+        intake.apply(&mut log.catalog_mut(), &mut log.sessions_mut());
+        for (leaf, (submission, next)) in (first..).zip(judgement.taken) {
+            log.tell(Event::Logged { batch: &submission.batch, leaf, next });
+            let _ = submission.reply.send(Ok(Accepted { leaf, replayed: false }));
+        }
+        for (submission, at) in judgement.again {
+            acknowledge_again(&log, submission, first + at as u64);
+        }
+        for (submission, misfit) in judgement.refused {
+            turn_down(&log, submission, misfit);
+        }
+        growth.write(&log.store).await?;
+        log::debug!("{} tiles and entry bundles are written", growth.objects.len());
+        let checkpoint = Checkpoint::sign(&head, &log.key);
+        self.owned.publish(checkpoint.clone()).await?;
+        let took = started.elapsed();
+        log::debug!(
+            "checkpoint of {} leaves is published, {took:?} after the commit began",
+            head.size
+        );
+        log.published.send_replace(Some(SignedHead { head, checkpoint }));
+        // Only now: whoever hears of it may ask for it at once.
+        log.tell(Event::Published { head, leaves: head.size - first, took });
+        log.parts_closed.notify_one();
+        tokio::spawn(async move { delete_partials(&log.store, &growth).await });
+        Ok(())
+    }
+
+    /// Answers what is refused whatever becomes of this commit, and has answered what may be logged
+    /// already. Batches of a session are judged in their order, in whatever order they came.
+    fn judge(&self, mut waiting: Vec<Submission>) -> Judgement {
+        waiting.sort_by_key(|submission| submission.batch.seq);
+        let judged: Vec<Judged> = {
+            let sessions = self.log.sessions();
+            let mut judge = Judge::new(&sessions);
+            waiting.iter().map(|submission| judge.judge(&submission.batch)).collect()
+        };
+        let mut judgement = Judgement::default();
+        for (submission, judged) in waiting.into_iter().zip(judged) {
+            match judged {
+                Judged::Next(next) => judgement.taken.push((submission, next)),
+                Judged::Again(at) => judgement.again.push((submission, at)),
+                Judged::Passed(passed) => {
+                    tokio::spawn(answer_passed(self.log.clone(), submission, passed));
+                }
+                Judged::Refused { misfit, by_this_commit: true } => {
+                    judgement.refused.push((submission, misfit));
+                }
+                Judged::Refused { misfit, .. } => turn_down(&self.log, submission, misfit),
+            }
+        }
+        judgement
+    }
+
+    fn report_silence(&self) {
+        let before = unix_ns().saturating_sub(SILENT_AFTER_NS);
+        let silent = self.log.sessions_mut().fall_silent(before);
+        for id in silent {
+            let Some((last_seq, last_received_ns)) =
+                self.log.sessions().get(&id).map(|s| (s.last_seq, s.last_received_ns))
+            else {
+                continue;
+            };
+            self.log.tell(Event::FellSilent { session: id, last_seq, last_received_ns });
+        }
+    }
+}
+
+/// Those that their sessions signed; the others are refused.
+async fn verified(log: &Log, waiting: Vec<Submission>) -> Vec<Submission> {
+    let signed: Vec<_> = waiting.iter().map(|submission| submission.batch.signed()).collect();
+    // Some 50 us each: it does not run on a thread that others wait for.
+    let verifying = tokio::task::spawn_blocking(move || signatures::verify(&signed));
+    let verifies = verifying.await;
+    let mut good = Vec::with_capacity(waiting.len());
+    for (at, submission) in waiting.into_iter().enumerate() {
+        match verifies.as_ref().map(|verifies| verifies[at]) {
+            Ok(true) => good.push(submission),
+            Ok(false) => turn_down(log, submission, BadSignature.into()),
+            // It panicked, which says nothing about any of them.
+            Err(_) => drop(submission.reply.send(Err(SubmitError::Unavailable))),
+        }
+    }
+    good
+}
+
+/// Full tiles make their partial versions superfluous (tlog-tiles, "Partial Tiles"). Failures only
+/// leave files behind.
+async fn delete_partials(store: &Store, growth: &Growth) {
+    for name in growth.filled() {
+        let partials = TileName { width: 1, ..*name }.path();
+        let Some((directory, _)) = partials.rsplit_once('/') else {
+            continue;
+        };
+        match store.list(directory).await {
+            Ok(partials) => store.delete_all(partials.into_iter().map(|(name, _)| name)).await,
+            Err(error) => log::warn!("{error}"),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! A log's whole state: named objects in one directory or bucket, durable when a call returns.
+//!
+//! A directory is locked for as long as its store is open. A bucket cannot be: there an object that only
+//! one writer replaces is replaced by compare-and-swap, and a writer that lost it is told so.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
+};
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+use thiserror::Error;
+
+mod location;
+mod wait;
+
+pub use location::{AccessError, Location, LocationError};
+pub use wait::wait;
+
+/// Why an object could not be read or written.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The storage failed.
+    #[error("{operation} {name}: {source}")]
+    Storage {
+        /// What was tried.
+        operation: &'static str,
+        /// Object.
+        name: String,
+        /// Cause.
+        source: object_store::Error,
+    },
+    /// An object that must be there is not.
+    #[error("{0} is missing from the data directory")]
+    Missing(String),
+    /// Somebody else replaced an object that only the log's one writer replaces.
+    #[error("the log was taken over by another collector: {0} is not as this one left it")]
+    TakenOver(String),
+    /// An object is there, and is not what it should be.
+    #[error("{name} is damaged: {fault}")]
+    Damaged {
+        /// Object.
+        name: String,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// The process ends, and nothing more is read or written.
+    #[error("the collector is ending")]
+    Ended,
+}
+
+impl StoreError {
+    /// An object that must be there is not.
+    pub fn missing(name: &str) -> Self {
+        Self::Missing(name.to_owned())
+    }
+
+    /// An object is not what it should be.
+    pub fn damaged(name: &str, fault: impl ToString) -> Self {
+        Self::Damaged { name: name.to_owned(), fault: fault.to_string() }
+    }
+
+    /// Whether the object was not there.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Missing(_) => true,
+            Self::Storage { source, .. } => matches!(source, object_store::Error::NotFound { .. }),
+            _ => false,
+        }
+    }
+}
+
+/// What an object was when it was read or written, so that it is replaced only as long as it is that.
+#[derive(Debug, Clone, Default)]
+pub struct Version(Option<UpdateVersion>);
+
+/// Objects by name ("tile/0/000.p/3"). A put replaces the whole object at once; in a directory it is
+/// on disk when it returns: written to a temporary file, synced, renamed, directory synced.
+#[derive(Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    /// Others may write too, as in a bucket: objects are replaced by conditional PUT.
+    shared: bool,
+    /// The lock file of a directory, locked until the last clone is dropped.
+    _lock: Option<Arc<File>>,
+}
+
+impl Store {
+    /// Opens the place, making a directory where it does not exist, and takes its lock.
+    pub fn open(location: &Location) -> Result<Self, AccessError> {
+        let (objects, lock) = location.open()?;
+        Ok(Self { objects, shared: lock.is_none(), _lock: lock.map(Arc::new) })
+    }
+
+    /// A store over objects of the caller's: `locked` as a directory is, where the caller sees to it that
+    /// nobody else writes, or as a bucket.
+    pub fn over(objects: Arc<dyn ObjectStore>, locked: bool) -> Self {
+        Self { objects, shared: !locked, _lock: None }
+    }
+
+    /// Whether another collector may take over at any time, as nothing locks the place.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Writes an object, replacing what was there.
+    pub async fn put(&self, name: &str, data: impl Into<Bytes>) -> Result<(), StoreError> {
+        let payload = PutPayload::from_bytes(data.into());
+        let done = self.objects.put(&ObjectPath::from(name), payload).await;
+        done.map(drop).map_err(error("write", name))
+    }
+
+    /// Writes an object that must still be as `version` says; [`StoreError::TakenOver`] otherwise.
+    /// The lock vouches for that in a directory, a conditional PUT in a bucket.
+    pub async fn swap(
+        &self,
+        name: &str,
+        data: impl Into<Bytes>,
+        version: &Version,
+    ) -> Result<Version, StoreError> {
+        let mode = match (self.shared, &version.0) {
+            (false, _) => PutMode::Overwrite,
+            (true, Some(version)) => PutMode::Update(version.clone()),
+            (true, None) => PutMode::Create,
+        };
+        let data = data.into();
+        let options = PutOptions { mode, ..PutOptions::default() };
+        let path = ObjectPath::from(name);
+        match self.objects.put_opts(&path, data.clone().into(), options).await {
+            Ok(put) => Ok(Version(Some(put.into()))),
+            Err(
+                object_store::Error::Precondition { .. }
+                | object_store::Error::AlreadyExists { .. }
+                | object_store::Error::NotFound { .. },
+            ) => match self.get_version(name).await? {
+                // Ours: the answer to the first try was lost, and a second one was made.
+                Some((found, version)) if found == data => Ok(version),
+                _ => Err(StoreError::TakenOver(name.to_owned())),
+            },
+            Err(source) => Err(error("write", name)(source)),
+        }
+    }
+
+    /// Reads an object; `None` where there is none.
+    pub async fn get(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.get_version(name).await?.map(|(data, _)| data))
+    }
+
+    /// Reads an object that is to be replaced later.
+    pub async fn get_version(&self, name: &str) -> Result<Option<(Bytes, Version)>, StoreError> {
+        match self.objects.get(&ObjectPath::from(name)).await {
+            Ok(found) => {
+                let version = UpdateVersion {
+                    e_tag: found.meta.e_tag.clone(),
+                    version: found.meta.version.clone(),
+                };
+                let data = found.bytes().await.map_err(error("read", name))?;
+                Ok(Some((data, Version(Some(version)))))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(error("read", name)(source)),
+        }
+    }
+
+    /// Fails with [`StoreError::TakenOver`] where an object is not as `version` says.
+    pub async fn check(&self, name: &str, version: &Version) -> Result<(), StoreError> {
+        let found = self.objects.head(&ObjectPath::from(name)).await;
+        let found = found.map_err(error("read", name))?;
+        match &version.0 {
+            Some(version) if version.e_tag == found.e_tag => Ok(()),
+            _ => Err(StoreError::TakenOver(name.to_owned())),
+        }
+    }
+
+    /// Reads a range of an object that must be there.
+    pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let read = self.objects.get_range(&ObjectPath::from(name), range).await;
+        read.map_err(error("read", name))
+    }
+
+    /// Starts to write an object part by part; it is there when the upload is completed.
+    pub async fn upload(&self, name: &str) -> Result<Upload, StoreError> {
+        let parts = self.objects.put_multipart(&ObjectPath::from(name)).await;
+        Ok(Upload { name: name.to_owned(), parts: parts.map_err(error("write", name))? })
+    }
+
+    /// Names and lengths of all objects below `prefix`, ascending.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        let found = self.objects.list(Some(&ObjectPath::from(prefix)));
+        let names = found.map_ok(|meta| (meta.location.to_string(), meta.size));
+        let mut names: Vec<_> = names.try_collect().await.map_err(error("list", prefix))?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Deletes objects, many at once; what cannot be deleted stays, and is told.
+    pub async fn delete_all(&self, names: impl IntoIterator<Item = String>) {
+        let paths: Vec<_> = names.into_iter().map(|n| Ok(ObjectPath::from(n))).collect();
+        let mut deleted = self.objects.delete_stream(stream::iter(paths).boxed());
+        while let Some(result) = deleted.next().await {
+            match result {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => log::warn!("delete: {error}"),
+            }
+        }
+    }
+
+    /// Deletes an object; one that is not there is fine.
+    pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        match self.objects.delete(&ObjectPath::from(name)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(error("delete", name)(source)),
+        }
+    }
+}
+
+/// An object that is written part by part. One that is neither completed nor called off leaves parts in
+/// a bucket, or a file beside the object, which the next [`Store::open`] removes.
+#[derive(Debug)]
+pub struct Upload {
+    name: String,
+    parts: Box<dyn MultipartUpload>,
+}
+
+impl Upload {
+    /// Writes the next part; S3 wants at least 5 MiB in each but the last.
+    pub async fn put(&mut self, part: Vec<u8>) -> Result<(), StoreError> {
+        self.parts.put_part(part.into()).await.map_err(error("write", &self.name))
+    }
+
+    /// Makes the object; where that fails, its parts are removed.
+    pub async fn complete(mut self) -> Result<(), StoreError> {
+        let completed = self.parts.complete().await.map(drop);
+        if completed.is_err()
+            && let Err(error) = self.parts.abort().await
+        {
+            log::warn!("parts of {} are left: {error}", self.name);
+        }
+        completed.map_err(error("write", &self.name))
+    }
+
+    /// Removes the parts.
+    pub async fn call_off(mut self) -> Result<(), StoreError> {
+        self.parts.abort().await.map_err(error("call off", &self.name))
+    }
+}
+
+/// Names the operation and the object that the storage failed at.
+fn error(operation: &'static str, name: &str) -> impl FnOnce(object_store::Error) -> StoreError {
+    let name = name.to_owned();
+    move |source| StoreError::Storage { operation, name, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+
+    #[tokio::test]
+    async fn objects_are_replaced_listed_and_deleted_and_a_second_opener_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Directory(directory.path().into());
+        let store = Store::open(&location).unwrap();
+        store.put("a/2.p/1", "x").await.unwrap();
+        store.put("a/1", "one").await.unwrap();
+        store.put("a/1", "two").await.unwrap();
+        assert_eq!(store.get("a/1").await.unwrap().unwrap(), "two");
+        assert_eq!(store.get_range("a/1", 1..3).await.unwrap(), "wo");
+        let listed = [("a/1".to_owned(), 3), ("a/2.p/1".to_owned(), 1)];
+        assert_eq!(store.list("a").await.unwrap(), listed);
+        assert!(matches!(Store::open(&location), Err(AccessError::Locked(_))));
+        store.delete("a/1").await.unwrap();
+        store.delete("a/1").await.unwrap();
+        assert!(store.get("a/1").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn in_a_bucket_an_object_is_swapped_only_as_long_as_nobody_else_replaced_it() {
+        let objects = Arc::new(InMemory::new());
+        let (a, b) = (Store::over(objects.clone(), false), Store::over(objects, false));
+        let taken = |result| matches!(result, Err(StoreError::TakenOver(_)));
+        let ours = a.swap("head", "1", &Version::default()).await.unwrap();
+        assert!(taken(b.swap("head", "0", &Version::default()).await.map(drop)), "it exists");
+        let again = b.swap("head", "1", &Version::default()).await;
+        assert!(again.is_ok(), "as it must be: the answer was lost");
+        a.check("head", &ours).await.unwrap();
+        let (_, theirs) = b.get_version("head").await.unwrap().unwrap();
+        b.swap("head", "2", &theirs).await.unwrap();
+        assert!(taken(a.swap("head", "3", &ours).await.map(drop)));
+        assert!(taken(a.check("head", &ours).await));
+        assert_eq!(a.get("head").await.unwrap().unwrap(), "2");
+    }
+}

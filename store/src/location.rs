@@ -1,0 +1,202 @@
+//! Where the state is: a directory, or a bucket that speaks S3.
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::prefix::PrefixStore;
+use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
+use serde::Deserialize;
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// A failing bucket is tried again for so long; then the batch is refused, or the collector ends.
+const RETRY: Duration = Duration::from_secs(8);
+/// Time that one request to a bucket may take.
+const REQUEST_TIMEOUT: &str = "10 seconds";
+
+/// Why the store could not be opened.
+#[derive(Debug, Error)]
+pub enum AccessError {
+    /// Another collector holds the directory.
+    #[error("{0} is in use by another collector: one log has one writer")]
+    Locked(String),
+    /// The directory cannot be made or read.
+    #[error("cannot open data directory {path}: {source}")]
+    Io {
+        /// Directory as configured.
+        path: String,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The settings of the bucket do not do.
+    #[error(
+        "cannot open {url}: {source}; credentials, AWS_REGION and AWS_ENDPOINT_URL come from the environment"
+    )]
+    Bucket {
+        /// Bucket as configured.
+        url: String,
+        /// Cause.
+        source: object_store::Error,
+    },
+}
+
+/// A place that cannot hold the state.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("data {0:?} is neither a directory, nor file:///DIRECTORY, nor s3://BUCKET/PREFIX")]
+pub struct LocationError(String);
+
+/// Where the state is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Location {
+    /// A directory of this machine: `/DIRECTORY`, `DIRECTORY` or `file:///DIRECTORY`.
+    Directory(PathBuf),
+    /// Objects of a bucket, below a prefix: `s3://BUCKET/PREFIX`.
+    Bucket {
+        /// Name of the bucket.
+        bucket: String,
+        /// Prefix of all names, without slashes at its ends; may be empty.
+        prefix: String,
+    },
+}
+
+impl FromStr for Location {
+    type Err = LocationError;
+
+    fn from_str(text: &str) -> Result<Self, LocationError> {
+        let bad = || LocationError(text.to_owned());
+        match text.split_once("://") {
+            Some(("file", path)) if path.starts_with('/') => Ok(Self::Directory(path.into())),
+            Some(("s3", place)) => {
+                let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+                let prefix = prefix.trim_matches('/').to_owned();
+                if bucket.is_empty() {
+                    Err(bad())
+                } else {
+                    Ok(Self::Bucket { bucket: bucket.into(), prefix })
+                }
+            }
+            None if !text.is_empty() => Ok(Self::Directory(text.into())),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl TryFrom<String> for Location {
+    type Error = LocationError;
+
+    fn try_from(text: String) -> Result<Self, LocationError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            Self::Bucket { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
+
+impl Location {
+    /// The directory; `None` for a bucket.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Directory(path) => Some(path),
+            Self::Bucket { .. } => None,
+        }
+    }
+
+    /// The objects, and the lock on them where there is one.
+    pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, Option<File>), AccessError> {
+        match self {
+            Self::Directory(path) => open_directory(path).map(|(o, lock)| (o, Some(lock))),
+            Self::Bucket { bucket, prefix } => {
+                let bucket = open_bucket(bucket)
+                    .map_err(|source| AccessError::Bucket { url: self.to_string(), source })?;
+                Ok((Arc::new(PrefixStore::new(bucket, prefix.as_str())), None))
+            }
+        }
+    }
+}
+
+fn open_directory(directory: &Path) -> Result<(Arc<dyn ObjectStore>, File), AccessError> {
+    let path = directory.display().to_string();
+    let io = |source| AccessError::Io { path: path.clone(), source };
+    std::fs::create_dir_all(directory).map_err(io)?;
+    let lock = File::create(directory.join("lock")).map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(AccessError::Locked(path)),
+        Err(TryLockError::Error(source)) => return Err(io(source)),
+    }
+    for folder in ["pool", "segment"] {
+        remove_staged(&directory.join(folder)).map_err(io)?;
+    }
+    let objects = LocalFileSystem::new_with_prefix(directory)
+        .map_err(|e| io(io::Error::other(e)))?
+        .with_fsync(true);
+    Ok((Arc::new(objects), lock))
+}
+
+/// Removes what a killed collector left half-written: files named after an object and `#1`, which
+/// are no objects. Big ones lie in these folders only.
+fn remove_staged(folder: &Path) -> io::Result<()> {
+    let files = match std::fs::read_dir(folder) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for file in files {
+        let path = file?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().contains('#')) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_bucket(bucket: &str) -> Result<impl ObjectStore, object_store::Error> {
+    // Fails only where one is installed already, which does as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let retry = RetryConfig { retry_timeout: RETRY, ..RetryConfig::default() };
+    AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_retry(retry)
+        .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), REQUEST_TIMEOUT)
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_directory_or_a_bucket() {
+        let directory = |path: &str| Ok(Location::Directory(path.into()));
+        let bucket = |bucket: &str, prefix: &str| {
+            Ok(Location::Bucket { bucket: bucket.into(), prefix: prefix.into() })
+        };
+        let bad = |text: &str| Err(LocationError(text.into()));
+        let cases = [
+            ("/var/lib/x", directory("/var/lib/x")),
+            ("data", directory("data")),
+            ("file:///var/lib/x", directory("/var/lib/x")),
+            ("s3://b/p/q/", bucket("b", "p/q")),
+            ("s3://b", bucket("b", "")),
+            ("s3://", bad("s3://")),
+            ("file://host/x", bad("file://host/x")),
+            ("gs://b/p", bad("gs://b/p")),
+            ("", bad("")),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(text.parse::<Location>(), expected, "{text}");
+        }
+    }
+}

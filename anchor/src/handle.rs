@@ -135,9 +135,9 @@ impl Finals {
         }
     }
 
-    /// The `limit` largest, largest first.
-    pub async fn newest(&self, limit: usize) -> Result<Vec<FinalAnchor>, StoreError> {
-        let sizes: Vec<u64> = self.read().iter().rev().take(limit).copied().collect();
+    /// The `limit` largest of a size below `below`, largest first.
+    pub async fn newest(&self, below: u64, limit: usize) -> Result<Vec<FinalAnchor>, StoreError> {
+        let sizes: Vec<u64> = self.read().range(..below).rev().take(limit).copied().collect();
         let mut anchors = Vec::with_capacity(sizes.len());
         for size in sizes {
             anchors.extend(self.get(size).await?);

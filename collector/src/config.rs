@@ -1,5 +1,6 @@
 //! The collector's configuration: a TOML file, and flags that go before it.
 
+use crate::quota::Limits;
 use clap::{Parser, Subcommand};
 use meshchain_anchor::AnchorConfig;
 use meshchain_log::SealAt;
@@ -72,6 +73,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How batches come in.
     pub ingest: Ingest,
+    /// What one principal may send.
+    pub limits: Limits,
     /// Chains that tree heads are anchored on. Default none.
     pub anchor: Vec<AnchorConfig>,
 }
@@ -114,6 +117,7 @@ impl Default for Config {
             retain_records: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             ingest: Ingest::default(),
+            limits: Limits::default(),
             anchor: Vec::new(),
         }
     }
@@ -240,9 +244,9 @@ impl Config {
         if self.retain_records.is_some_and(|keep| keep < LEAST_RETENTION) {
             return bad("retain_records", "retain_records is below 10s".into());
         }
-        let least = crate::batch::MAX_BODY;
+        let least = 2 * crate::batch::MAX_BODY;
         if (self.ingest.max_waiting_bytes as usize) < least {
-            let text = format!("ingest.max_waiting_bytes is below {least}, one batch");
+            let text = format!("ingest.max_waiting_bytes is below {least}, two batches");
             return bad("max_waiting_bytes", text);
         }
         if self.ingest.trust_domain.is_some() && !self.ingest.principal_from_xfcc {

@@ -1,10 +1,12 @@
 //! The `meshchain-collector` command.
 
+use anyhow::Context;
 use clap::Parser;
 use log::{LevelFilter, Log, Metadata, Record};
 use meshchain_collector::config::{Args, Command, Config};
 use meshchain_collector::key::load_or_create;
 use meshchain_store::Store;
+use std::io::Write;
 use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,7 +21,7 @@ fn main() -> ExitCode {
     let config = match Config::load(&args) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("meshchain-collector: {error}");
+            tell(&format!("meshchain-collector: {error}"));
             return ExitCode::from(2);
         }
     };
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("meshchain-collector: {error:#}");
+            tell(&format!("meshchain-collector: {}", sentence(&error)));
             ExitCode::FAILURE
         }
     }
@@ -42,18 +44,35 @@ fn init(config: &Config) -> anyhow::Result<()> {
     let _lock = Store::open(&data)?;
     let (key, new) = load_or_create(&key_file, config.origin.as_deref())?;
     let kept = if new { "made" } else { "kept, as it was there" };
-    eprintln!("key {}: {kept}", key_file.display());
-    println!("{}", key.verifier());
-    Ok(())
+    tell(&format!("key {}: {kept}", key_file.display()));
+    writeln!(std::io::stdout(), "{}", key.verifier()).context("cannot print the verification key")
+}
+
+/// Says something to the operator. That nobody can hear it is no reason to stop.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// An error and its causes, less those that it tells itself.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 #[tokio::main]
 async fn run(config: Config) -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
     let stop = async move {
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
+            _ = hang_up.recv() => {}
         }
     };
     meshchain_collector::run::run(config, stop).await
@@ -69,7 +88,7 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            eprintln!("{}: {}", record.level().as_str().to_lowercase(), record.args());
+            tell(&format!("{}: {}", record.level().as_str().to_lowercase(), record.args()));
         }
     }
 

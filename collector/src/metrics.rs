@@ -38,8 +38,11 @@ pub struct Metrics {
     pub missing: Counter,
     /// Pools that could not be made durable.
     pub commit_failures: Counter,
-    /// Batches turned away because too much was waiting.
-    pub pushed_back: Counter,
+    pushed_back: Family<Reason, Counter>,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Connections that had to go for others.
+    pub connections_evicted: Counter,
     log_size: Gauge,
     /// Sealed segments.
     pub segments: Gauge,
@@ -68,7 +71,9 @@ impl Default for Metrics {
             replayed: Counter::default(),
             missing: Counter::default(),
             commit_failures: Counter::default(),
-            pushed_back: Counter::default(),
+            pushed_back: Family::default(),
+            connections: Gauge::default(),
+            connections_evicted: Counter::default(),
             log_size: Gauge::default(),
             segments: Gauge::default(),
             seal_failures: Counter::default(),
@@ -86,6 +91,9 @@ impl Default for Metrics {
         r.register("batches_missing", "Batches that sessions jumped over", m.missing.clone());
         r.register("commit_failures", "Pools that failed before commit", m.commit_failures.clone());
         r.register("batches_pushed_back", "Batches answered with 503", m.pushed_back.clone());
+        r.register("connections", "Open connections", m.connections.clone());
+        let help = "Connections that had to go for others";
+        r.register("connections_evicted", help, m.connections_evicted.clone());
         r.register("log_size", "Leaves in the published tree", m.log_size.clone());
         r.register("segments", "Sealed segments", m.segments.clone());
         r.register("seal_failures", "Attempts to seal that failed", m.seal_failures.clone());
@@ -109,6 +117,11 @@ impl Metrics {
     /// Counts a refused batch.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts a batch that was turned away for now.
+    pub fn pushed_back(&self, reason: &'static str) {
+        self.pushed_back.get_or_create(&Reason { reason }).inc();
     }
 
     /// Notes a published tree.

@@ -34,6 +34,16 @@ pub enum Refusal {
     /// The chain value is not that of header and entries.
     #[error("the chain value is not the hash of prev, header and entries")]
     WrongChain,
+    /// Its sender has sent as much as the configuration lets it.
+    #[error("limits.{limit} of the configuration is reached for {principal}")]
+    Limited {
+        /// Key of the limit.
+        limit: &'static str,
+        /// SPIFFE id that sends.
+        principal: String,
+        /// Seconds until it is worth to come again.
+        retry_after_s: u64,
+    },
     /// A record does not hash to its entry.
     #[error("record {index}: {fault}")]
     WrongDigest {
@@ -76,6 +86,7 @@ impl Refusal {
             Self::Malformed(_) => "malformed",
             Self::NotCanonical { .. } => "not_canonical",
             Self::BadPart(_) => "bad_part",
+            Self::Limited { .. } => "limited",
             Self::WrongChain => "wrong_chain",
             Self::WrongDigest { .. } => "wrong_digest",
             Self::NoPrincipal(_) => "no_principal",
@@ -95,7 +106,7 @@ impl Refusal {
 
     /// HTTP status: 408 and 413 for the body as such, 400 malformed, 403 not entitled, 409 against the log,
     /// 410 the session cannot go on here, and the sender's calls can in another one, 422 false digests
-    /// and signatures.
+    /// and signatures, 429 too much from this sender.
     pub fn status(&self) -> u16 {
         match self {
             Self::Oversized(_) => 413,
@@ -107,6 +118,7 @@ impl Refusal {
                 403
             }
             Self::WrongChain | Self::WrongDigest { .. } => 422,
+            Self::Limited { .. } => 429,
             Self::Misfit(misfit) => match misfit {
                 Misfit::Reordered { .. }
                 | Misfit::Equivocation { .. }

@@ -3,9 +3,10 @@
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::events::Events;
-use crate::http::{Doors, router};
+use crate::http::{Doors, Rooms, router, serve};
 use crate::key::load_or_create;
 use crate::metrics::Metrics;
+use crate::quota::Quotas;
 use anyhow::{Context, Result};
 use meshchain_store::Store;
 use serde_json::json;
@@ -13,7 +14,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
@@ -87,17 +88,16 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         log,
         anchors: anchors.clone(),
         submissions,
-        waiting: Arc::new(Semaphore::new(config.ingest.max_waiting_bytes as usize)),
+        rooms: Rooms::new(config.ingest.max_waiting_bytes as usize),
+        quotas: Quotas::new(config.limits),
         ingest: config.ingest,
+        reads: Default::default(),
         events,
     });
-    let (close, mut closed) = watch::channel(false);
+    let (close, closed) = watch::channel(false);
     let shipping = tokio::spawn(ship(audit.clone(), store.clone(), closed.clone()));
-    let serve = axum::serve(listener, router(doors));
-    let serve = serve.with_graceful_shutdown(async move {
-        let _ = closed.wait_for(|closed| *closed).await;
-    });
-    let mut serving = tokio::spawn(serve.into_future());
+    let counted = doors.events.metrics.clone();
+    let mut serving = tokio::spawn(serve(listener, router(doors), counted, closed));
 
     let failure = tokio::select! {
         () = stop => None,

@@ -248,16 +248,27 @@ impl Catalog {
         Some(Place::Tail(place.clone()))
     }
 
-    /// Entries of a trace that are not sealed yet, in log order: the last `most`, and one more where
+    /// Entries of a trace that are not sealed yet, in log order: the first `most` behind `after`, and one more where
     /// there are more.
-    pub fn tail_trace(&self, trace_id: &[u8; 16], most: usize) -> Vec<EntryPlace> {
+    pub fn tail_trace(
+        &self,
+        trace_id: &[u8; 16],
+        after: Option<EntryPlace>,
+        most: usize,
+    ) -> Vec<EntryPlace> {
         let hash = XxHash64::oneshot(self.seed, trace_id);
         let rows = self.parts.iter().rev().flat_map(|part| {
             part.trace(hash).map(|row| (part.first + u64::from(row.leaf), row.index))
         });
-        let mut places: Vec<EntryPlace> = rows.take(most + 1).collect();
-        places.reverse();
-        places
+        // The rows come last first; of those that are kept, the last ones are the first in the log.
+        let mut first = VecDeque::with_capacity(most.min(64));
+        for place in rows.take_while(|place| after.is_none_or(|after| *place > after)) {
+            if first.len() > most {
+                first.pop_front();
+            }
+            first.push_back(place);
+        }
+        first.into_iter().rev().collect()
     }
 
     /// A batch that is not sealed yet: its leaf and chain value.

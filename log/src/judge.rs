@@ -211,10 +211,10 @@ mod tests {
             (&[0], &[], MAX_JUMP + 2, 1),
             (&[0], &[1], MAX_JUMP + 3, 2),
         ] {
-            let refusal = Refusal::SeqJump { seq, next: expected };
+            let misfit = Misfit::SeqJump { seq, next: expected };
             let by_this_commit = !pooled.is_empty();
             let found = judged(committed, pooled, seq, CHAIN_START);
-            assert_eq!(found, Judged::Refused { refusal, by_this_commit }, "{seq}");
+            assert_eq!(found, Judged::Refused { misfit, by_this_commit }, "{seq}");
         }
     }
 
@@ -224,10 +224,10 @@ mod tests {
         for (committed, pooled) in [(&[0][..], &[][..]), (&[], &[0]), (&[4], &[5]), (&[], &[3])] {
             let last = *committed.iter().chain(pooled).last().unwrap();
             let seq = last + 1;
-            let refusal = Refusal::WrongPrev { seq, last };
+            let misfit = Misfit::WrongPrev { seq, last };
             let by_this_commit = !pooled.is_empty();
             let found = judged(committed, pooled, seq, other);
-            assert_eq!(found, Judged::Refused { refusal, by_this_commit }, "{committed:?}");
+            assert_eq!(found, Judged::Refused { misfit, by_this_commit }, "{committed:?}");
             let behind = judged(committed, pooled, seq + 1, other);
             assert_eq!(behind, next(false, Some(seq)), "{committed:?}");
         }

@@ -24,19 +24,20 @@ pub struct Batch {
 }
 
 impl Log {
-    /// Places that may be of a trace, in log order: another trace's, once in a long while. `most` at
-    /// most, and some more where there are more.
+    /// Places that may be of a trace, in log order, from the first one behind `after`: another trace's, once in a
+    /// long while. `most` at most, and some more where there are more.
     pub async fn trace(
         &self,
         trace_id: &[u8; 16],
+        after: Option<EntryPlace>,
         most: usize,
     ) -> Result<Vec<EntryPlace>, StoreError> {
         // Both in one moment: what is sealed meanwhile is found in the tail.
         let (segments, tail) = {
             let catalog = self.catalog();
-            (catalog.sealed(), catalog.tail_trace(trace_id, most))
+            (catalog.sealed(), catalog.tail_trace(trace_id, after, most))
         };
-        let mut places = segment::trace(&self.store, &segments, trace_id, most).await?;
+        let mut places = segment::trace(&self.store, &segments, trace_id, after, most).await?;
         places.extend(tail);
         Ok(places)
     }

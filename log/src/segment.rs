@@ -64,11 +64,12 @@ impl Sealed {
         self.layout.leaf(&bytes).map_err(|e| self.damaged(e))
     }
 
-    /// Entries that may be of a trace, in log order, `most` at most and one more.
+    /// Entries that may be of a trace, in log order, behind `after`; `most` at most and one more.
     async fn trace(
         &self,
         store: &Store,
         trace_id: &[u8; 16],
+        after: Option<EntryPlace>,
         most: usize,
     ) -> Result<Vec<EntryPlace>, StoreError> {
         let Some(block) = self.layout.bloom_block_at(trace_id) else {
@@ -80,13 +81,15 @@ impl Sealed {
         let bounds = self.index(store, self.layout.bucket_at(trace_id)).await?;
         let bucket = self.layout.bucket(trace_id, &bounds).map_err(|e| self.damaged(e))?;
         let items = self.index(store, bucket.items.clone()).await?;
-        let mut rows = bucket.rows(&items);
-        rows.truncate(most + 1);
+        let rows = bucket.rows(&items);
         if rows.is_empty() {
             return Ok(Vec::new());
         }
         let starts = self.index(store, self.layout.leaves_at()).await?;
-        Ok(self.layout.places(&starts, &rows))
+        let mut places = self.layout.places(&starts, &rows);
+        places.retain(|place| after.is_none_or(|after| *place > after));
+        places.truncate(most + 1);
+        Ok(places)
     }
 
     /// Where a session's batch can be, given that it is in no later segment.
@@ -118,16 +121,19 @@ pub enum SessionBatch {
     Nowhere,
 }
 
-/// Entries that may be of a trace, over all segments, in log order; `most` at most and some more.
+/// Entries that may be of a trace, over all segments, in log order, behind `after`; `most` at most and some more.
 pub async fn trace(
     store: &Store,
     segments: &[Arc<Sealed>],
     trace_id: &[u8; 16],
+    after: Option<EntryPlace>,
     most: usize,
 ) -> Result<Vec<EntryPlace>, StoreError> {
     // Made before they run: a closure in the stream would be tied to one lifetime.
+    let behind = segments.partition_point(|s| after.is_some_and(|after| s.layout.end() <= after.0));
+    let reach = segments.get(behind..).unwrap_or_default().iter();
     let lookups: Vec<_> =
-        segments.iter().map(|segment| segment.trace(store, trace_id, most)).collect();
+        reach.map(|segment| segment.trace(store, trace_id, after, most)).collect();
     stream::iter(lookups)
         .buffered(LOOKUPS)
         .try_fold(Vec::new(), async |mut places, found| {

@@ -3,7 +3,7 @@
 use crate::batch::Checked;
 use crate::misfit::Misfit;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 /// A checked batch on its way into the log.
 pub struct Submission {
@@ -12,7 +12,7 @@ pub struct Submission {
     /// Told when the batch is durable, or why it is not.
     pub reply: oneshot::Sender<Result<Accepted, SubmitError>>,
     /// Its share of the memory that waiting batches may take.
-    pub permit: OwnedSemaphorePermit,
+    pub room: Box<dyn Send>,
 }
 
 /// What an accepted batch is told.

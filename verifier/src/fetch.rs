@@ -3,8 +3,10 @@
 
 use meshchain_core::TraceId;
 use meshchain_core::evidence::{Evidence, EvidenceError, MAX_LEN};
+use std::fmt;
 use std::io::Write;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -37,13 +39,54 @@ pub enum FetchError {
     /// Evidence of another trace.
     #[error("the collector sent evidence of trace {0}")]
     OtherTrace(String),
+    /// Pages that don't go on.
+    #[error("the collector's next page begins before this one")]
+    Circle,
 }
 
-/// Fetches the evidence of a trace: GET `{collector}/v1/evidence/{trace id}`. Returns its bytes, as
-/// sent, and its content.
-pub fn fetch_evidence(collector: &str, trace_id: &str) -> Result<(Vec<u8>, Evidence), FetchError> {
+/// One page of the evidence of a trace: a file of its own.
+#[derive(Debug)]
+pub struct EvidencePage {
+    /// As sent.
+    pub bytes: Vec<u8>,
+    /// What it says.
+    pub evidence: Evidence,
+    /// Place behind which the next page begins, if there is one.
+    pub next: Option<PagePlace>,
+}
+
+/// Place of an entry in a log, where a page ends: leaf, and index of the entry in its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PagePlace(u64, u32);
+
+impl FromStr for PagePlace {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let place = text
+            .split_once('.')
+            .and_then(|(leaf, index)| Some(Self(leaf.parse().ok()?, index.parse().ok()?)));
+        place.ok_or("a place is LEAF.INDEX, two numbers")
+    }
+}
+
+impl fmt::Display for PagePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// Fetches a page of the evidence of a trace, oldest spans first, from the first one behind `after`: GET
+/// `{collector}/v1/evidence/{trace id}`.
+pub fn fetch_evidence(
+    collector: &str,
+    trace_id: &str,
+    after: Option<PagePlace>,
+) -> Result<EvidencePage, FetchError> {
     let id = TraceId::from_hex(trace_id.as_bytes()).ok_or(FetchError::TraceId)?;
-    let url = format!("{}/v1/evidence/{}", collector.trim_end_matches('/'), hex::encode(id.0));
+    let query = after.map(|after| format!("?after={after}")).unwrap_or_default();
+    let collector = collector.trim_end_matches('/');
+    let url = format!("{collector}/v1/evidence/{}{query}", hex::encode(id.0));
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
@@ -53,16 +96,29 @@ pub fn fetch_evidence(collector: &str, trace_id: &str) -> Result<(Vec<u8>, Evide
     if status == 404 {
         return Err(FetchError::NotFound);
     }
+    let link = response.headers().get("link").and_then(|link| link.to_str().ok());
+    let next = link.and_then(next_place);
     let body = response.body_mut().with_config().limit(MAX_LEN as u64 + 1);
-    let body = body.read_to_vec().map_err(Box::new)?;
+    let bytes = body.read_to_vec().map_err(Box::new)?;
     if status != 200 {
-        return Err(FetchError::Status { status, reason: reason(&body) });
+        return Err(FetchError::Status { status, reason: reason(&bytes) });
     }
-    let evidence = Evidence::from_json(&body)?;
+    let evidence = Evidence::from_json(&bytes)?;
     if evidence.trace_id != id.0 {
         return Err(FetchError::OtherTrace(hex::encode(evidence.trace_id)));
     }
-    Ok((body, evidence))
+    if next.is_some_and(|next| after.is_some_and(|after| next <= after)) {
+        return Err(FetchError::Circle);
+    }
+    Ok(EvidencePage { bytes, evidence, next })
+}
+
+/// The place that a `Link` to the next page names. Its address is not followed: the collector's is known.
+fn next_place(link: &str) -> Option<PagePlace> {
+    let (target, relation) = link.strip_prefix('<')?.split_once('>')?;
+    let query = target.split_once('?')?.1;
+    let after = query.split('&').find_map(|pair| pair.strip_prefix("after="))?;
+    if relation.contains("rel=\"next\"") { after.parse().ok() } else { None }
 }
 
 /// `error` of a JSON body.
@@ -80,4 +136,24 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_where_the_link_says() {
+        for (link, expected) in [
+            ("</v1/evidence/ab?after=12.3&limit=9>; rel=\"next\"", Some(PagePlace(12, 3))),
+            ("<https://evil/x?limit=9&after=0.0>; rel=\"next\"", Some(PagePlace(0, 0))),
+            ("</v1/evidence/ab?after=12.3>; rel=\"prev\"", None),
+            ("</v1/evidence/ab?after=12>; rel=\"next\"", None),
+            ("</v1/evidence/ab?after=12.99999999999>; rel=\"next\"", None),
+            ("</v1/evidence/ab>; rel=\"next\"", None),
+            ("", None),
+        ] {
+            assert_eq!(next_place(link), expected, "{link}");
+        }
+    }
 }

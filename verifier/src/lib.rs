@@ -34,7 +34,7 @@ pub use chain::{
 pub use checkpoint::MAX_CHECKPOINTS;
 pub use equivocation::{EquivocationReport, judge_equivocation};
 pub use evm::{AnchorFact, EvmError, anchored_topic, read_anchor};
-pub use fetch::{FetchError, fetch_evidence, write_atomically};
+pub use fetch::{EvidencePage, FetchError, PagePlace, fetch_evidence, write_atomically};
 pub use hops::HopAgreement;
 pub use nodes::{NodeUrl, Nodes, NotNodeUrl};
 pub use policy::{AnchorPolicy, Finality, LogPolicy, Policy, PolicyError};

@@ -5,8 +5,9 @@ mod log_cli;
 use clap::{Args, Parser, Subcommand};
 use log_cli::{FsckArgs, LogCommand, run_fsck, run_log};
 use meshchain::{
-    ChainView, EquivocationReport, HeaderHash, KnownHashes, NoChain, NodeUrl, Nodes, Policy,
-    Report, fetch_evidence, judge_equivocation, render, shown, verify, write_atomically,
+    ChainView, EquivocationReport, EvidencePage, HeaderHash, KnownHashes, NoChain, NodeUrl, Nodes,
+    PagePlace, Policy, Report, fetch_evidence, judge_equivocation, render, shown, verify,
+    write_atomically,
 };
 use meshchain_core::evidence::{Evidence, MAX_LEN};
 use std::io::{Read, Write};
@@ -68,6 +69,9 @@ struct EvidenceArgs {
     /// Where to write the evidence [default: TRACE_ID.evidence.json]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Begin behind this place, where an earlier call ended
+    #[arg(long, value_name = "LEAF.INDEX")]
+    after: Option<PagePlace>,
 }
 
 fn main() -> ExitCode {
@@ -143,14 +147,47 @@ fn read(path: &Path, limit: usize) -> Result<Vec<u8>, String> {
 }
 
 fn run_evidence(args: &EvidenceArgs) -> Result<ExitCode, String> {
-    let fetched = fetch_evidence(&args.collector, &args.trace_id);
-    let (bytes, evidence) = fetched.map_err(|e| e.to_string())?;
-    let default = || PathBuf::from(format!("{}.evidence.json", hex::encode(evidence.trace_id)));
-    let path = args.output.clone().unwrap_or_else(default);
-    write_atomically(&path, &bytes).map_err(|e| format!("{}: {e}", path.display()))?;
-    let (spans, anchors) = (evidence.spans.len(), evidence.anchors.len());
-    println!("{}: {} bytes, {spans} spans, {anchors} anchors", path.display(), bytes.len());
+    let (mut after, mut files) = (args.after, Vec::new());
+    loop {
+        let page = fetch_evidence(&args.collector, &args.trace_id, after);
+        let EvidencePage { bytes, evidence, next } = page.map_err(|e| e.to_string())?;
+        let default = || PathBuf::from(format!("{}.evidence.json", hex::encode(evidence.trace_id)));
+        let path = numbered(args.output.clone().unwrap_or_else(default), files.len() + 1);
+        write_atomically(&path, &bytes).map_err(|e| format!("{}: {e}", path.display()))?;
+        let (spans, anchors) = (evidence.spans.len(), evidence.anchors.len());
+        println!("{}: {} bytes, {spans} spans, {anchors} anchors", path.display(), bytes.len());
+        files.push(path);
+        after = next;
+        match after {
+            None => break,
+            Some(place) if files.len() >= MAX_FILES => {
+                println!("there is more: go on with --after {place}");
+                break;
+            }
+            Some(_) => {}
+        }
+    }
     println!("nothing is checked yet; next:");
-    println!("  meshchain verify {} --policy POLICY.json", path.display());
+    for path in files.iter().take(SHOWN_FILES) {
+        println!("  meshchain verify {} --policy POLICY.json", path.display());
+    }
+    if files.len() > SHOWN_FILES {
+        println!("  ... and so on with all {} files", files.len());
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Files that one call fetches at most: whoever knows a trace id can add calls to it.
+const MAX_FILES: usize = 1000;
+const SHOWN_FILES: usize = 3;
+
+/// The name of the n-th file: `x.json`, `x.2.json`, ...
+fn numbered(path: PathBuf, number: usize) -> PathBuf {
+    if number == 1 {
+        return path;
+    }
+    match path.extension().map(|extension| extension.to_string_lossy().into_owned()) {
+        Some(extension) => path.with_extension(format!("{number}.{extension}")),
+        None => path.with_extension(number.to_string()),
+    }
 }

@@ -25,7 +25,19 @@ pub(crate) struct Collector {
 impl Collector {
     /// Starts on `data` with extra arguments and waits for the audit line that says so.
     pub(crate) fn start(data: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_meshchain-collector"))
+        Self::run(Command::new(env!("CARGO_BIN_EXE_meshchain-collector")), data, arguments)
+    }
+
+    /// Starts one that may open only so many files.
+    pub(crate) fn start_with_files(data: &Path, files: u32) -> Self {
+        let mut shell = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_meshchain-collector");
+        shell.args(["-c", &format!("ulimit -n {files}; exec {program} \"$@\""), "collector"]);
+        Self::run(shell, data, &[])
+    }
+
+    fn run(mut command: Command, data: &Path, arguments: &[&str]) -> Self {
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(arguments)
@@ -79,6 +91,25 @@ impl Collector {
     pub(crate) fn get(&self, path: &str) -> (u16, Vec<u8>) {
         let mut answer = agent().get(format!("{}{path}", self.url)).call().unwrap();
         (answer.status().as_u16(), answer.body_mut().read_to_vec().unwrap())
+    }
+
+    /// GETs a page: status, body, and the path of the next one.
+    pub(crate) fn page(&self, path: &str) -> (u16, Vec<u8>, Option<String>) {
+        let mut answer = agent().get(format!("{}{path}", self.url)).call().unwrap();
+        let link = answer.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
+        let next = link.map(|link| {
+            let target = link.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap();
+            target.to_owned()
+        });
+        let body = answer.body_mut().with_config().limit(32 << 20).read_to_vec().unwrap();
+        (answer.status().as_u16(), body, next)
+    }
+
+    /// The value of a metric without labels.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = self.text("/metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
 
     pub(crate) fn text(&self, path: &str) -> String {

@@ -1,0 +1,219 @@
+//! `POST /v1/batches`.
+
+use super::room::{Full, Room};
+use super::{Doors, answer_error};
+use crate::batch::{self, MAX_BODY, check_trust_domain};
+use crate::config::Ingest;
+use crate::quota::Reached;
+use crate::refusal::Refusal;
+use crate::xfcc;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::connect_info::ConnectInfo;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
+use futures::StreamExt;
+use meshchain_log::{Checked, Submission, SubmitError};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
+
+/// Time that a body may take; and more where it is long: a filter gives its batch a second for each 512 KiB.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const BYTES_PER_SECOND: usize = 512 << 10;
+/// Bodies from this size on are parsed beside the runtime's threads, so many at a time.
+const LARGE: usize = 128 << 10;
+const PARSERS: usize = 2;
+static PARSING: Semaphore = Semaphore::const_new(PARSERS);
+
+/// Why a batch is turned away for now.
+#[derive(Debug, Clone, Copy)]
+enum Busy {
+    /// The log publishes too late already.
+    Lags,
+    /// All room is taken.
+    NoRoom,
+    /// The sender has its share of the room.
+    Share,
+    /// The writer takes nothing.
+    Unavailable,
+}
+
+impl From<Full> for Busy {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Share => Self::Share,
+            Full::All => Self::NoRoom,
+        }
+    }
+}
+
+impl Busy {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Lags => "lag",
+            Self::NoRoom => "backlog",
+            Self::Share => "share",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Lags => "what is taken now would be published too late",
+            Self::NoRoom => "too much is waiting to be committed",
+            Self::Share => "too much of this sender's is waiting to be committed",
+            Self::Unavailable => "the log could not be written",
+        }
+    }
+}
+
+/// Why there is no batch.
+enum NoBatch {
+    Refused(Refusal),
+    Busy(Busy),
+}
+
+impl From<Refusal> for NoBatch {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Takes a batch; answers when it is in the log.
+pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let (parts, body) = request.into_parts();
+    // The sender is known before anything is done for it, so that whatever is refused names it.
+    let principal = match sender(&doors.ingest, &parts.headers) {
+        Ok(principal) => principal,
+        Err((principal, refusal)) => return turn_down(&doors, &refusal, &principal),
+    };
+    let account = match peer {
+        Some(ip) if principal.is_empty() => ip.to_string(),
+        _ => principal.clone(),
+    };
+    let (batch, room) = match receive(&doors, &parts.headers, body, &principal, &account).await {
+        Ok(received) => received,
+        Err(NoBatch::Refused(refusal)) => return turn_down(&doors, &refusal, &principal),
+        Err(NoBatch::Busy(busy)) => return push_back(&doors, busy),
+    };
+    let (reply, answer) = oneshot::channel();
+    if doors.submissions.try_send(Submission { batch, reply, room: Box::new(room) }).is_err() {
+        return push_back(&doors, Busy::NoRoom);
+    }
+    match answer.await {
+        Ok(Ok(accepted)) => {
+            Json(json!({ "leaf": accepted.leaf, "replayed": accepted.replayed })).into_response()
+        }
+        Ok(Err(SubmitError::Refused(misfit))) => refused(&misfit.into()),
+        Ok(Err(SubmitError::Unavailable)) | Err(_) => push_back(&doors, Busy::Unavailable),
+    }
+}
+
+/// The batch in a body, and the room that it holds.
+async fn receive(
+    doors: &Doors,
+    headers: &HeaderMap,
+    body: Body,
+    principal: &str,
+    account: &str,
+) -> Result<(Checked, Room), NoBatch> {
+    let announced = content_length(headers).unwrap_or(0);
+    if announced > MAX_BODY {
+        return Err(Refusal::Oversized(MAX_BODY).into());
+    }
+    if doors.log.lags() {
+        return Err(NoBatch::Busy(Busy::Lags));
+    }
+    let room = doors.rooms.enter(account).map_err(|full| NoBatch::Busy(full.into()))?;
+    let patience = BODY_TIMEOUT + Duration::from_secs((announced / BYTES_PER_SECOND) as u64);
+    let body = tokio::select! {
+        body = timeout(patience, whole(body, &room)) => body.unwrap_or_else(|_| Err(Refusal::Slow.into()))?,
+        () = room.lost() => return Err(NoBatch::Busy(Busy::NoRoom)),
+    };
+    if !room.arrived() {
+        return Err(NoBatch::Busy(Busy::NoRoom));
+    }
+    let limited = |Reached { limit, retry_after_s }| Refusal::Limited {
+        limit,
+        principal: principal.to_owned(),
+        retry_after_s,
+    };
+    doors.quotas.batch(principal, body.len() as u64).map_err(limited)?;
+    let batch = parse(body, principal).await?;
+    if doors.log.sessions().get(&batch.session).is_none() {
+        doors.quotas.session(principal).map_err(limited)?;
+    }
+    Ok((batch, room))
+}
+
+fn content_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Who sends: the SPIFFE id from mTLS, empty where senders are not known. A refusal comes with as much.
+fn sender(ingest: &Ingest, headers: &HeaderMap) -> Result<String, (String, Refusal)> {
+    if !ingest.principal_from_xfcc {
+        return Ok(String::new());
+    }
+    let values = headers.get_all("x-forwarded-client-cert");
+    let principal = xfcc::principal(values.iter().map(|value| value.as_bytes()));
+    let principal = principal.map_err(|why| (String::new(), why.into()))?;
+    match check_trust_domain(&principal, ingest.trust_domain.as_deref()) {
+        Ok(()) => Ok(principal),
+        Err(refusal) => Err((principal, refusal)),
+    }
+}
+
+/// A body of [`MAX_BODY`] bytes at most, for which there is room.
+async fn whole(body: Body, room: &Room) -> Result<Bytes, NoBatch> {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Refusal::BrokenOff)?;
+        if bytes.len() + chunk.len() > MAX_BODY {
+            return Err(Refusal::Oversized(MAX_BODY).into());
+        }
+        room.take(chunk.len()).map_err(|full| NoBatch::Busy(full.into()))?;
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+async fn parse(body: Bytes, principal: &str) -> Result<Checked, Refusal> {
+    if body.len() < LARGE {
+        return batch::parse(&body, principal);
+    }
+    let _turn = PARSING.acquire().await;
+    let principal = principal.to_owned();
+    let parsed = tokio::task::spawn_blocking(move || batch::parse(&body, &principal)).await;
+    parsed.unwrap_or_else(|failed| Err(Refusal::Malformed(failed.to_string())))
+}
+
+fn push_back(doors: &Doors, busy: Busy) -> Response {
+    doors.events.metrics.pushed_back(busy.reason());
+    let text = busy.text();
+    let mut response = answer_error(StatusCode::SERVICE_UNAVAILABLE, busy.reason(), text);
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    response
+}
+
+fn turn_down(doors: &Doors, refusal: &Refusal, principal: &str) -> Response {
+    doors.events.refused(refusal, principal, None, None);
+    refused(refusal)
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = answer_error(status, refusal.reason(), &refusal.to_string());
+    if let Refusal::Limited { retry_after_s, .. } = refusal {
+        response.headers_mut().insert(header::RETRY_AFTER, (*retry_after_s).into());
+    }
+    response
+}

@@ -1,0 +1,74 @@
+//! Reading the log as C2SP's tlog-tiles has it, and what it says of itself.
+
+use super::{Doors, answer_error, failed};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use meshchain_core::hash::log_id;
+use meshchain_core::tile::TileName;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// `GET /v1/log`
+pub async fn describe_log(State(doors): State<Arc<Doors>>) -> Json<Value> {
+    let vkey = doors.log.key().verifier();
+    let head = doors.log.published().borrow().as_ref().map(|p| p.head);
+    let entries = doors.log.entries();
+    Json(json!({
+        "origin": vkey.name(),
+        "vkey": vkey.to_string(),
+        "log_id": hex::encode(log_id(vkey.name())),
+        "size": head.map(|h| h.size),
+        "root": head.map(|h| hex::encode(h.root)),
+        "entries": entries,
+    }))
+}
+
+/// `GET /checkpoint`
+pub async fn checkpoint(State(doors): State<Arc<Doors>>) -> Response {
+    let Some(published) = doors.log.published().borrow().clone() else {
+        return answer_error(StatusCode::NOT_FOUND, "not_found", "nothing is published yet");
+    };
+    let headers =
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, published.checkpoint).into_response()
+}
+
+/// `GET /tile/...`
+pub async fn tile(State(doors): State<Arc<Doors>>, Path(path): Path<String>) -> Response {
+    let Some(name) = TileName::parse(&format!("tile/{path}")) else {
+        let text = "not a tile or entry bundle of tlog-tiles";
+        return answer_error(StatusCode::BAD_REQUEST, "tile", text);
+    };
+    match doors.log.tile(&name).await {
+        Ok(Some(bytes)) => {
+            let headers = [
+                (header::CONTENT_TYPE, "application/octet-stream"),
+                (header::CACHE_CONTROL, "public, max-age=604800, immutable"),
+            ];
+            (headers, Body::from(bytes)).into_response()
+        }
+        Ok(None) => answer_error(StatusCode::NOT_FOUND, "not_found", "no such tile"),
+        Err(e) => failed(&e),
+    }
+}
+
+/// `GET /metrics`
+pub async fn metrics(State(doors): State<Arc<Doors>>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], doors.events.metrics.render()).into_response()
+}
+
+/// `GET /readyz`: whether batches are taken at the moment. `/healthz` only says that the program runs.
+pub async fn readyz(State(doors): State<Arc<Doors>>) -> Response {
+    let why = if doors.submissions.is_closed() {
+        "the writer has ended"
+    } else if doors.log.lags() {
+        "what is taken now would be published too late"
+    } else {
+        return "ok\n".into_response();
+    };
+    answer_error(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why)
+}

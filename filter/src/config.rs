@@ -229,10 +229,9 @@ fn read(bytes: &[u8], notices: &mut Vec<String>) -> Result<Config, String> {
 }
 
 /// A notice, cut to what a header can hold.
-fn short(mut notice: String) -> String {
-    let end = (0..=MAX_NOTICE.min(notice.len())).rev().find(|&at| notice.is_char_boundary(at));
-    notice.truncate(end.unwrap_or(0));
-    notice
+fn short(notice: String) -> String {
+    let ends = (0..=MAX_NOTICE.min(notice.len())).rev();
+    ends.filter_map(|end| notice.get(..end)).next().unwrap_or_default().to_owned()
 }
 
 /// Headers that a record must not show unasked: credentials, and those of HTTP itself, `:path` with its query.

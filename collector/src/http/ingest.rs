@@ -8,7 +8,7 @@ use crate::quota::Reached;
 use crate::refusal::Refusal;
 use crate::xfcc;
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::connect_info::ConnectInfo;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -26,6 +26,9 @@ use tokio::time::timeout;
 /// Time that a body may take; and more where it is long: a filter gives its batch a second for each 512 KiB.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const BYTES_PER_SECOND: usize = 512 << 10;
+/// Bytes that are read of what is too long about a body, as long as they come.
+const READ_ON: usize = 4 * MAX_BODY;
+const READ_ON_PAUSE: Duration = Duration::from_millis(500);
 /// Bodies from this size on are parsed beside the runtime's threads, so many at a time.
 const LARGE: usize = 128 << 10;
 const PARSERS: usize = 2;
@@ -124,10 +127,7 @@ async fn receive(
     principal: &str,
     account: &str,
 ) -> Result<(Checked, Room), NoBatch> {
-    let announced = content_length(headers).unwrap_or(0);
-    if announced > MAX_BODY {
-        return Err(Refusal::Oversized(MAX_BODY).into());
-    }
+    let announced = content_length(headers).unwrap_or(0).min(MAX_BODY);
     if doors.log.lags() {
         return Err(NoBatch::Busy(Busy::Lags));
     }
@@ -171,19 +171,32 @@ fn sender(ingest: &Ingest, headers: &HeaderMap) -> Result<String, (String, Refus
     }
 }
 
-/// A body of [`MAX_BODY`] bytes at most, for which there is room.
+/// A body of [`MAX_BODY`] bytes at most, for which there is room. A longer one is read on for a while, as its sender
+/// would not hear the answer before it has sent all, and not kept.
 async fn whole(body: Body, room: &Room) -> Result<Bytes, NoBatch> {
     let mut chunks = body.into_data_stream();
     let mut bytes = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Refusal::BrokenOff)?;
         if bytes.len() + chunk.len() > MAX_BODY {
+            drop(bytes);
+            read_on(chunks).await;
             return Err(Refusal::Oversized(MAX_BODY).into());
         }
         room.take(chunk.len()).map_err(|full| NoBatch::Busy(full.into()))?;
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.freeze())
+}
+
+async fn read_on(mut chunks: BodyDataStream) {
+    let mut length = 0;
+    while let Ok(Some(Ok(chunk))) = timeout(READ_ON_PAUSE, chunks.next()).await {
+        length += chunk.len();
+        if length > READ_ON {
+            return;
+        }
+    }
 }
 
 async fn parse(body: Bytes, principal: &str) -> Result<Checked, Refusal> {

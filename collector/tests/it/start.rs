@@ -61,7 +61,8 @@ fn a_second_collector_another_origin_and_a_taken_port_are_refused() {
     assert!(code == 1 && error.contains("cannot listen"), "{error}");
     collector.kill();
     let (code, error) = fails(&["--data", directory, "--origin", "b.example/log"]);
-    assert!(code == 1 && error.contains("not of this log and key"), "{error}");
+    let names = "is of log a.example/log, not of b.example/log";
+    assert!(code == 1 && error.contains(names), "{error}");
     fs::remove_file(data.path().join("key")).unwrap();
     let (code, error) = fails(&["--data", directory, "--origin", "a.example/log"]);
     assert!(code == 1 && error.contains("not of this log and key"), "{error}");

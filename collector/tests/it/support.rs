@@ -79,12 +79,21 @@ impl Collector {
     }
 
     pub(crate) fn post_with(&self, body: &[u8], headers: &[(&str, &str)]) -> (u16, Value) {
+        self.try_post_with(body, headers).unwrap()
+    }
+
+    /// `None` where the connection broke off, as when a long body is turned away before it is sent.
+    pub(crate) fn try_post_with(
+        &self,
+        body: &[u8],
+        headers: &[(&str, &str)],
+    ) -> Option<(u16, Value)> {
         let mut request = agent().post(format!("{}/v1/batches", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut answer = request.send(body).unwrap();
-        (answer.status().as_u16(), answer.body_mut().read_json().unwrap())
+        let mut answer = request.send(body).ok()?;
+        Some((answer.status().as_u16(), answer.body_mut().read_json().unwrap()))
     }
 
     /// GETs a path: status and body.
@@ -223,7 +232,7 @@ impl Session {
 
 /// Entry and record of a call.
 pub(crate) fn call(trace: u8, index: u8) -> ([u8; ENTRY_LEN], Vec<u8>) {
-    let (trace_id, span_id) = (TraceId::new([trace; 16]), SpanId::new([index + 1; 8]));
+    let (trace_id, span_id) = (TraceId::new([trace; 16]), SpanId::new([index % 250 + 1; 8]));
     let seen =
         hop::Seen { request_id: b"id", method: b"GET", authority: b"cart", target: b"/items" };
     let mut room = hop::Room::default();

@@ -132,6 +132,7 @@ def test_who_does_not_read_the_answers_is_given_up(running):
     collector, process = running
     trace_id = sha256(b"long")[:16]
     assert posted(collector, shop(), [call(b"%d" % number, trace_id).entry for number in range(4_000)]).status == 200
+    wait_until(lambda: collector.get("/v1/log")["size"] == 1, SHOWN_S, "it is published")
     files = Path(f"/proc/{process.pid}/fd")
     before = len(list(files.iterdir()))
     with held(collector, 4, head("GET", f"/v1/evidence/{trace_id.hex()}") * 8):

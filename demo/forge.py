@@ -68,7 +68,7 @@ class Signer:
 
     @classmethod
     def of_log(cls, origin: str, data: Path) -> "Signer":
-        seed = bytes.fromhex((data / "key").read_text().strip())
+        seed = bytes.fromhex((data / "key").read_text().split()[0])
         return cls(origin, Ed25519PrivateKey.from_private_bytes(seed))
 
     def checkpoint(self, size: int, root: bytes) -> str:

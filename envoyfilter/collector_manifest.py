@@ -8,7 +8,9 @@ COLLECTOR_CONFIG = closed(
     {"origin": {"type": "string", "pattern": r"^[^\s+/:]+(/[^\s+]+)?$"}, "data": STRING, "listen": STRING},
     key={"type": "string", "pattern": "^/"},
     retain_records={"type": "string", "pattern": r"^(\d+ ?[a-z]+ ?)+$"},
-    ingest=closed({}, principal_from_xfcc={"type": "boolean"}, trust_domain=STRING, max_waiting_bytes=integer(16 << 20)),
+    ingest=closed({}, principal_from_xfcc={"type": "boolean"}, trust_domain=STRING, max_waiting_bytes=integer(32 << 20)),
+    limits=closed({}, batches_per_second=integer(0, 2**32 - 1), bytes_per_day=integer(0, 2**63 - 1),
+                  sessions_per_day=integer(0, 2**32 - 1)),
     anchor={
         "type": "array",
         "items": closed({

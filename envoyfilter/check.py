@@ -157,18 +157,23 @@ def main():
     except istio_crds.FetchError as error:
         print(f"could not check: {error}", file=sys.stderr)
         return 2
-    failed = False
+    failed = unread = False
     for file in arguments.files or sorted(HERE.glob("*.yaml")):
         try:
-            text = file.read_text()
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            unread = True
+            print(f"could not check {file}: {error}", file=sys.stderr)
+            continue
+        try:
             check_text(text, schemas)
             lines = placeholders(text) if arguments.final else []
             require(not lines, f"still to be replaced: line {', '.join(map(str, lines))}")
             print(f"{file.name}: good")
-        except (Problem, OSError) as error:
+        except Problem as error:
             failed = True
             print(f"{file.name}: {error}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed else 2 if unread else 0
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Run:
 
 def meshchain(*arguments: str | Path, cwd: Path | None = None) -> Run:
     """Runs the verifier."""
-    done = subprocess.run([VERIFIER, *map(str, arguments)], capture_output=True, text=True, timeout=TOOL_S, cwd=cwd)
+    done = subprocess.run([VERIFIER, *map(str, arguments)], capture_output=True, text=True, encoding="utf-8", timeout=TOOL_S, cwd=cwd)
     return Run(done.returncode, done.stdout + done.stderr)
 
 

@@ -153,14 +153,17 @@ fn tail(args: &TailArgs) -> Result<ExitCode, String> {
     let mut next = size.saturating_sub(args.n);
     let mut told = String::new();
     loop {
-        let mut closed = false;
+        let mut printed = Ok(());
         let read = view.leaves(size, next..size, &mut |leaf| {
             next = leaf.index + 1;
-            closed = print(&leaf_line(&leaf)).is_err();
-            !closed
+            printed = print(&leaf_line(&leaf));
+            printed.is_ok()
         });
-        if closed {
-            return Ok(ExitCode::SUCCESS); // nobody reads on
+        match printed {
+            Ok(()) => {}
+            // Nobody reads on.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+            Err(e) => return Err(format!("cannot print the leaves: {e}")),
         }
         if !args.follow {
             return read.map(|()| ExitCode::SUCCESS).map_err(|e| e.to_string());

@@ -98,10 +98,21 @@ fn run_verify(args: &VerifyArgs) -> ExitCode {
         false => Ok(render(&report)),
     };
     // A verdict that nobody could read is none: exit code 2 where it cannot be printed.
-    let print = |text: String| std::io::stdout().lock().write_all(text.as_bytes());
+    printed(text, report.exit_code)
+}
+
+/// Prints a verdict. One that nobody could read is none.
+fn printed(text: serde_json::Result<String>, exit_code: u8) -> ExitCode {
+    let print = |text: String| {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    };
     match text.map_err(std::io::Error::from).and_then(print) {
-        Ok(()) => ExitCode::from(report.exit_code),
-        Err(_) => ExitCode::from(2),
+        Ok(()) => ExitCode::from(exit_code),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "meshchain: cannot print the verdict: {error}");
+            ExitCode::from(2)
+        }
     }
 }
 
@@ -111,11 +122,7 @@ fn print_equivocation(judged: &EquivocationReport, json: bool) -> ExitCode {
         true => serde_json::to_string_pretty(judged).map(|json| json + "\n"),
         false => Ok(judged.text()),
     };
-    let print = |text: String| std::io::stdout().lock().write_all(text.as_bytes());
-    match text.map_err(std::io::Error::from).and_then(print) {
-        Ok(()) => ExitCode::from(judged.exit_code),
-        Err(_) => ExitCode::from(2),
-    }
+    printed(text, judged.exit_code)
 }
 
 fn check(args: &VerifyArgs) -> Result<Report, String> {

@@ -62,6 +62,26 @@ fn a_proof_of_equivocation_is_judged_alone() {
 }
 
 #[test]
+fn a_verdict_that_cannot_be_printed_is_none_and_that_is_said() {
+    let world = world();
+    let files = Files::new(&world);
+    let hash = format!("31337:{}", world.hashes[0]);
+    for json in [&[][..], &["--json"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let done = Command::new(env!("CARGO_BIN_EXE_meshchain"))
+            .args(["verify", "evidence.json", "--policy", "policy.json", "--header-hash", &hash])
+            .args(json)
+            .current_dir(files.folder.path())
+            .stdout(full)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{said}");
+        assert!(said.contains("cannot print the verdict: No space left"), "{said}");
+    }
+}
+
+#[test]
 fn exit_codes_are_those_of_the_verdict() {
     let world = world();
     let files = Files::new(&world);

@@ -386,8 +386,11 @@ def check_sealed(vector):
 
 def check_audit_line(vector):
     check_json_text(vector)
-    same("members", list(json.loads(vector["text"]))[:3], ["time", "event", "log"])
-    same("log", list(json.loads(vector["text"])["log"]), ["origin", "size", "root"])
+    line = json.loads(vector["text"])
+    same("members", list(line)[:4], ["time", "event", "log", "prev"])
+    same("log", list(line["log"]), ["origin", "size", "root"])
+    before = sha256(b"the line before").hex() if line["log"]["size"] else "00" * 32
+    same("prev", line["prev"], before)
 
 
 def message(name):

@@ -38,9 +38,6 @@ impl Events {
             Event::Published { head, leaves, took } => {
                 metrics.published(head.size, took);
                 audit.line("checkpoint", json!({ "leaves": leaves }));
-                if let Err(error) = audit.sync() {
-                    log::error!("audit log: {error}");
-                }
             }
             Event::FellSilent { session, last_seq, last_received_ns } => {
                 let line = json!({
@@ -83,19 +80,17 @@ impl Events {
                     "dropped": dropped,
                 });
             }
-            self.audit.line("session_opened", line);
+            self.audit.batch("session_opened", line);
         }
         if let Some(from) = next.gap_from {
             self.metrics.missing.inc_by(batch.seq - from);
             let line =
                 json!({ "session": session, "leaf": leaf, "from": from, "to": batch.seq - 1 });
-            self.audit.line("gap", line);
+            self.audit.batch("gap", line);
         }
         if header.kind == BatchKind::Close {
-            self.audit.line(
-                "session_closed",
-                json!({ "session": session, "leaf": leaf, "why": "close" }),
-            );
+            let line = json!({ "session": session, "leaf": leaf, "why": "close" });
+            self.audit.batch("session_closed", line);
         }
     }
 

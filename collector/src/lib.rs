@@ -1,6 +1,7 @@
 //! The collector: the process around log, store and anchors. Its doors take batches in and serve the
 //! log; what log and anchors tell becomes audit lines and metrics.
 
+pub mod aside;
 pub mod audit;
 pub mod batch;
 pub mod config;

@@ -3,11 +3,15 @@
 use anyhow::Context;
 use clap::Parser;
 use log::{LevelFilter, Log, Metadata, Record};
+use meshchain_collector::aside::Aside;
 use meshchain_collector::config::{Args, Command, Config};
 use meshchain_collector::key::load_or_create;
 use meshchain_store::Store;
+use prometheus_client::metrics::counter::Counter;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::LazyLock;
+use std::time::Duration;
 use tikv_jemallocator::Jemalloc;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -15,6 +19,12 @@ use tokio::signal::unix::{SignalKind, signal};
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
+    let code = start();
+    OPERATOR.finish(LAST_WORDS);
+    code
+}
+
+fn start() -> ExitCode {
     let args = Args::parse();
     let level = if args.verbose { LevelFilter::Debug } else { LevelFilter::Info };
     log::set_logger(&Stderr).map(|()| log::set_max_level(level)).ok();
@@ -48,9 +58,15 @@ fn init(config: &Config) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{}", key.verifier()).context("cannot print the verification key")
 }
 
-/// Says something to the operator. That nobody can hear it is no reason to stop.
+/// Standard error. That nobody reads it is no reason to stop, or to wait.
+static OPERATOR: LazyLock<Aside> =
+    LazyLock::new(|| Aside::new(std::io::stderr(), Counter::default()));
+/// Time that it gets, at the end, to take the last texts.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Says something to the operator.
 fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    OPERATOR.write(format!("{text}\n").into_bytes());
 }
 
 /// An error and its causes, less those that it tells itself.

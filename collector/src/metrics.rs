@@ -51,6 +51,12 @@ pub struct Metrics {
     /// Records that retention deleted.
     pub records_deleted: Counter,
     publish_seconds: Histogram,
+    /// Lines that did not fit into what waits for the audit log.
+    pub audit_lines_lost: Counter,
+    /// 1 while audit lines cannot be kept.
+    pub audit_failing: Gauge,
+    /// Lines that nobody took from standard output.
+    pub audit_echo_dropped: Counter,
     /// Newest tree size that is final on a chain.
     pub anchored_size: Family<Chain, Gauge>,
     /// 1 while an anchor waits for an operator.
@@ -79,6 +85,9 @@ impl Default for Metrics {
             seal_failures: Counter::default(),
             records_deleted: Counter::default(),
             publish_seconds,
+            audit_lines_lost: Counter::default(),
+            audit_failing: Gauge::default(),
+            audit_echo_dropped: Counter::default(),
             anchored_size: Family::default(),
             anchor_alert: Family::default(),
             anchor_gas: Family::default(),
@@ -100,6 +109,13 @@ impl Default for Metrics {
         r.register("records_deleted", "Records deleted by age", m.records_deleted.clone());
         let help = "From the start of a commit to its checkpoint";
         r.register("publish_seconds", help, m.publish_seconds.clone());
+        let help = "Audit lines that are nowhere, as too many waited: look at audit_failing";
+        r.register("audit_lines_lost", help, m.audit_lines_lost.clone());
+        let help = "1 while audit lines cannot be kept and no batch is taken: make room, or mend the disk or bucket";
+        r.register("audit_failing", help, m.audit_failing.clone());
+        let help =
+            "Audit lines that standard output did not take; they are in the audit log all the same";
+        r.register("audit_echo_dropped", help, m.audit_echo_dropped.clone());
         r.register("anchored_size", "Leaves in the newest final anchor", m.anchored_size.clone());
         r.register("anchor_alert", "1 while an anchor needs an operator", m.anchor_alert.clone());
         r.register("anchor_gas", "Gas used by final anchors", m.anchor_gas.clone());

@@ -1,5 +1,6 @@
 //! Start and stop: key, store, log, anchors, doors; and back in the other order.
 
+use crate::aside::Aside;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::events::Events;
@@ -20,8 +21,10 @@ use tokio::time::timeout;
 
 /// Batches that wait for the writer; their bytes are bounded beside their number.
 const MAX_WAITING: usize = 4096;
-/// Time between writes of the audit log to a bucket.
-const SHIP_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two looks at which refusals were not written.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+/// Time that standard output gets, at the end, to take the last lines.
+const LAST_ECHO: Duration = Duration::from_secs(1);
 /// Time that open requests get to end when the collector stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -40,8 +43,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let store = Store::open(&data)?;
     let (key, new_key) = load_or_create(&key_file, config.origin.as_deref())?;
     let vkey = key.verifier().clone();
-    let audit = Arc::new(Audit::open(&data, vkey.name(), std::io::stdout()).context("audit log")?);
     let metrics = Arc::new(Metrics::default());
+    let echo = Aside::new(std::io::stdout(), metrics.audit_echo_dropped.clone());
+    let audit = Audit::open(&data, &store, vkey.name(), echo.clone(), &metrics).await;
+    let audit = Arc::new(audit.context("audit log")?);
     let events = Events { audit: audit.clone(), metrics: metrics.clone() };
     let told = events.clone();
     let tell = Box::new(move |event: meshchain_log::Event<'_>| told.log(event));
@@ -95,7 +100,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         events,
     });
     let (close, closed) = watch::channel(false);
-    let shipping = tokio::spawn(ship(audit.clone(), store.clone(), closed.clone()));
+    let telling = tokio::spawn(tell_suppressed(audit.clone(), closed.clone()));
     let counted = doors.events.metrics.clone();
     let mut serving = tokio::spawn(serve(listener, router(doors), counted, closed));
 
@@ -110,8 +115,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         end(sealing, "the sealer").await;
         serving.abort();
         audit.line("stop", json!({ "why": "failure" }));
-        shipping.await?;
-        let _ = audit.ship(&store).await;
+        telling.await?;
+        // Why it ends is told in any case.
+        let _ = timeout(DRAIN, audit.all_kept()).await;
+        echo.finish(LAST_ECHO);
         return Err(failure);
     }
     // The doors close first; when the last request is answered the writer runs dry and ends.
@@ -130,11 +137,14 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     if let Some(retaining) = retaining {
         retaining.abort();
     }
-    shipping.await?;
+    telling.await?;
     audit.tell_all_suppressed();
     audit.line("stop", json!({ "why": "asked" }));
-    audit.ship(&store).await.context("audit log")?;
-    audit.sync().context("audit log")?;
+    let kept = timeout(DRAIN, audit.all_kept()).await;
+    echo.finish(LAST_ECHO);
+    if !matches!(kept, Ok(Ok(()))) {
+        anyhow::bail!("the last lines of the audit log could not be kept");
+    }
     Ok(ended???)
 }
 
@@ -158,14 +168,10 @@ where
     }
 }
 
-/// Tells which refusals were not written, and brings audit lines to the bucket, where there is one,
-/// until the collector stops.
-async fn ship(audit: Arc<Audit>, store: Store, mut closed: watch::Receiver<bool>) {
+/// Tells which refusals were not written, until the collector stops.
+async fn tell_suppressed(audit: Arc<Audit>, mut closed: watch::Receiver<bool>) {
     let mut stopped = async move || closed.wait_for(|closed| *closed).await.is_ok();
-    while timeout(SHIP_INTERVAL, stopped()).await.is_err() {
+    while timeout(TELL_INTERVAL, stopped()).await.is_err() {
         audit.tell_suppressed();
-        if let Err(error) = audit.ship(&store).await {
-            log::error!("audit log: {error}");
-        }
     }
 }

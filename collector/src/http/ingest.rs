@@ -2,6 +2,7 @@
 
 use super::room::{Full, Room};
 use super::{Doors, answer_error};
+use crate::audit::NotKept;
 use crate::batch::{self, MAX_BODY, check_trust_domain};
 use crate::config::Ingest;
 use crate::quota::Reached;
@@ -45,6 +46,19 @@ enum Busy {
     Share,
     /// The writer takes nothing.
     Unavailable,
+    /// Audit lines cannot be kept.
+    Audit,
+    /// There is no room for what is written.
+    NoSpace,
+}
+
+impl From<NotKept> for Busy {
+    fn from(why: NotKept) -> Self {
+        match why {
+            NotKept::NoSpace => Self::NoSpace,
+            NotKept::Failing => Self::Audit,
+        }
+    }
 }
 
 impl From<Full> for Busy {
@@ -63,6 +77,8 @@ impl Busy {
             Self::NoRoom => "backlog",
             Self::Share => "share",
             Self::Unavailable => "unavailable",
+            Self::Audit => "audit",
+            Self::NoSpace => "no_space",
         }
     }
 
@@ -72,6 +88,15 @@ impl Busy {
             Self::NoRoom => "too much is waiting to be committed",
             Self::Share => "too much of this sender's is waiting to be committed",
             Self::Unavailable => "the log could not be written",
+            Self::Audit => "the audit log cannot be written",
+            Self::NoSpace => "no space is left where the log is kept",
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -112,6 +137,9 @@ pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Respon
     }
     match answer.await {
         Ok(Ok(accepted)) => {
+            if let Err(why) = doors.events.audit.kept().await {
+                return push_back(&doors, why.into());
+            }
             Json(json!({ "leaf": accepted.leaf, "replayed": accepted.replayed })).into_response()
         }
         Ok(Err(SubmitError::Refused(misfit))) => refused(&misfit.into()),
@@ -128,6 +156,9 @@ async fn receive(
     account: &str,
 ) -> Result<(Checked, Room), NoBatch> {
     let announced = content_length(headers).unwrap_or(0).min(MAX_BODY);
+    if let Some(why) = doors.events.audit.failing() {
+        return Err(NoBatch::Busy(why.into()));
+    }
     if doors.log.lags() {
         return Err(NoBatch::Busy(Busy::Lags));
     }
@@ -212,7 +243,7 @@ async fn parse(body: Bytes, principal: &str) -> Result<Checked, Refusal> {
 fn push_back(doors: &Doors, busy: Busy) -> Response {
     doors.events.metrics.pushed_back(busy.reason());
     let text = busy.text();
-    let mut response = answer_error(StatusCode::SERVICE_UNAVAILABLE, busy.reason(), text);
+    let mut response = answer_error(busy.status(), busy.reason(), text);
     response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     response
 }

@@ -1,6 +1,7 @@
 //! Reading the log as C2SP's tlog-tiles has it, and what it says of itself.
 
 use super::{Doors, answer_error, failed};
+use crate::audit::NotKept;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -65,6 +66,11 @@ pub async fn metrics(State(doors): State<Arc<Doors>>) -> Response {
 pub async fn readyz(State(doors): State<Arc<Doors>>) -> Response {
     let why = if doors.submissions.is_closed() {
         "the writer has ended"
+    } else if let Some(why) = doors.events.audit.failing() {
+        match why {
+            NotKept::NoSpace => "no space is left for the audit log",
+            NotKept::Failing => "the audit log cannot be written",
+        }
     } else if doors.log.lags() {
         "what is taken now would be published too late"
     } else {

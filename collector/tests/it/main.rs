@@ -1,6 +1,7 @@
 //! The collector as a process: real HTTP, a real directory, real signals.
 
 mod accept;
+mod audit;
 mod doors;
 mod peers;
 mod recover;

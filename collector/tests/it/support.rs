@@ -9,7 +9,7 @@ use prost::Message;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -36,15 +36,21 @@ impl Collector {
         Self::run(shell, data, &[])
     }
 
-    fn run(mut command: Command, data: &Path, arguments: &[&str]) -> Self {
-        let mut child = command
-            .args(["--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+    /// Starts one whose standard output nobody reads, but for the line of its start.
+    pub(crate) fn start_unread(data: &Path) -> (Self, BufReader<ChildStdout>) {
+        let command = Command::new(env!("CARGO_BIN_EXE_meshchain-collector"));
+        let mut child = spawn(command, data, &[]);
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut start = String::new();
+        stdout.read_line(&mut start).unwrap();
+        let start: Value = serde_json::from_str(&start).unwrap();
+        let url = format!("http://{}", start["listen"].as_str().unwrap());
+        let (_, lines) = mpsc::channel();
+        (Self { child, url, lines: Mutex::new(lines) }, stdout)
+    }
+
+    pub(crate) fn run(command: Command, data: &Path, arguments: &[&str]) -> Self {
+        let mut child = spawn(command, data, arguments);
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -162,6 +168,11 @@ impl Drop for Collector {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(mut command: Command, data: &Path, arguments: &[&str]) -> Child {
+    command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data).args(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn agent() -> ureq::Agent {

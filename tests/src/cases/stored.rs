@@ -2,7 +2,7 @@
 
 use crate::vector::{Vector, show, show_hex};
 use meshchain_core::{BatchHeader, BatchKind, BatchLeaf, Dropped, Source, hash, merkle};
-use meshchain_stored::audit_line::{AuditLine, AuditedLog};
+use meshchain_stored::audit_line::{AuditLine, AuditedLog, CHAIN_START, line_hash};
 use meshchain_stored::sealed::SealedState;
 use meshchain_stored::staging::{self, StagingWriter};
 use meshchain_stored::{SegmentName, Session};
@@ -118,6 +118,7 @@ fn audit_lines() -> Vec<Vector> {
         time: "2026-01-02T03:04:05.678Z".to_owned(),
         event: event.to_owned(),
         log: AuditedLog { origin: "cloud.example/meshchain".to_owned(), size, root },
+        prev: if size == 0 { CHAIN_START } else { line_hash(b"the line before") },
         members: members.as_object().cloned().unwrap_or_else(Map::new),
     };
     let valid = |name: &str, case: &str, line: AuditLine| {
@@ -141,6 +142,8 @@ fn audit_lines() -> Vec<Vector> {
         ),
         invalid("no-log", "it does not say of which tree it speaks", ("\"log\"", "\"tree\"")),
         invalid("short-root", "a root of 31 bytes", ("\"root\":\"07", "\"root\":\"")),
+        invalid("no-prev", "it does not say which line it follows", ("\"prev\"", "\"before\"")),
+        invalid("short-prev", "a hash of one byte", ("\"prev\":\"", "\"prev\":\"00\",\"x\":\"")),
         invalid("cut-off", "cut off", (",\"leaves\":2}", "")),
     ]
 }

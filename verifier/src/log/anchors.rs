@@ -132,14 +132,18 @@ impl Tree<'_> {
     }
 }
 
-impl Fsck<'_> {
+impl<'a> Fsck<'a> {
+    /// The tree as far as it was recomputed.
+    pub(super) fn tree(&self) -> Tree<'a> {
+        let tiles = self.report.damages.iter().any(|damage| damage.file.starts_with("tile/"));
+        let sound = self.report.root_recomputed && !tiles;
+        Tree { source: self.source, head: sound.then_some(self.heads.published) }
+    }
+
     /// What is kept of the anchors, and what is on these chains, against the tree.
     pub(super) fn check_anchors(&mut self, key: &LogKey, nodes: &[ChainNode]) {
         let origin = self.heads.origin.clone();
-        let tiles = self.report.damages.iter().any(|damage| damage.file.starts_with("tile/"));
-        let sound = self.report.root_recomputed && !tiles;
-        let head = sound.then_some(self.heads.published);
-        let tree = Tree { source: self.source, head };
+        let tree = self.tree();
         let kept = check_kept(&tree, &origin, key.of(&origin).ok(), &mut self.report);
         let kept = self.keep(kept).unwrap_or_default();
         let policy = match key {
@@ -156,7 +160,7 @@ impl Fsck<'_> {
                 refetch(node, &tree, (chain, &expected), &found, &mut self.report);
             }
         }
-        if !(sound || kept.is_empty() && nodes.is_empty()) {
+        if !(tree.head.is_some() || kept.is_empty() && nodes.is_empty()) {
             self.report.not_checked("anchors were not compared with the tree, which is damaged");
         }
     }

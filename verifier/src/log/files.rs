@@ -8,6 +8,7 @@ use crate::shown::quoted;
 use meshchain_core::Checkpoint;
 use meshchain_core::note::MAX_NOTE;
 use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, split_bundle, width_at};
+use meshchain_stored::audit_line::rotated_number;
 
 /// Folders below the log: level, up to six index elements of three digits, `NNN.p`.
 const MAX_DEPTH: usize = 9;
@@ -37,6 +38,7 @@ pub(crate) fn check(
         match item.name.as_str() {
             name if FOLDERS.contains(&name) && item.folder => {}
             name if BESIDE.contains(&name) && !item.folder => {}
+            name if rotated_number(name).is_some() && !item.folder => {}
             name => report.note(format!("{} is not a file of the log", quoted(name))),
         }
     }

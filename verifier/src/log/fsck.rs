@@ -107,6 +107,7 @@ impl Fsck<'_> {
             self.check_needed();
             let walked = files::check(self.source, size, committed, &mut self.report);
             self.keep(walked);
+            self.check_audit();
         } else if matches!(self.source.list(""), Ok(Some(_))) {
             self.report.note("a copy of what the log publishes: entries and records are not in it");
         }

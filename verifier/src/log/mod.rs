@@ -1,6 +1,7 @@
 //! Whole logs, as a directory or over HTTP: checking all of one, and showing its leaves.
 
 mod anchors;
+mod audit;
 mod batch_leaf;
 mod blame;
 mod check;

@@ -49,7 +49,7 @@ impl Grown {
         };
         log.write("key", b"secret");
         log.write("lock", b"");
-        log.write("audit.jsonl", b"{}\n");
+        log.write("audit.jsonl", b"");
         log.publish();
         while log.size() < size {
             let count = per_commit.min(size - log.size());

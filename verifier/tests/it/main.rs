@@ -2,6 +2,7 @@
 //! no chain ever saw but that holds together.
 
 mod anchors;
+mod audit;
 mod big;
 mod cli;
 mod fixture;

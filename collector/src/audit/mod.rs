@@ -1,0 +1,200 @@
+//! The audit log: one JSON object per line, for the auditor. Schema: `docs/audit-log.md`.
+
+mod bucket;
+mod file;
+mod keeper;
+
+use crate::aside::Aside;
+use crate::limit::{RefusalLimit, Suppressed};
+use crate::metrics::Metrics;
+use bucket::AuditBucket;
+use file::{AuditFile, ROTATE_AT};
+pub use keeper::NotKept;
+use keeper::{Keeper, Sink, Weight};
+use meshchain_anchor::AnchorEvent;
+use meshchain_core::{Equivocation, Hash, TreeHead};
+use meshchain_store::{Location, Store};
+use meshchain_stored::audit_line::{AuditLine, AuditedLog, line_hash};
+use prometheus_client::metrics::counter::Counter;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+/// Where the audit lines go: to the thread that keeps them, and aside to the standard output. Whoever tells a line
+/// waits for neither.
+pub struct Audit {
+    origin: String,
+    inner: Mutex<Inner>,
+    keeper: Arc<Keeper>,
+    echo: Aside,
+    lost: Counter,
+}
+
+/// Behind the one lock of the audit log, which gives the lines their order. It is held for moments.
+struct Inner {
+    head: TreeHead,
+    limit: RefusalLimit,
+    /// Hash of the last line.
+    prev: Hash,
+}
+
+/// The parts of a refusal that an auditor needs.
+#[derive(Debug, Serialize)]
+pub struct RefusalLine<'a> {
+    /// Label of the fault.
+    pub reason: &'static str,
+    /// What is wrong, in words.
+    pub detail: String,
+    /// Session, hex, where it could be read.
+    pub session: Option<String>,
+    /// Seq, where it could be read.
+    pub seq: Option<u64>,
+    /// Chain value that was offered, hex: with the log's own it proves an equivocation.
+    pub chain: Option<String>,
+    /// SPIFFE id that delivered it, empty where unknown.
+    pub principal: &'a str,
+    /// Of an equivocation: the logged batch and this one, as `meshchain verify` reads them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Equivocation>,
+    /// SPIFFE id whose session it is, where that is another's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<&'a str>,
+}
+
+impl Audit {
+    /// Opens the audit log in a directory, or in the bucket that is `store`. `origin` is the log that the lines speak
+    /// of. Each line also goes to `echo`.
+    pub async fn open(
+        data: &Location,
+        store: &Store,
+        origin: &str,
+        echo: Aside,
+        metrics: &Metrics,
+    ) -> io::Result<Self> {
+        let (sink, prev) = match data.directory() {
+            Some(directory) => {
+                let (file, prev) = AuditFile::open(directory, ROTATE_AT)?;
+                (Sink::File(file), prev)
+            }
+            None => {
+                let (bucket, prev) = AuditBucket::open(store).await.map_err(io::Error::other)?;
+                (Sink::Bucket(bucket), prev)
+            }
+        };
+        let head = TreeHead { size: 0, root: meshchain_core::merkle::empty_root() };
+        let limit = RefusalLimit::new(Instant::now());
+        let keeper = Keeper::start(sink, metrics.audit_failing.clone())?;
+        let lost = metrics.audit_lines_lost.clone();
+        let inner = Mutex::new(Inner { head, limit, prev });
+        Ok(Self { origin: origin.to_owned(), inner, keeper, echo, lost })
+    }
+
+    /// From now on, lines speak of this tree: the one last committed.
+    pub fn set_head(&self, head: TreeHead) {
+        self.lock().head = head;
+    }
+
+    /// Writes a line: `event`, and the members of `fields`, which must serialize to an object.
+    pub fn line(&self, event: &str, fields: impl Serialize) {
+        self.write(&mut self.lock(), event, fields, Weight::Log);
+    }
+
+    /// Writes a line of a batch that is not to be acknowledged before the line is kept.
+    pub fn batch(&self, event: &str, fields: impl Serialize) {
+        self.write(&mut self.lock(), event, fields, Weight::Batch);
+    }
+
+    /// Writes a step of an anchor.
+    pub fn anchor(&self, event: &AnchorEvent) {
+        let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else {
+            return;
+        };
+        if let Some(step) = fields.remove("event") {
+            fields.insert("step".into(), step);
+        }
+        self.line("anchor", fields);
+    }
+
+    /// Writes a refusal, unless its sender had too many of its reason this second.
+    pub fn refusal(&self, refusal: &RefusalLine<'_>) {
+        let mut inner = self.lock();
+        let ended = inner.limit.ended(Instant::now());
+        self.suppressed(&mut inner, ended);
+        if inner.limit.admits(refusal.reason, refusal.principal) {
+            self.write(&mut inner, "refusal", refusal, Weight::Refusal);
+        }
+    }
+
+    /// Tells which refusals were not written, where their second is over.
+    pub fn tell_suppressed(&self) {
+        let mut inner = self.lock();
+        let ended = inner.limit.ended(Instant::now());
+        self.suppressed(&mut inner, ended);
+    }
+
+    /// Tells which refusals were not written, though their second is not over.
+    pub fn tell_all_suppressed(&self) {
+        let mut inner = self.lock();
+        let ended = inner.limit.end();
+        self.suppressed(&mut inner, ended);
+    }
+
+    fn suppressed(&self, inner: &mut Inner, suppressed: Vec<Suppressed>) {
+        for Suppressed { reason, principal, count } in suppressed {
+            let line = json!({ "reason": reason, "principal": principal, "count": count });
+            self.write(inner, "refusals_suppressed", line, Weight::Refusal);
+        }
+    }
+
+    /// Waits until the lines of the batches so far are kept.
+    pub async fn kept(&self) -> Result<(), NotKept> {
+        self.keeper.kept().await
+    }
+
+    /// Waits until all lines so far are kept.
+    pub async fn all_kept(&self) -> Result<(), NotKept> {
+        self.keeper.all_kept().await
+    }
+
+    /// Why lines are not kept at the moment, if so.
+    pub fn failing(&self) -> Option<NotKept> {
+        self.keeper.failing()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, inner: &mut Inner, event: &str, fields: impl Serialize, weight: Weight) {
+        let TreeHead { size, root } = inner.head;
+        let members = match serde_json::to_value(fields) {
+            Ok(Value::Object(members)) => members,
+            _ => Map::new(),
+        };
+        let line = AuditLine {
+            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            event: event.to_owned(),
+            log: AuditedLog { origin: self.origin.clone(), size, root },
+            prev: inner.prev,
+            members,
+        };
+        let text = line.print();
+        let prev = line_hash(text.as_bytes());
+        let text = text + "\n";
+        if self.keeper.push(text.as_bytes(), weight) {
+            inner.prev = prev;
+        } else {
+            self.lost.inc();
+        }
+        // The same line for whoever collects the standard output.
+        self.echo.write(text.into_bytes());
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.keeper.close();
+    }
+}

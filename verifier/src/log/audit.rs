@@ -1,0 +1,146 @@
+//! The audit log in a directory: its chain of lines, and the trees that they speak of against the log's.
+
+use super::anchors::{Against, Tree};
+use super::check::Fsck;
+use super::findings::Damage;
+use super::source::{LogSource, SourceError};
+use meshchain_core::{Hash, TreeHead};
+use meshchain_stored::audit_line::{
+    AUDIT_FILE, AuditLine, CHAIN_START, line_hash, rotated_name, rotated_number,
+};
+
+/// Most bytes of a file: a collector begins another one far below that.
+const MAX_LEN: u64 = 256 << 20;
+/// How often the files are read that a running collector puts aside meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// Where the chain stands.
+struct Followed {
+    /// Hash of the line before; `None` where it is not there to be compared with.
+    prev: Option<Hash>,
+    /// Tree of the line before.
+    head: Option<TreeHead>,
+}
+
+impl Fsck<'_> {
+    /// Follows the lines from the oldest file that is there. Without a file there is nothing to say.
+    pub(super) fn check_audit(&mut self) {
+        let read = read(self.source);
+        let Some(files) = self.keep(read) else { return };
+        let tree = self.tree();
+        let whole =
+            files.first().is_some_and(|(name, _)| name == AUDIT_FILE || *name == rotated_name(1));
+        let mut followed = Followed { prev: whole.then_some(CHAIN_START), head: None };
+        if let (false, Some((first, _))) = (whole, files.first()) {
+            self.report
+                .note(format!("the audit log begins with {first}: older files were taken away"));
+        }
+        for (name, bytes) in &files {
+            let mut offset = 0;
+            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                match line.strip_suffix(b"\n") {
+                    Some(line) => self.line(&tree, (name, offset), line, &mut followed),
+                    None => self.report.note(format!(
+                        "{name}: its last line is not whole: a crash, or being written"
+                    )),
+                }
+                offset += line.len() as u64;
+            }
+        }
+        let size = self.heads.published.size;
+        if let Some(head) = followed.head.filter(|head| head.size < size) {
+            self.report.note(format!(
+                "the last line of the audit log speaks of {} leaves, the log has {size}: a collector is at work, was \
+                 killed, or the end of the audit log was cut off",
+                head.size
+            ));
+        }
+    }
+
+    fn line(&mut self, tree: &Tree<'_>, at: (&str, u64), line: &[u8], followed: &mut Followed) {
+        let before = followed.prev.replace(line_hash(line));
+        let parsed = std::str::from_utf8(line).ok().and_then(|text| AuditLine::parse(text).ok());
+        let Some(AuditLine { log, prev, .. }) = parsed else {
+            return self.audit_damage(at, "no line of an audit log".to_owned());
+        };
+        if before.is_some_and(|before| before != prev) {
+            let fault = "does not follow the line before: one was changed, taken out or put in";
+            self.audit_damage(at, fault.to_owned());
+        }
+        if log.origin != self.heads.origin {
+            return self.audit_damage(at, "speaks of another log".to_owned());
+        }
+        let head = TreeHead { size: log.size, root: log.root };
+        let last = followed.head.replace(head);
+        if last == Some(head) {
+            return;
+        }
+        if let Some(last) = last.filter(|last| last.size > head.size) {
+            let fault = format!("speaks of {} leaves, the line before of {}", head.size, last.size);
+            self.audit_damage(at, fault);
+        }
+        let against = tree.against(&head);
+        match self.keep(against) {
+            Some(Against::OtherRoot(root)) => {
+                let fault = format!(
+                    "two histories: for {} leaves it has root {}, this log has {}",
+                    head.size,
+                    hex::encode(head.root),
+                    hex::encode(root)
+                );
+                self.audit_damage(at, fault);
+            }
+            Some(Against::Larger) => {
+                let fault = format!("speaks of {} leaves, more than this log has", head.size);
+                self.audit_damage(at, fault);
+            }
+            Some(Against::Same) | None => {}
+        }
+    }
+
+    fn audit_damage(&mut self, (file, offset): (&str, u64), fault: String) {
+        self.report.damage(Damage {
+            file: file.to_owned(),
+            offset: Some(offset),
+            fault,
+            cost:
+                "the audit log is not as the collector of this log wrote it; the log itself stands"
+                    .to_owned(),
+            leaves: None,
+        });
+    }
+}
+
+/// The files, the oldest first.
+fn read(source: &dyn LogSource) -> Result<Vec<(String, Vec<u8>)>, SourceError> {
+    let mut numbers = numbers(source)?;
+    for _ in 1..ATTEMPTS {
+        let files = read_once(source, &numbers)?;
+        let now = self::numbers(source)?;
+        if now == numbers {
+            return Ok(files);
+        }
+        numbers = now;
+    }
+    read_once(source, &numbers)
+}
+
+fn read_once(
+    source: &dyn LogSource,
+    numbers: &[u64],
+) -> Result<Vec<(String, Vec<u8>)>, SourceError> {
+    let mut files = Vec::new();
+    for name in numbers.iter().map(|n| rotated_name(*n)).chain([AUDIT_FILE.to_owned()]) {
+        if let Some(bytes) = source.get(&name, MAX_LEN)? {
+            files.push((name, bytes));
+        }
+    }
+    Ok(files)
+}
+
+fn numbers(source: &dyn LogSource) -> Result<Vec<u64>, SourceError> {
+    let items = source.list("")?.unwrap_or_default();
+    let mut numbers: Vec<_> = items.iter().filter_map(|item| rotated_number(&item.name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}

@@ -1,0 +1,102 @@
+use crate::fsck::check;
+use crate::grown::{Grown, ORIGIN};
+use meshchain::log::FsckVerdict;
+use meshchain_core::{Checkpoint, TreeHead};
+use meshchain_stored::audit_line::{AuditLine, AuditedLog, CHAIN_START, line_hash};
+use serde_json::Map;
+
+/// Lines of checkpoints, each following the one before, as they are in two files.
+fn lines(heads: &[TreeHead]) -> Vec<String> {
+    let mut prev = CHAIN_START;
+    let line = |head: &TreeHead| {
+        let line = AuditLine {
+            time: "2026-01-02T03:04:05.678Z".to_owned(),
+            event: "checkpoint".to_owned(),
+            log: AuditedLog { origin: ORIGIN.to_owned(), size: head.size, root: head.root },
+            prev,
+            members: Map::new(),
+        };
+        let text = line.print();
+        prev = line_hash(text.as_bytes());
+        text + "\n"
+    };
+    heads.iter().map(line).collect()
+}
+
+/// A log with its audit log in two files.
+fn audited() -> (Grown, Vec<String>) {
+    let mut log = Grown::new(0, 1);
+    let mut heads = Vec::new();
+    for _ in 0..6 {
+        log.commit(50);
+        log.publish();
+        heads.push(published(&log));
+    }
+    let lines = lines(&heads);
+    keep(&log, &lines);
+    (log, lines)
+}
+
+fn published(log: &Grown) -> TreeHead {
+    let checkpoint = String::from_utf8(log.read("checkpoint")).unwrap();
+    Checkpoint::parse_unverified(&checkpoint).unwrap().head
+}
+
+fn keep(log: &Grown, lines: &[String]) {
+    let (aside, growing) = lines.split_at(2);
+    log.write("audit-1.jsonl", aside.concat().as_bytes());
+    log.write("audit.jsonl", growing.concat().as_bytes());
+}
+
+#[test]
+fn an_audit_log_in_several_files_is_followed_and_clean() {
+    let (log, lines) = audited();
+    let report = check(&log);
+    assert_eq!((report.verdict, &report.notes[..]), (FsckVerdict::Clean, &[][..]), "{report:#?}");
+    keep(&log, &lines[..5]);
+    let report = check(&log);
+    assert_eq!(report.verdict, FsckVerdict::Clean);
+    assert!(report.notes[0].contains("the end of the audit log was cut off"), "{report:#?}");
+    std::fs::rename(log.path("audit-1.jsonl"), log.path("audit-7.jsonl")).unwrap();
+    assert!(check(&log).notes[0].contains("begins with audit-7.jsonl"));
+}
+
+#[test]
+fn a_line_that_was_changed_taken_out_or_put_in_is_damage_at_its_place() {
+    let (log, lines) = audited();
+    let found = |lines: &[String], file: &str, fault: &str| {
+        keep(&log, lines);
+        let report = check(&log);
+        let told = report.damages.iter().any(|d| d.file == file && d.fault.contains(fault));
+        assert!(report.verdict == FsckVerdict::Damaged && told, "{fault}: {report:#?}");
+    };
+    let mut changed = lines.clone();
+    changed[3] = changed[3].replace("04:05", "04:06");
+    found(&changed, "audit.jsonl", "does not follow");
+    let mut fewer = lines.clone();
+    fewer.remove(0);
+    found(&fewer, "audit-1.jsonl", "does not follow");
+    let mut more = lines.clone();
+    more.insert(3, lines[2].clone());
+    found(&more, "audit.jsonl", "does not follow");
+    let mut garbled = lines.clone();
+    garbled[5] = "{}\n".to_owned();
+    found(&garbled, "audit.jsonl", "no line of an audit log");
+}
+
+#[test]
+fn a_chain_that_speaks_of_other_trees_is_damage() {
+    let (log, _) = audited();
+    let found = |heads: &[TreeHead], fault: &str| {
+        keep(&log, &lines(heads));
+        let report = check(&log);
+        let told = report.damages.iter().any(|d| d.fault.contains(fault));
+        assert!(report.verdict == FsckVerdict::Damaged && told, "{fault}: {report:#?}");
+    };
+    let head = published(&log);
+    let other = TreeHead { size: 7, root: [7; 32] };
+    found(&[other, head], "two histories");
+    found(&[head, TreeHead { size: 301, root: [7; 32] }], "more than this log has");
+    let empty = TreeHead { size: 0, root: meshchain_core::merkle::empty_root() };
+    found(&[empty, head, empty], "the line before of 300");
+}

@@ -50,6 +50,8 @@ pub struct Metrics {
     pub seal_failures: Counter,
     /// Records that retention deleted.
     pub records_deleted: Counter,
+    /// 1 where the log takes nothing, as something speaks of another history than its own.
+    pub older_copy: Gauge,
     publish_seconds: Histogram,
     /// Newest tree size that is final on a chain.
     pub anchored_size: Family<Chain, Gauge>,
@@ -78,6 +80,7 @@ impl Default for Metrics {
             segments: Gauge::default(),
             seal_failures: Counter::default(),
             records_deleted: Counter::default(),
+            older_copy: Gauge::default(),
             publish_seconds,
             anchored_size: Family::default(),
             anchor_alert: Family::default(),
@@ -98,6 +101,8 @@ impl Default for Metrics {
         r.register("segments", "Sealed segments", m.segments.clone());
         r.register("seal_failures", "Attempts to seal that failed", m.seal_failures.clone());
         r.register("records_deleted", "Records deleted by age", m.records_deleted.clone());
+        let help = "1 where this is an older copy of the log, or another one, and takes no batches";
+        r.register("older_copy", help, m.older_copy.clone());
         let help = "From the start of a commit to its checkpoint";
         r.register("publish_seconds", help, m.publish_seconds.clone());
         r.register("anchored_size", "Leaves in the newest final anchor", m.anchored_size.clone());

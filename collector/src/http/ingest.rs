@@ -4,6 +4,7 @@ use super::room::{Full, Room};
 use super::{Doors, answer_error};
 use crate::batch::{self, MAX_BODY, check_trust_domain};
 use crate::config::Ingest;
+use crate::events::OLDER_COPY;
 use crate::quota::Reached;
 use crate::refusal::Refusal;
 use crate::xfcc;
@@ -40,6 +41,8 @@ enum Busy {
     NoRoom,
     /// The sender has its share of the room.
     Share,
+    /// The log must not grow.
+    OlderCopy,
     /// The writer takes nothing.
     Unavailable,
 }
@@ -59,6 +62,7 @@ impl Busy {
             Self::Lags => "lag",
             Self::NoRoom => "backlog",
             Self::Share => "share",
+            Self::OlderCopy => "older_copy",
             Self::Unavailable => "unavailable",
         }
     }
@@ -68,6 +72,7 @@ impl Busy {
             Self::Lags => "what is taken now would be published too late",
             Self::NoRoom => "too much is waiting to be committed",
             Self::Share => "too much of this sender's is waiting to be committed",
+            Self::OlderCopy => OLDER_COPY,
             Self::Unavailable => "the log could not be written",
         }
     }
@@ -112,6 +117,7 @@ pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Respon
             Json(json!({ "leaf": accepted.leaf, "replayed": accepted.replayed })).into_response()
         }
         Ok(Err(SubmitError::Refused(misfit))) => refused(&misfit.into()),
+        Ok(Err(SubmitError::Halted)) => push_back(&doors, Busy::OlderCopy),
         Ok(Err(SubmitError::Unavailable)) | Err(_) => push_back(&doors, Busy::Unavailable),
     }
 }
@@ -127,6 +133,9 @@ async fn receive(
     let announced = content_length(headers).unwrap_or(0);
     if announced > MAX_BODY {
         return Err(Refusal::Oversized(MAX_BODY).into());
+    }
+    if doors.log.halted().is_some() {
+        return Err(NoBatch::Busy(Busy::OlderCopy));
     }
     if doors.log.lags() {
         return Err(NoBatch::Busy(Busy::Lags));

@@ -1,6 +1,7 @@
 //! Reading the log as C2SP's tlog-tiles has it, and what it says of itself.
 
 use super::{Doors, answer_error, failed};
+use crate::events::OLDER_COPY;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -63,6 +64,10 @@ pub async fn metrics(State(doors): State<Arc<Doors>>) -> Response {
 
 /// `GET /readyz`: whether batches are taken at the moment. `/healthz` only says that the program runs.
 pub async fn readyz(State(doors): State<Arc<Doors>>) -> Response {
+    if let Some(why) = doors.log.halted() {
+        let text = format!("{OLDER_COPY}: {why}");
+        return answer_error(StatusCode::SERVICE_UNAVAILABLE, "older_copy", &text);
+    }
     let why = if doors.submissions.is_closed() {
         "the writer has ended"
     } else if doors.log.lags() {

@@ -2,6 +2,7 @@
 
 mod accept;
 mod doors;
+mod older_copy;
 mod peers;
 mod recover;
 mod refuse;

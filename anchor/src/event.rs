@@ -68,6 +68,13 @@ pub enum AnchorEvent {
         /// Anchored root.
         root: B256,
     },
+    /// What is kept or what the contract holds is not of this log's history: the log must not grow.
+    OtherHistory {
+        /// Chain as configured.
+        chain: String,
+        /// What differs.
+        reason: String,
+    },
     /// Something needs the operator, or did not work this time.
     Alert {
         /// Chain as configured.

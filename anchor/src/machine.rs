@@ -11,7 +11,7 @@
 use crate::node::Market;
 use crate::state::{InFlight, Mined, State};
 use crate::tx::Fees;
-use meshchain_core::TreeHead;
+use meshchain_core::{Hash, TreeHead};
 
 /// Most attempts for one nonce. Raising a fee by an eighth 32 times is a factor of 43; each attempt
 /// is looked up on each poll, so there must be an end.
@@ -76,6 +76,8 @@ pub(crate) enum Action {
 pub(crate) struct Terms {
     /// The head that the contract holds.
     pub(crate) anchored: TreeHead,
+    /// Root of the log's own tree at that size, where it has as many leaves.
+    pub(crate) own: Option<Hash>,
     pub(crate) market: Market,
     /// Wei.
     pub(crate) balance: u128,
@@ -86,8 +88,13 @@ pub(crate) struct Terms {
 pub(crate) enum Plan {
     Rest,
     Hold(String),
-    Stop(String),
-    Attempt { nonce: u64, prev_size: u64, fees: Fees },
+    /// Stop, and let the log grow no more: the contract's head is not of its history.
+    OtherHistory(String),
+    Attempt {
+        nonce: u64,
+        prev_size: u64,
+        fees: Fees,
+    },
 }
 
 /// Whether the chain needs to be looked at: an anchor is in flight, or the log has grown and the
@@ -103,7 +110,7 @@ pub(crate) fn due(state: &State, newest: Option<&TreeHead>, rules: &Rules, now_m
 pub(crate) fn rewound(state: &State, newest: &TreeHead) -> Option<String> {
     let (size, _) = state.last_final.filter(|(size, _)| *size > newest.size)?;
     Some(format!(
-        "the log has {} leaves, but {size} are anchored: it was restored from an old copy",
+        "this log is not all of the one that was anchored: it has {} leaves, {size} are anchored",
         newest.size
     ))
 }
@@ -187,7 +194,7 @@ pub(crate) fn plan(
     rules: &Rules,
 ) -> Plan {
     let flight = state.in_flight.as_ref();
-    if let Some(other) = check_head(state, &terms.anchored, newest) {
+    if let Some(other) = check_head(state, terms, newest) {
         return other;
     }
     if flight.is_some_and(|f| f.attempts.len() >= MAX_ATTEMPTS) {
@@ -200,12 +207,13 @@ pub(crate) fn plan(
 }
 
 /// Compares the contract's head with ours; `Some` where nothing can be built on it.
-fn check_head(state: &State, anchored: &TreeHead, newest: &TreeHead) -> Option<Plan> {
+fn check_head(state: &State, terms: &Terms, newest: &TreeHead) -> Option<Plan> {
+    let anchored = &terms.anchored;
     let size = anchored.size;
     if size > newest.size {
-        return Some(Plan::Stop(format!(
-            "the contract holds a head of size {size}, the log has only {}: the key is used \
-             elsewhere, or the log was restored from an old copy",
+        return Some(Plan::OtherHistory(format!(
+            "this log is not all of the one that was anchored: the contract holds a head of size \
+             {size}, the log has only {}",
             newest.size
         )));
     }
@@ -213,11 +221,12 @@ fn check_head(state: &State, anchored: &TreeHead, newest: &TreeHead) -> Option<P
     let mut known = attempts.map(|a| (a.size, a.root.0)).filter(|(s, _)| *s == size).peekable();
     let in_flight = known.peek().is_some();
     let last = state.last_final.map(|(size, root)| (size, root.0));
-    let own = [(newest.size, newest.root)];
+    let own = [(newest.size, newest.root)].into_iter().chain(terms.own.map(|root| (size, root)));
     let fork = known.chain(last).chain(own).any(|(s, root)| s == size && root != anchored.root);
-    if fork {
-        return Some(Plan::Stop(format!(
-            "the contract holds another root for size {size} than the log: the key is used elsewhere"
+    if size > 0 && fork {
+        return Some(Plan::OtherHistory(format!(
+            "this log is not the one that was anchored: the contract holds another root for size \
+             {size}"
         )));
     }
     if in_flight {

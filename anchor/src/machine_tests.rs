@@ -43,7 +43,8 @@ fn head(size: u64) -> TreeHead {
 }
 
 fn terms(anchored: TreeHead) -> Terms {
-    Terms { anchored, market: Market { base: 40, price: 45, tip: 5 }, balance: 1_000_000 }
+    let own = Some(head(anchored.size).root);
+    Terms { anchored, own, market: Market { base: 40, price: 45, tip: 5 }, balance: 1_000_000 }
 }
 
 fn is_hold(action: &Action) -> bool {
@@ -156,16 +157,21 @@ fn an_attempt_builds_on_the_contracts_head() {
     assert_eq!(act(&idle(None, None), head(0), head(9)), built(0));
     // Anchored by somebody, or by us before the data was lost.
     assert_eq!(act(&idle(None, None), head(8), head(9)), built(8));
-    assert!(matches!(act(&after, head(10), head(9)), Plan::Stop(_)), "ahead of the log");
+    assert!(matches!(act(&after, head(10), head(9)), Plan::OtherHistory(_)), "ahead of the log");
     assert!(matches!(act(&after, head(6), head(9)), Plan::Hold(_)), "lags");
     assert!(matches!(act(&after, head(9), head(9)), Plan::Hold(_)), "there already");
     let fork = |size| TreeHead { size, root: [255; 32] };
-    assert!(matches!(act(&after, fork(9), head(9)), Plan::Stop(_)), "other root than the log");
-    assert!(matches!(act(&after, fork(7), head(9)), Plan::Stop(_)), "other root than the last");
+    assert!(
+        matches!(act(&after, fork(9), head(9)), Plan::OtherHistory(_)),
+        "other root than the log"
+    );
+    assert!(matches!(act(&after, fork(7), head(9)), Plan::OtherHistory(_)), "than the last");
+    let nothing_kept = act(&idle(None, None), fork(8), head(9));
+    assert!(matches!(nothing_kept, Plan::OtherHistory(_)), "than the log's own at that size");
     // In flight: our own attempt was mined since the look.
     assert_eq!(act(&pending(None), head(10), head(12)), Plan::Rest);
     assert_eq!(act(&pending(None), head(10), head(10)), Plan::Rest);
-    assert!(matches!(act(&pending(None), fork(10), head(12)), Plan::Stop(_)));
+    assert!(matches!(act(&pending(None), fork(10), head(12)), Plan::OtherHistory(_)));
 }
 
 #[test]
@@ -253,5 +259,8 @@ fn a_log_that_is_smaller_than_its_last_anchor_is_an_old_copy() {
     assert_eq!(rewound(&idle(None, None), &head(0)), None);
     let anchored = idle(Some(1), Some(10));
     assert_eq!(rewound(&anchored, &head(10)), None);
-    assert!(rewound(&anchored, &head(9)).is_some_and(|reason| reason.contains("old copy")));
+    assert!(
+        rewound(&anchored, &head(9))
+            .is_some_and(|reason| reason.contains("not all of the one that was anchored"))
+    );
 }

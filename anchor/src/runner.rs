@@ -4,6 +4,7 @@ use crate::config::AnchorConfig;
 use crate::error::AnchorError;
 use crate::event::AnchorEvent;
 use crate::handle::{AnchorHandle, AnchorStatus, Finals, InFlightStatus, Shared};
+use crate::history::OwnRoots;
 use crate::machine::{self, Action, MAX_MISSES, Rules, Sight};
 use crate::node::Node;
 use crate::proof::ProofError;
@@ -17,7 +18,10 @@ use meshchain_store::Store;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
+
+/// Longest time that a start waits for a node.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// Why a step ended early.
 pub(crate) enum Trouble {
@@ -25,6 +29,8 @@ pub(crate) enum Trouble {
     Hold(String),
     /// Never again.
     Stop(String),
+    /// Never again, and the log must not grow: it is not the one that was anchored.
+    OtherHistory(String),
 }
 
 pub(crate) struct Runner {
@@ -36,6 +42,7 @@ pub(crate) struct Runner {
     pub(crate) objects: Objects,
     pub(crate) finals: Finals,
     heads: watch::Receiver<Option<SignedHead>>,
+    pub(crate) roots: OwnRoots,
     shared: Arc<Shared>,
     events: Box<dyn Fn(AnchorEvent) + Send + Sync>,
     /// What is on disk: replaced only after a write.
@@ -45,12 +52,14 @@ pub(crate) struct Runner {
     misses: u32,
 }
 
-/// Starts anchoring the log `origin` as configured. The chain need not be there.
+/// Starts anchoring the log `origin` as configured, once what is kept, and what the chain holds, was compared with
+/// the log's own `roots`. The chain need not be there; then it is compared when it is.
 pub async fn start(
     config: AnchorConfig,
     origin: &str,
     store: Store,
     heads: watch::Receiver<Option<SignedHead>>,
+    roots: OwnRoots,
     events: impl Fn(AnchorEvent) + Send + Sync + 'static,
 ) -> Result<AnchorHandle, AnchorError> {
     config.validate()?;
@@ -63,16 +72,18 @@ pub async fn start(
     let loaded = objects.load(fresh).await.map_err(state)?;
     let sizes = objects.final_sizes().await.map_err(state)?.into_iter().collect();
     let finals = Finals { sizes: Arc::new(RwLock::new(sizes)), objects: objects.clone() };
-    let runner = Runner::new(
+    let mut runner = Runner::new(
         config,
         account,
         log_id(origin).into(),
         loaded,
         finals.clone(),
         heads,
+        roots,
         Box::new(events),
     );
     (runner.events)(AnchorEvent::KeyLoaded { chain, address: runner.account.address() });
+    runner.first_look().await;
     let shared = runner.shared.clone();
     let (stop, stopped) = watch::channel(false);
     let task = Arc::new(Mutex::new(Some(tokio::spawn(runner.run(stopped)))));
@@ -87,6 +98,7 @@ impl Runner {
         state: State,
         finals: Finals,
         heads: watch::Receiver<Option<SignedHead>>,
+        roots: OwnRoots,
         events: Box<dyn Fn(AnchorEvent) + Send + Sync>,
     ) -> Self {
         let rules = Rules {
@@ -120,6 +132,7 @@ impl Runner {
             objects,
             finals,
             heads,
+            roots,
             shared,
             events,
             state,
@@ -130,10 +143,24 @@ impl Runner {
         runner
     }
 
+    /// Before the log may grow: is it the one that was anchored? What cannot be told now is asked again before
+    /// anything is anchored.
+    async fn first_look(&mut self) {
+        let looked = async {
+            self.compare_kept().await?;
+            self.check().await
+        };
+        match timeout(FIRST_LOOK, looked).await {
+            Ok(Err(Trouble::OtherHistory(reason))) => self.other_history(reason),
+            Ok(looked) => self.checked = looked.is_ok(),
+            Err(_) => {}
+        }
+    }
+
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut poll = tokio::time::interval(Duration::from_millis(self.config.poll_ms));
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !self.shared.get().stopped {
             // Also ends when the handle was dropped.
             tokio::select! {
                 biased;
@@ -147,22 +174,21 @@ impl Runner {
             match result {
                 Ok(()) => self.recovered(),
                 Err(Trouble::Hold(reason)) => self.alert(reason, false),
-                Err(Trouble::Stop(reason)) => {
-                    self.alert(reason, true);
-                    return;
-                }
+                Err(Trouble::Stop(reason)) => self.alert(reason, true),
+                Err(Trouble::OtherHistory(reason)) => self.other_history(reason),
             }
         }
     }
 
     async fn step(&mut self) -> Result<(), Trouble> {
         if !self.checked {
+            self.compare_kept().await?;
             self.check().await?;
             self.checked = true;
         }
         let newest = self.heads.borrow().clone();
         if let Some(reason) = newest.as_ref().and_then(|h| machine::rewound(&self.state, &h.head)) {
-            return Err(Trouble::Stop(reason));
+            return Err(Trouble::OtherHistory(reason));
         }
         let newest = newest.filter(|h| h.head.size > 0);
         let now = now_ms();
@@ -178,7 +204,7 @@ impl Runner {
         done.map_err(|trouble| self.explain(trouble))
     }
 
-    /// Asks a node that is new, or was away, whether it is on the right chain.
+    /// Asks a node that is new, or was away, whether it is on the right chain, and what that holds of the log.
     async fn check(&mut self) -> Result<(), Trouble> {
         let expected = self.config.chain_id;
         let chain_id = self.node.chain_id().await?;
@@ -190,6 +216,7 @@ impl Runner {
             let reason = format!("there is no contract at {}", self.config.contract);
             return Err(Trouble::Stop(reason));
         }
+        self.compare_contract().await?;
         self.look_at_balance().await?;
         Ok(())
     }
@@ -280,8 +307,8 @@ impl Runner {
     fn explain(&self, trouble: Trouble) -> Trouble {
         match trouble {
             Trouble::Stop(reason) if reason.starts_with("nonce ") => Trouble::Stop(format!(
-                "{reason}. If the key is safe, stop the collector, delete {} and start again",
-                self.objects.pending_name()
+                "{reason}. Give this anchor a key of its own (key_file of a new account), and name that account \
+                 in the policies beside the old one, whose anchors stay valid"
             )),
             other => other,
         }
@@ -301,6 +328,12 @@ impl Runner {
             s.stopped = stopped;
         });
         self.emit(AnchorEvent::Alert { chain: self.config.chain.clone(), reason, stopped });
+    }
+
+    fn other_history(&self, reason: String) {
+        let chain = self.config.chain.clone();
+        self.emit(AnchorEvent::OtherHistory { chain, reason: reason.clone() });
+        self.alert(reason, true);
     }
 
     fn recovered(&self) {

@@ -169,6 +169,14 @@ impl State {
     }
 }
 
+impl FinalAnchor {
+    /// Whether the root stands in the kept receipt, as it must.
+    pub(crate) fn proves_its_root(&self) -> bool {
+        let node = self.evidence.receipt_proof.last();
+        node.is_some_and(|node| node.windows(32).any(|window| window == self.root))
+    }
+}
+
 impl InFlight {
     /// The attempt that counts while none is mined.
     pub(crate) fn newest(&self) -> Option<&Attempt> {
@@ -203,8 +211,7 @@ impl Objects {
         Self { store, prefix: format!("anchor/{chain}"), pending: Arc::default() }
     }
 
-    /// Name of the state object, for the operator.
-    pub(crate) fn pending_name(&self) -> String {
+    fn pending_name(&self) -> String {
         format!("{}/pending.json", self.prefix)
     }
 
@@ -212,8 +219,8 @@ impl Objects {
         format!("{}/receipts/{size:0DIGITS$}.json", self.prefix)
     }
 
-    /// Reads the state, or begins with `fresh`: also where the account or the contract was changed
-    /// while nothing was in flight. Final anchors of the old ones stay.
+    /// Reads the state, or begins with `fresh`: also where the account was changed, or the contract while nothing was
+    /// in flight. Final anchors of the old ones stay; an attempt of the old account, if a block takes it, does no harm.
     pub(crate) async fn load(&self, fresh: State) -> Result<State, StateError> {
         let name = self.pending_name();
         let Some((data, version)) = self.store.get_version(&name).await? else {
@@ -235,8 +242,10 @@ impl Objects {
             Some(flight) if flight.attempts.is_empty() => {
                 foreign("has a nonce in flight without an attempt")
             }
-            Some(_) if !same => foreign("has an anchor in flight of another account or contract"),
-            None if !same => Ok(State { spent: state.spent, ..fresh }),
+            Some(_) if !same && state.sender == fresh.sender => {
+                foreign("has an anchor in flight of another contract")
+            }
+            _ if !same => Ok(State { spent: state.spent, ..fresh }),
             _ => Ok(state),
         }
     }
@@ -352,7 +361,10 @@ mod tests {
         state.in_flight = Some(flight);
         objects.save(&state).await.unwrap();
         assert_eq!(objects.load(fresh(1, 1)).await.unwrap(), state);
-        assert!(objects.load(fresh(2, 1)).await.is_err(), "another account's anchor in flight");
+        let moved = State { contract: Address::repeat_byte(8), ..fresh(1, 1) };
+        assert!(objects.load(moved).await.is_err(), "another contract's anchor in flight");
+        let rotated = objects.load(fresh(2, 1)).await.unwrap();
+        assert_eq!((rotated.in_flight, rotated.spent), (None, state.spent), "a new account");
 
         objects.store.put(&objects.pending_name(), "{").await.unwrap();
         assert!(matches!(objects.load(fresh(1, 1)).await, Err(StateError::Json { .. })));

@@ -3,7 +3,7 @@
 use crate::event::{AnchorEvent, Sent};
 use crate::machine::{self, Plan, Terms};
 use crate::proof::{Expected, prove};
-use crate::rpc::{Refusal, RpcError};
+use crate::rpc::Refusal;
 use crate::runner::{Runner, Trouble};
 use crate::state::{Attempt, FinalAnchor, InFlight, Mined, VERSION};
 use crate::tx::{Call, Fees, anchor_input};
@@ -26,7 +26,7 @@ impl Runner {
         let (nonce, prev_size, fees) = match plan {
             Plan::Rest => return Ok(()),
             Plan::Hold(reason) => return Err(Trouble::Hold(reason)),
-            Plan::Stop(reason) => return Err(Trouble::Stop(reason)),
+            Plan::OtherHistory(reason) => return Err(Trouble::OtherHistory(reason)),
             Plan::Attempt { nonce, prev_size, fees } => (nonce, prev_size, fees),
         };
         let attempt = self.build(newest, nonce, prev_size, fees, now).await?;
@@ -39,11 +39,14 @@ impl Runner {
         self.send_newest().await
     }
 
-    async fn terms(&self) -> Result<Terms, RpcError> {
+    async fn terms(&self) -> Result<Terms, Trouble> {
         let base = self.node.latest().await?.base_fee_per_gas.map(|fee| fee.to());
         let sender = self.account.address();
+        let anchored = self.node.anchored(self.config.contract, sender, self.log_id).await?;
+        let own = (self.roots)(anchored.size).await;
         Ok(Terms {
-            anchored: self.node.anchored(self.config.contract, sender, self.log_id).await?,
+            anchored,
+            own: own.map_err(|error| Trouble::Hold(error.to_string()))?,
             market: self.node.market(base).await?,
             balance: self.look_at_balance().await?,
         })

@@ -3,9 +3,10 @@
 mod faults;
 mod support;
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use meshchain_anchor::{AnchorEvent, Finality};
 use serde_json::json;
+use support::proxy::{Fate, Proxy};
 use support::{Anvil, Bench, root};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +176,7 @@ async fn a_strangers_use_of_the_nonce_stops_the_anchor() {
     // A restart does not forget.
     bench.stop().await;
     bench.start().await;
-    bench.alert("pending.json", true).await;
+    bench.alert("a key of its own", true).await;
     assert_eq!(anvil.nonce(), 1);
 }
 
@@ -197,16 +198,58 @@ async fn an_anchor_builds_on_a_head_that_it_did_not_make_unless_the_log_is_behin
     let anvil = Anvil::start();
     anvil.anchor_as_stranger(0, 20);
     let mut bench = Bench::new(&anvil);
-    bench.start().await;
     bench.grow(50);
+    bench.start().await;
     bench.finalized(50).await;
     assert_eq!(anvil.head().0, 50);
 
     let mut behind = Bench::new(&anvil);
-    behind.start().await;
     behind.grow(49);
-    behind.alert("the log has only 49", true).await;
+    behind.start().await;
+    behind.other_history("50 leaves, the log has fewer").await;
     assert_eq!(anvil.nonce(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_not_the_anchored_one_is_told_so_at_the_start_or_when_the_node_is_back() {
+    let anvil = Anvil::start();
+    anvil.anchor_other(0, 7, B256::repeat_byte(9));
+    for node_is_there in [true, false] {
+        // Grown past the anchored size meanwhile: only the root at that size tells.
+        let mut bench = Bench::new(&anvil);
+        let proxy =
+            Proxy::start(
+                &anvil.url,
+                move |_, _| {
+                    if node_is_there { Fate::Forward } else { Fate::Lose }
+                },
+            );
+        bench.config.rpc = proxy.url.clone();
+        bench.grow(10);
+        bench.start().await;
+        if !node_is_there {
+            bench.grow(11);
+            bench.alert("", false).await;
+            proxy.set(|_, _| Fate::Forward);
+        }
+        bench.other_history("another root for 7").await;
+        assert!(bench.anchor().status().stopped);
+        assert_eq!(anvil.nonce(), 1, "nothing was sent");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_of_another_history_is_told_without_a_node() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    bench.grow(7);
+    bench.start().await;
+    bench.finalized(7).await;
+    bench.stop().await;
+    bench.config.rpc = "http://127.0.0.1:1".into();
+    bench.grow(6);
+    bench.start().await;
+    bench.other_history("is of 7 leaves, the log has fewer").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,7 +50,7 @@ pub struct Args {
 /// What the program does besides running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Make the log's key, unless there is one, and print the verification key
+    /// Found the log, with a new key unless there is one, and print the verification key
     Init,
 }
 

@@ -9,6 +9,12 @@ use meshchain_log::{Checked, Event, Next};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// What it means that something speaks of another history than the log's.
+pub const OLDER_COPY: &str = "this is an older copy of the log, or another one";
+/// What to do about it.
+const WAYS_OUT: &str = "reads go on, batches are refused: restore the newest copy, or retire this log and begin one \
+     under a new origin that names the old one (docs/restore.md)";
+
 /// Where all events of a collector come together.
 #[derive(Clone)]
 pub struct Events {
@@ -33,6 +39,12 @@ impl Events {
                     Some(batch),
                     proof.map(|p| *p),
                 );
+            }
+            Event::Halted { head, why } => {
+                log::error!("{OLDER_COPY}: {why}; {WAYS_OUT}");
+                metrics.older_copy.set(1);
+                audit.set_head(head);
+                audit.line("older_copy", json!({ "why": why }));
             }
             Event::CommitFailed => drop(metrics.commit_failures.inc()),
             Event::Published { head, leaves, took } => {

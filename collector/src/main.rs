@@ -5,7 +5,7 @@ use clap::Parser;
 use log::{LevelFilter, Log, Metadata, Record};
 use meshchain_collector::aside::Aside;
 use meshchain_collector::config::{Args, Command, Config};
-use meshchain_collector::key::load_or_create;
+use meshchain_collector::found::key_of;
 use meshchain_store::Store;
 use prometheus_client::metrics::counter::Counter;
 use std::io::Write;
@@ -48,14 +48,21 @@ fn start() -> ExitCode {
     }
 }
 
-/// Makes the data directory and the key, and prints what a policy needs.
-fn init(config: &Config) -> anyhow::Result<()> {
+/// Makes the key and founds the log, unless they are there, and prints what a policy needs.
+#[tokio::main]
+async fn init(config: &Config) -> anyhow::Result<()> {
     let (data, key_file) = config.places();
-    let _lock = Store::open(&data)?;
-    let (key, new) = load_or_create(&key_file, config.origin.as_deref())?;
+    let store = Store::open(&data)?;
+    let origin = config.origin.as_deref();
+    let (key, new) = key_of(&store, &data, &key_file, origin, true).await?;
     let kept = if new { "made" } else { "kept, as it was there" };
     tell(&format!("key {}: {kept}", key_file.display()));
-    writeln!(std::io::stdout(), "{}", key.verifier()).context("cannot print the verification key")
+    let vkey = key.verifier().clone();
+    if !meshchain_log::is_there(&store).await? {
+        meshchain_log::open(store, key, config.seal_at(), Box::new(|_| {})).await?;
+        tell(&format!("log {} is founded in {data}", vkey.name()));
+    }
+    writeln!(std::io::stdout(), "{vkey}").context("cannot print the verification key")
 }
 
 /// Standard error. That nobody reads it is no reason to stop, or to wait.

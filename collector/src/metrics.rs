@@ -50,6 +50,8 @@ pub struct Metrics {
     pub seal_failures: Counter,
     /// Records that retention deleted.
     pub records_deleted: Counter,
+    /// 1 where the log takes nothing, as something speaks of another history than its own.
+    pub older_copy: Gauge,
     publish_seconds: Histogram,
     /// Lines that did not fit into what waits for the audit log.
     pub audit_lines_lost: Counter,
@@ -84,6 +86,7 @@ impl Default for Metrics {
             segments: Gauge::default(),
             seal_failures: Counter::default(),
             records_deleted: Counter::default(),
+            older_copy: Gauge::default(),
             publish_seconds,
             audit_lines_lost: Counter::default(),
             audit_failing: Gauge::default(),
@@ -107,6 +110,8 @@ impl Default for Metrics {
         r.register("segments", "Sealed segments", m.segments.clone());
         r.register("seal_failures", "Attempts to seal that failed", m.seal_failures.clone());
         r.register("records_deleted", "Records deleted by age", m.records_deleted.clone());
+        let help = "1 where this is an older copy of the log, or another one, and takes no batches";
+        r.register("older_copy", help, m.older_copy.clone());
         let help = "From the start of a commit to its checkpoint";
         r.register("publish_seconds", help, m.publish_seconds.clone());
         let help = "Audit lines that are nowhere, as too many waited: look at audit_failing";

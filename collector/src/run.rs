@@ -4,11 +4,14 @@ use crate::aside::Aside;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::events::Events;
+use crate::found::key_of;
 use crate::http::{Doors, Rooms, router, serve};
-use crate::key::load_or_create;
 use crate::metrics::Metrics;
+use crate::past;
 use crate::quota::Quotas;
 use anyhow::{Context, Result};
+use futures::future::try_join_all;
+use meshchain_anchor::{AnchorEvent, OwnRoots};
 use meshchain_store::Store;
 use serde_json::json;
 use std::future::Future;
@@ -40,9 +43,15 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     if !config.ingest.principal_from_xfcc {
         log::warn!("{UNKNOWN_SENDERS}");
     }
+    // Before anything is made: a start that fails here leaves nothing behind.
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
     let store = Store::open(&data)?;
-    let (key, new_key) = load_or_create(&key_file, config.origin.as_deref())?;
+    let origin = config.origin.as_deref();
+    let (key, new_key) = key_of(&store, &data, &key_file, origin, false).await?;
     let vkey = key.verifier().clone();
+    let audited = past::audited(&data, &store, vkey.name()).await.context("audit log")?;
     let metrics = Arc::new(Metrics::default());
     let echo = Aside::new(std::io::stdout(), metrics.audit_echo_dropped.clone());
     let audit = Audit::open(&data, &store, vkey.name(), echo.clone(), &metrics).await;
@@ -57,9 +66,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         audit.set_head(head);
         metrics.published(head.size, Duration::ZERO);
     }
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    past::compare(&log, audited).await?;
     let listen = listener.local_addr()?;
     let chains: Vec<_> = config.anchor.iter().map(|a| a.chain.as_str()).collect();
     let version = env!("CARGO_PKG_VERSION");
@@ -73,14 +80,32 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         log::warn!("no chain is configured: checkpoints are signed, but not anchored");
     }
 
-    let mut anchors = Vec::new();
+    let mut starting = Vec::new();
     for anchor in config.anchor {
         let heads = log.published();
-        let told = events.clone();
-        let tell = move |event| told.anchor(&event);
-        let started = meshchain_anchor::start(anchor, vkey.name(), store.clone(), heads, tell);
-        anchors.push(started.await?);
+        let (told, grows) = (events.clone(), log.clone());
+        let tell = move |event| {
+            told.anchor(&event);
+            if let AnchorEvent::OtherHistory { chain, reason } = event {
+                grows.halt(format!("chain {chain}: {reason}"));
+            }
+        };
+        let own = log.clone();
+        let roots: OwnRoots = Box::new(move |size| {
+            let own = own.clone();
+            Box::pin(async move { own.root_at(size).await })
+        });
+        starting.push(meshchain_anchor::start(
+            anchor,
+            vkey.name(),
+            store.clone(),
+            heads,
+            roots,
+            tell,
+        ));
     }
+    // Side by side: each may wait for its node.
+    let anchors = try_join_all(starting).await?;
     let (submissions, received) = mpsc::channel(MAX_WAITING);
     let (drained, stop_writing) = watch::channel(false);
     let mut writing = tokio::spawn(meshchain_log::run(writer, received, stop_writing));

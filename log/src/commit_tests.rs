@@ -90,7 +90,7 @@ impl Collector {
             found.push(match answer.await.unwrap() {
                 Ok(accepted) => Ok((accepted.leaf, accepted.replayed)),
                 Err(SubmitError::Refused(misfit)) => Err(misfit.reason().to_owned()),
-                Err(SubmitError::Unavailable) => Err("unavailable".to_owned()),
+                Err(error) => Err(format!("{error:?}").to_lowercase()),
             });
         }
         found

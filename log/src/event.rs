@@ -36,6 +36,13 @@ pub enum Event<'a> {
         /// Of an equivocation: the logged batch and this one.
         proof: Option<Box<Equivocation>>,
     },
+    /// Something speaks of another history than this log's: it grows no more.
+    Halted {
+        /// Tree of this log.
+        head: TreeHead,
+        /// What speaks of what.
+        why: String,
+    },
     /// A commit failed before its commit point: nothing was changed, and the batches may come again.
     CommitFailed,
     /// Readers see this tree.

@@ -125,7 +125,7 @@ async fn live(
                     match answer.await {
                         Ok(Ok(leaf)) => accepted.push(leaf),
                         Ok(Err(SubmitError::Unavailable)) => again.push(batch),
-                        Ok(Err(SubmitError::Refused(misfit))) => panic!("refused: {misfit}"),
+                        Ok(Err(error)) => panic!("{error}"),
                         Err(_) => {}
                     }
                 }

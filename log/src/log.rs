@@ -7,7 +7,7 @@ use crate::segment::Files;
 use crate::sessions::Sessions;
 use meshchain_core::{SignedHead, SigningKey};
 use meshchain_store::Store;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -35,6 +35,8 @@ pub struct Log {
     pub(crate) parts_sealed: Notify,
     pub(crate) lag: Lag,
     events: Events,
+    /// What contradicts this log's history: since then it takes nothing.
+    halted: OnceLock<String>,
     /// Batches that are looked up at the same time, as they may be logged already.
     pub(crate) lookups: Semaphore,
 }
@@ -60,6 +62,7 @@ impl Log {
             parts_sealed: Notify::new(),
             lag: Lag::default(),
             events,
+            halted: OnceLock::new(),
             lookups: Semaphore::new(LOOKUPS),
         }
     }
@@ -94,6 +97,20 @@ impl Log {
     /// Whether what is accepted now would be published too late.
     pub fn lags(&self) -> bool {
         self.lag.exceeds(MAX_LAG)
+    }
+
+    /// Lets the log grow no more, for a reason of `why`: something speaks of another history than this one's. Reads
+    /// go on. The first reason counts.
+    pub fn halt(&self, why: String) {
+        let head = self.published.borrow().as_ref().map(|p| p.head);
+        if let (Ok(()), Some(head)) = (self.halted.set(why.clone()), head) {
+            self.tell(Event::Halted { head, why });
+        }
+    }
+
+    /// Why the log grows no more, if so.
+    pub fn halted(&self) -> Option<&str> {
+        self.halted.get().map(String::as_str)
     }
 
     /// Tells whoever runs the log. No lock may be held.

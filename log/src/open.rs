@@ -5,6 +5,7 @@ use crate::error::{OpenError, damaged, random};
 use crate::event::Events;
 use crate::log::Log;
 use crate::owned::{HEAD, Owned, TakenOver};
+use crate::past::contradiction;
 use crate::replay::{Bundles, Replay};
 use crate::seal::Sealer;
 use crate::segment::Sealed;
@@ -23,7 +24,8 @@ use std::sync::Arc;
 const READ_AHEAD: usize = 8;
 
 /// Opens the log in `store`, making it where there is none: takes it over, checks the bundles that
-/// are not sealed against the head, rebuilds their index, and publishes what was committed.
+/// are not sealed against the head, rebuilds their index, and publishes what was committed. Where something beside
+/// the head speaks of another history, the log is halted: [`Log::halt`].
 pub async fn open(
     store: Store,
     key: SigningKey,
@@ -70,12 +72,9 @@ pub async fn open(
         );
         return Err(damaged(HEAD, fault));
     }
-    // A crash leaves a bundle that would come next, never one beyond it.
-    if let Some(beyond) = bundles.range(head.size + 1..).find_map(|(_, names)| names.first()) {
-        return Err(damaged(beyond, format!("leaf {} is missing before it", head.size)));
-    }
+    let contradiction = contradiction(&store, &replay.tree, &bundles, &leftovers).await?;
     // Only now that all is there without them, and as long as nobody else has begun to write.
-    if !leftovers.is_empty() {
+    if !leftovers.is_empty() && contradiction.is_none() {
         if store.is_shared() {
             store.check(SEALED, &sealed_version).await?;
         }
@@ -87,6 +86,9 @@ pub async fn open(
     let checkpoint = owned.publish_taken(&head, published, &key).await?;
     let signed = SignedHead { head, checkpoint };
     let log = Arc::new(Log::new(store, key, catalog, sessions, signed, events));
+    if let Some(why) = contradiction {
+        log.halt(why);
+    }
     let writer = Writer::new(log.clone(), tree, owned);
     Ok((log.clone(), writer, Sealer::new(log, sealed, sealed_version)))
 }

@@ -58,7 +58,11 @@ impl Owned {
         let published = owned.read_published(key).await?;
         let (sealed, sealed_version) = owned.take_sealed(&head).await?;
         if sealed.end() > head.size {
-            let fault = format!("speaks of {} leaves, the log has {}", sealed.end(), head.size);
+            let fault = format!(
+                "speaks of {} leaves, the head of {}: this is an older copy of the log, or another one",
+                sealed.end(),
+                head.size
+            );
             return Err(damaged(SEALED, fault));
         }
         Ok(TakenOver { owned, head, published, sealed, sealed_version })
@@ -185,7 +189,32 @@ impl Owned {
 
 async fn has_leaves(store: &Store) -> Result<bool, StoreError> {
     let sealed = store.get(SEALED).await?.is_some();
-    Ok(sealed || !store.list("pool").await?.is_empty())
+    if sealed {
+        return Ok(true);
+    }
+    for folder in ["pool", "tile", "segment"] {
+        if !store.list(folder).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether there is a log, or what is left of one.
+pub async fn is_there(store: &Store) -> Result<bool, StoreError> {
+    let written = store.get(HEAD).await?.is_some() || store.get(CHECKPOINT).await?.is_some();
+    Ok(written || has_leaves(store).await?)
+}
+
+/// Origin of the log that is there, as its head or checkpoint says; nobody has checked it.
+pub async fn origin(store: &Store) -> Result<Option<String>, StoreError> {
+    for object in [HEAD, CHECKPOINT] {
+        if let Some(note) = store.get(object).await? {
+            let line = note.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            return Ok(Some(String::from_utf8_lossy(line).into_owned()));
+        }
+    }
+    Ok(None)
 }
 
 async fn read_checkpoint(

@@ -6,7 +6,7 @@ use crate::segment::{self, EntryPlace, SessionBatch};
 use crate::tiles::{hashes, tile};
 use bytes::Bytes;
 use meshchain_core::tile::{NodeInTile, TILE_WIDTH, TileKind, TileName, split_bundle, width_at};
-use meshchain_core::{BatchLeaf, Canonical, Hash, merkle};
+use meshchain_core::{BatchLeaf, Canonical, Hash, TreeHead, merkle};
 use meshchain_store::StoreError;
 use meshchain_stored::staging;
 use std::collections::HashMap;
@@ -151,6 +151,25 @@ impl Log {
     /// Consistency proof between the trees of `old` and `new` leaves.
     pub async fn consistency_proof(&self, old: u64, new: u64) -> Result<Vec<Hash>, StoreError> {
         self.prove(new, |node| merkle::consistency_proof(old, new, node)).await
+    }
+
+    /// Root of this log's tree as it was at `size` leaves; `None` where it has not that many. The tiles that make it
+    /// are checked against the published tree.
+    pub async fn root_at(&self, size: u64) -> Result<Option<Hash>, StoreError> {
+        let head = self.published.borrow().as_ref().map(|p| p.head);
+        let Some(head) = head.filter(|head| head.size >= size) else { return Ok(None) };
+        if size == 0 || size == head.size {
+            return Ok(Some(if size == 0 { merkle::empty_root() } else { head.root }));
+        }
+        let root = |node: &mut dyn FnMut(u32, u64) -> Result<Hash, ()>| {
+            merkle::subtree_root(0, size, &mut |level, index| node(level, index)).map(|r| vec![r])
+        };
+        let root = self.prove(head.size, root).await?[0];
+        let proof = self.consistency_proof(size, head.size).await?;
+        let old = TreeHead { size, root };
+        merkle::verify_consistency(&old, &head, &proof)
+            .map_err(|fault| StoreError::damaged("tile", fault))?;
+        Ok(Some(root))
     }
 
     /// Runs a proof twice: to learn which tiles it needs, and with them.

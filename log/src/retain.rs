@@ -23,7 +23,8 @@ pub async fn delete_old_records(log: Arc<Log>, keep: Duration) {
             let s: &crate::segment::Sealed = s;
             s.records_len.is_some() && s.layout.newest_ns < before
         };
-        for segment in segments.iter().filter(old) {
+        let halted = log.halted().is_some();
+        for segment in segments.iter().filter(old).filter(|_| !halted) {
             if let Err(error) = log.store.delete(&segment.name.path(SegmentFile::Records)).await {
                 log::warn!("old records are still there: {error}");
                 continue;

@@ -64,7 +64,7 @@ impl Sealer {
         let found = async {
             let sealing = loop {
                 let sealing = self.log.catalog().to_seal();
-                if let Some(sealing) = sealing {
+                if let (Some(sealing), None) = (sealing, self.log.halted()) {
                     break sealing;
                 }
                 let _ = timeout(AGE_CHECK, self.log.parts_closed.notified()).await;

@@ -30,6 +30,9 @@ pub enum SubmitError {
     /// It does not fit the log.
     #[error(transparent)]
     Refused(#[from] Misfit),
+    /// The log grows no more: this is an older copy of it, or another one.
+    #[error("this is an older copy of the log, or another one")]
+    Halted,
     /// Its commit failed; it may be sent again.
     #[error("the batch could not be made durable")]
     Unavailable,

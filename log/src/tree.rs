@@ -69,6 +69,11 @@ impl Tree {
         TreeHead { size: self.edge.size(), root: self.edge.root() }
     }
 
+    /// The entry bundle that is being filled.
+    pub fn bundle(&self) -> &[u8] {
+        &self.bundle
+    }
+
     /// Size and root with some more leaves, given by their hashes.
     pub fn head_with(&self, leaf_hashes: &[Hash]) -> TreeHead {
         let mut edge = self.edge.clone();

@@ -141,7 +141,7 @@ impl Writer {
     async fn wait_for_sealing(&self) {
         loop {
             let waiting = self.log.catalog().waiting();
-            if waiting < MAX_UNSEALED {
+            if waiting < MAX_UNSEALED || self.log.halted().is_some() {
                 return;
             }
             let sealed = timeout(IDLE_CHECK, self.log.parts_sealed.notified());
@@ -153,6 +153,12 @@ impl Writer {
 
     /// Commits what is waiting, and answers it.
     pub(crate) async fn commit(&mut self, waiting: Vec<Submission>) -> Result<(), Fatal> {
+        if self.log.halted().is_some() {
+            for submission in waiting {
+                let _ = submission.reply.send(Err(SubmitError::Halted));
+            }
+            return Ok(());
+        }
         let started = Instant::now();
         let waiting = verified(&self.log, waiting).await;
         let judgement = self.judge(waiting);

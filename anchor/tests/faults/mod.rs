@@ -181,7 +181,7 @@ async fn garbage_from_the_node_is_an_alert_and_nothing_more() {
 async fn a_huge_answer_is_cut_off() {
     let anvil = Anvil::start();
     let huge = || Fate::Body(vec![b' '; 17 * 1024 * 1024]);
-    let proxy = Proxy::start(&anvil.url, once("eth_chainId", huge));
+    let proxy = Proxy::start(&anvil.url, once("eth_gasPrice", huge));
     let mut bench = behind(&proxy, &anvil);
     bench.start().await;
     bench.grow(3);

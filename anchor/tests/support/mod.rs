@@ -117,7 +117,11 @@ impl Anvil {
 
     /// Anchors in the name of the account, past the collector.
     pub fn anchor_as_stranger(&self, prev_size: u64, size: u64) {
-        let root = B256::from(root(size));
+        self.anchor_other(prev_size, size, B256::from(root(size)));
+    }
+
+    /// Anchors that root in the name of the account, past the collector.
+    pub fn anchor_other(&self, prev_size: u64, size: u64, root: B256) {
         let call = anchorCall { logId: log_id(), prevSize: prev_size, size, root };
         let data: Bytes = call.abi_encode().into();
         let tx = json!({"from": self.sender(), "to": self.contract, "data": data});
@@ -208,7 +212,13 @@ impl Bench {
         let sent = self.sent.clone();
         let events = move |event| drop(sent.send(event));
         let heads = self.heads.subscribe();
-        let started = anchor::start(self.config.clone(), ORIGIN, self.store.clone(), heads, events);
+        let own = self.heads.subscribe();
+        let roots: anchor::OwnRoots = Box::new(move |size| {
+            let grown = own.borrow().as_ref().is_some_and(|newest| newest.head.size >= size);
+            Box::pin(std::future::ready(Ok((grown || size == 0).then(|| root(size)))))
+        });
+        let store = self.store.clone();
+        let started = anchor::start(self.config.clone(), ORIGIN, store, heads, roots, events);
         self.running = Some(started.await.unwrap());
         self.event("key", |e| matches!(e, AnchorEvent::KeyLoaded { .. })).await;
     }
@@ -276,6 +286,12 @@ impl Bench {
     pub async fn alert(&mut self, words: &str, stops: bool) {
         let fits = |e: &AnchorEvent| matches!(e, AnchorEvent::Alert { reason, stopped, .. } if reason.contains(words) && *stopped == stops);
         self.event(&format!("alert {words:?}"), fits).await;
+    }
+
+    /// Waits to be told that the log is not the one that was anchored.
+    pub async fn other_history(&mut self, words: &str) {
+        let fits = |e: &AnchorEvent| matches!(e, AnchorEvent::OtherHistory { reason, .. } if reason.contains(words));
+        self.event(&format!("other history {words:?}"), fits).await;
     }
 
     pub async fn recovered(&mut self) {

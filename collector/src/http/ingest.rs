@@ -5,6 +5,7 @@ use super::{Doors, answer_error};
 use crate::audit::NotKept;
 use crate::batch::{self, MAX_BODY, check_trust_domain};
 use crate::config::Ingest;
+use crate::events::OLDER_COPY;
 use crate::quota::Reached;
 use crate::refusal::Refusal;
 use crate::xfcc;
@@ -44,6 +45,8 @@ enum Busy {
     NoRoom,
     /// The sender has its share of the room.
     Share,
+    /// The log must not grow.
+    OlderCopy,
     /// The writer takes nothing.
     Unavailable,
     /// Audit lines cannot be kept.
@@ -76,6 +79,7 @@ impl Busy {
             Self::Lags => "lag",
             Self::NoRoom => "backlog",
             Self::Share => "share",
+            Self::OlderCopy => "older_copy",
             Self::Unavailable => "unavailable",
             Self::Audit => "audit",
             Self::NoSpace => "no_space",
@@ -87,6 +91,7 @@ impl Busy {
             Self::Lags => "what is taken now would be published too late",
             Self::NoRoom => "too much is waiting to be committed",
             Self::Share => "too much of this sender's is waiting to be committed",
+            Self::OlderCopy => OLDER_COPY,
             Self::Unavailable => "the log could not be written",
             Self::Audit => "the audit log cannot be written",
             Self::NoSpace => "no space is left where the log is kept",
@@ -143,6 +148,7 @@ pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Respon
             Json(json!({ "leaf": accepted.leaf, "replayed": accepted.replayed })).into_response()
         }
         Ok(Err(SubmitError::Refused(misfit))) => refused(&misfit.into()),
+        Ok(Err(SubmitError::Halted)) => push_back(&doors, Busy::OlderCopy),
         Ok(Err(SubmitError::Unavailable)) | Err(_) => push_back(&doors, Busy::Unavailable),
     }
 }
@@ -158,6 +164,9 @@ async fn receive(
     let announced = content_length(headers).unwrap_or(0).min(MAX_BODY);
     if let Some(why) = doors.events.audit.failing() {
         return Err(NoBatch::Busy(why.into()));
+    }
+    if doors.log.halted().is_some() {
+        return Err(NoBatch::Busy(Busy::OlderCopy));
     }
     if doors.log.lags() {
         return Err(NoBatch::Busy(Busy::Lags));

@@ -2,6 +2,7 @@
 
 use super::{Doors, answer_error, failed};
 use crate::audit::NotKept;
+use crate::events::OLDER_COPY;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -64,6 +65,10 @@ pub async fn metrics(State(doors): State<Arc<Doors>>) -> Response {
 
 /// `GET /readyz`: whether batches are taken at the moment. `/healthz` only says that the program runs.
 pub async fn readyz(State(doors): State<Arc<Doors>>) -> Response {
+    if let Some(why) = doors.log.halted() {
+        let text = format!("{OLDER_COPY}: {why}");
+        return answer_error(StatusCode::SERVICE_UNAVAILABLE, "older_copy", &text);
+    }
     let why = if doors.submissions.is_closed() {
         "the writer has ended"
     } else if let Some(why) = doors.events.audit.failing() {

@@ -3,6 +3,7 @@
 mod accept;
 mod audit;
 mod doors;
+mod older_copy;
 mod peers;
 mod recover;
 mod refuse;

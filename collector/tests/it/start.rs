@@ -59,13 +59,37 @@ fn a_second_collector_another_origin_and_a_taken_port_are_refused() {
     let taken = collector.url.strip_prefix("http://").unwrap();
     let (code, error) = fails(&["--listen", taken, "--data", other.path().to_str().unwrap()]);
     assert!(code == 1 && error.contains("cannot listen"), "{error}");
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0, "nothing is founded");
     collector.kill();
-    let (code, error) = fails(&["--data", directory, "--origin", "b.example/log"]);
-    let names = "is of log a.example/log, not of b.example/log";
-    assert!(code == 1 && error.contains(names), "{error}");
+    let listen = ["--listen", "127.0.0.1:0", "--data", directory, "--origin"];
+    let start = |origin| fails(&[&listen[..], &[origin]].concat());
+    let (code, error) = start("b.example/log");
+    let holds = "holds the log a.example/log, not b.example/log";
+    assert!(code == 1 && error.contains(holds), "{error}");
     fs::remove_file(data.path().join("key")).unwrap();
-    let (code, error) = fails(&["--data", directory, "--origin", "a.example/log"]);
-    assert!(code == 1 && error.contains("not of this log and key"), "{error}");
+    let (code, error) = start("a.example/log");
+    assert!(code == 1 && error.contains("the key of this log is missing: restore it"), "{error}");
+    assert!(!data.path().join("key").exists(), "none is made");
+}
+
+#[test]
+fn a_lost_volume_is_not_a_new_log_unless_init_says_so() {
+    let (lost, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let key = kept.path().join("key");
+    let key = key.to_str().unwrap();
+    let arguments = ["--key", key, "--origin", "a.example/log"];
+    let first = Collector::start(&lost.path().join("first"), &arguments);
+    let vkey = first.audit("key")["vkey"].clone();
+    first.kill();
+    let data = lost.path().join("second");
+    let place = ["--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    let (code, error) = fails(&[&place[..], &arguments].concat());
+    assert!(code == 1 && error.contains("holds no log") && error.contains("init"), "{error}");
+    let mut init = std::process::Command::new(env!("CARGO_BIN_EXE_meshchain-collector"));
+    let founded = init.arg("init").args(["--data", place[1]]).args(arguments).status().unwrap();
+    assert!(founded.success());
+    let second = Collector::start(&data, &arguments);
+    assert_eq!(second.audit("key")["vkey"], vkey);
 }
 
 #[test]

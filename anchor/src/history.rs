@@ -1,0 +1,65 @@
+//! Whether the log is the one that was anchored: what is kept and what the contract holds, against its own tree.
+
+use crate::runner::{Runner, Trouble};
+use alloy_primitives::B256;
+use meshchain_core::Hash;
+use meshchain_store::StoreError;
+use std::pin::Pin;
+
+/// The root of the log's own tree as it was at a size; `None` where the log has not so many leaves.
+pub type OwnRoots = Box<dyn Fn(u64) -> OwnRoot + Send + Sync>;
+/// What [`OwnRoots`] gives.
+pub type OwnRoot = Pin<Box<dyn Future<Output = Result<Option<Hash>, StoreError>> + Send>>;
+
+impl Runner {
+    /// Compares what is kept of this anchor with the log.
+    pub(crate) async fn compare_kept(&self) -> Result<(), Trouble> {
+        let mut kept: Vec<_> = self.state.last_final.into_iter().collect();
+        let newest = self.state.in_flight.as_ref().and_then(|flight| flight.newest());
+        kept.extend(newest.map(|attempt| (attempt.size, attempt.root)));
+        for (size, root) in kept {
+            self.compare("what was anchored last", size, &root).await?;
+        }
+        let Some(size) = self.finals.last_size() else { return Ok(()) };
+        let file = format!("the kept anchor of {size} leaves");
+        match self.finals.get(size).await {
+            // What its own proof does not hold is rot, and says nothing of the log.
+            Ok(Some(anchor)) if anchor.proves_its_root() => {
+                self.compare(&file, size, &anchor.root).await
+            }
+            Ok(_) | Err(StoreError::Damaged { .. }) => {
+                let chain = &self.config.chain;
+                log::warn!(
+                    "{file} on {chain} is damaged: `meshchain fsck --rpc --repair` mends it"
+                );
+                Ok(())
+            }
+            Err(error) => Err(Trouble::Hold(error.to_string())),
+        }
+    }
+
+    /// Compares the contract's head for this account and log with the log.
+    pub(crate) async fn compare_contract(&self) -> Result<(), Trouble> {
+        let (contract, sender) = (self.config.contract, self.account.address());
+        let head = self.node.anchored(contract, sender, self.log_id).await?;
+        self.compare("the contract's head", head.size, &head.root.into()).await
+    }
+
+    async fn compare(&self, what: &str, size: u64, root: &B256) -> Result<(), Trouble> {
+        if size == 0 {
+            return Ok(());
+        }
+        match (self.roots)(size).await {
+            Ok(Some(own)) if own == root.0 => Ok(()),
+            Ok(Some(_)) => Err(Trouble::OtherHistory(format!(
+                "this log is not the one that was anchored: {what} has another root for {size} \
+                 leaves"
+            ))),
+            Ok(None) => Err(Trouble::OtherHistory(format!(
+                "this log is not all of the one that was anchored: {what} is of {size} leaves, \
+                 the log has fewer"
+            ))),
+            Err(error) => Err(Trouble::Hold(format!("cannot compare {what}: {error}"))),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The audit log, as a witness of the log's past: its lines speak of trees that were committed.
+
+use anyhow::Result;
+use meshchain_log::Log;
+use meshchain_store::{Location, Store};
+use meshchain_stored::audit_line::AuditedLog;
+use serde::Deserialize;
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::path::Path;
+
+/// Objects of the audit log that are read, the newest ones: each line has the size that the log had.
+const NEWEST: usize = 64;
+
+/// What is read of a line.
+#[derive(Deserialize)]
+struct Line {
+    log: AuditedLog,
+}
+
+/// The largest tree that the audit log beside the log speaks of, as far as it can be read.
+pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Option<AuditedLog>> {
+    let mut largest = None;
+    let mut take = |line: &[u8]| {
+        let parsed = serde_json::from_slice::<Line>(line).map(|line| line.log);
+        if let Some(log) = parsed.ok().filter(|log| log.origin == origin)
+            && largest.as_ref().is_none_or(|known: &AuditedLog| log.size > known.size)
+        {
+            largest = Some(log);
+        }
+    };
+    if let Some(directory) = data.directory() {
+        for name in
+            [Some("audit.jsonl".to_owned()), newest_rotated(directory)?].into_iter().flatten()
+        {
+            match File::open(directory.join(name)) {
+                Ok(file) => {
+                    for line in BufReader::new(file).split(b'\n') {
+                        take(&line?);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let objects = store.list("audit").await?;
+    for (name, _) in objects.iter().rev().take(NEWEST) {
+        let lines = store.get(name).await?.unwrap_or_default();
+        lines.split(|byte| *byte == b'\n').for_each(&mut take);
+    }
+    Ok(largest)
+}
+
+/// The file that was written before the present one, if there is any.
+fn newest_rotated(directory: &Path) -> std::io::Result<Option<String>> {
+    let mut newest: Option<u64> = None;
+    for file in std::fs::read_dir(directory)? {
+        let name = file?.file_name();
+        let number =
+            name.to_str().and_then(|name| name.strip_prefix("audit-")?.strip_suffix(".jsonl"));
+        newest = newest.max(number.and_then(|number| number.parse().ok()));
+    }
+    Ok(newest.map(|number| format!("audit-{number}.jsonl")))
+}
+
+/// Halts the log where the audit log speaks of a larger tree, or of another one.
+pub async fn compare(log: &Log, audited: Option<AuditedLog>) -> Result<()> {
+    let Some(AuditedLog { size, root, .. }) = audited else { return Ok(()) };
+    match log.root_at(size).await? {
+        Some(own) if own == root => {}
+        Some(_) => log.halt(format!("the audit log speaks of another tree of {size} leaves")),
+        None => log.halt(format!("the audit log speaks of {size} leaves, the log has fewer")),
+    }
+    Ok(())
+}

@@ -72,16 +72,8 @@ pub async fn start(
     let loaded = objects.load(fresh).await.map_err(state)?;
     let sizes = objects.final_sizes().await.map_err(state)?.into_iter().collect();
     let finals = Finals { sizes: Arc::new(RwLock::new(sizes)), objects: objects.clone() };
-    let mut runner = Runner::new(
-        config,
-        account,
-        log_id(origin).into(),
-        loaded,
-        finals.clone(),
-        heads,
-        roots,
-        Box::new(events),
-    );
+    let log = Anchored { id: log_id(origin).into(), heads, roots };
+    let mut runner = Runner::new(config, account, log, loaded, finals.clone(), Box::new(events));
     (runner.events)(AnchorEvent::KeyLoaded { chain, address: runner.account.address() });
     runner.first_look().await;
     let shared = runner.shared.clone();
@@ -90,17 +82,23 @@ pub async fn start(
     Ok(AnchorHandle { shared, finals, stop, task })
 }
 
+/// The log that is anchored.
+struct Anchored {
+    id: B256,
+    heads: watch::Receiver<Option<SignedHead>>,
+    roots: OwnRoots,
+}
+
 impl Runner {
     fn new(
         config: AnchorConfig,
         account: Account,
-        log_id: B256,
+        log: Anchored,
         state: State,
         finals: Finals,
-        heads: watch::Receiver<Option<SignedHead>>,
-        roots: OwnRoots,
         events: Box<dyn Fn(AnchorEvent) + Send + Sync>,
     ) -> Self {
+        let Anchored { id: log_id, heads, roots } = log;
         let rules = Rules {
             interval_ms: config.interval_s.saturating_mul(1000),
             bump_after_ms: config.bump_after_s.saturating_mul(1000),

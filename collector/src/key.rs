@@ -73,7 +73,10 @@ pub fn load_or_create(path: &Path, origin: Option<&str>) -> Result<(SigningKey, 
     Ok((key, new))
 }
 
-fn read(path: &Path) -> Result<Option<([u8; 32], Option<String>)>, KeyError> {
+/// Seed, and the origin where the file has one.
+type KeyFile = ([u8; 32], Option<String>);
+
+fn read(path: &Path) -> Result<Option<KeyFile>, KeyError> {
     let io = |source| KeyError::Io { path: path.to_owned(), source };
     let mut file = match File::open(path) {
         Ok(file) => file,

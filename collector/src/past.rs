@@ -34,6 +34,7 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
             [Some("audit.jsonl".to_owned()), newest_rotated(directory)?].into_iter().flatten()
         {
             match File::open(directory.join(name)) {
+                Ok(file) if !file.metadata()?.is_file() => {} // a pipe or a device: nothing to read back
                 Ok(file) => {
                     for line in BufReader::new(file).split(b'\n') {
                         take(&line?);

@@ -50,6 +50,17 @@ pub enum FoundError {
     },
 }
 
+/// Stands in a place from before its key is made until its log is there: a first start that was cut off goes on.
+const FOUNDING: &str = "founding";
+
+/// The log is there.
+pub async fn founded(store: &Store) -> Result<(), StoreError> {
+    match store.get(FOUNDING).await? {
+        Some(_) => store.delete(FOUNDING).await,
+        None => Ok(()),
+    }
+}
+
 /// The key of the log in a place, and whether it was made now.
 ///
 /// A key that was there before is that of a log, which may be lost: a second one of its name is begun only by an
@@ -77,10 +88,15 @@ pub async fn key_of(
         let held = held.map_or("parts of a log".to_owned(), |held| format!("the log {held}"));
         return Err(FoundError::NoKey { place: place.to_string(), held, key: file.to_owned() });
     }
+    let mut founding = store.get(FOUNDING).await?.is_some();
+    if !is_there && !founding && !file.exists() {
+        store.put(FOUNDING, &b"\n"[..]).await?;
+        founding = true;
+    }
     let (key, new) = load_or_create(file, origin)?;
     match held {
         Some(held) if held != key.verifier().name() => Err(other(&held, key.verifier().name())),
-        None if !is_there && !new && !found => {
+        None if !is_there && !new && !found && !founding => {
             Err(FoundError::NoLog { place: place.to_string(), key: file.to_owned() })
         }
         _ => Ok((key, new)),

@@ -5,7 +5,7 @@ use clap::Parser;
 use log::{LevelFilter, Log, Metadata, Record};
 use meshchain_collector::aside::Aside;
 use meshchain_collector::config::{Args, Command, Config};
-use meshchain_collector::found::key_of;
+use meshchain_collector::found::{founded, key_of};
 use meshchain_store::Store;
 use prometheus_client::metrics::counter::Counter;
 use std::io::Write;
@@ -59,7 +59,8 @@ async fn init(config: &Config) -> anyhow::Result<()> {
     tell(&format!("key {}: {kept}", key_file.display()));
     let vkey = key.verifier().clone();
     if !meshchain_log::is_there(&store).await? {
-        meshchain_log::open(store, key, config.seal_at(), Box::new(|_| {})).await?;
+        meshchain_log::open(store.clone(), key, config.seal_at(), Box::new(|_| {})).await?;
+        founded(&store).await?;
         tell(&format!("log {} is founded in {data}", vkey.name()));
     }
     writeln!(std::io::stdout(), "{vkey}").context("cannot print the verification key")

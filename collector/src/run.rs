@@ -4,7 +4,7 @@ use crate::aside::Aside;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::events::Events;
-use crate::found::key_of;
+use crate::found::{founded, key_of};
 use crate::http::{Doors, Rooms, router, serve};
 use crate::metrics::Metrics;
 use crate::past;
@@ -60,6 +60,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let told = events.clone();
     let tell = Box::new(move |event: meshchain_log::Event<'_>| told.log(event));
     let (log, writer, sealer) = meshchain_log::open(store.clone(), key, seal_at, tell).await?;
+    founded(&store).await?;
     metrics.segments.set(log.segments() as i64);
     let head = log.published().borrow().as_ref().map(|p| p.head);
     if let Some(head) = head {

@@ -135,12 +135,14 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// Not TOML, an unknown key, or a value of the wrong kind.
-    #[error("configuration {path}: {source}")]
+    #[error("configuration {path}{line}: {fault}")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Cause, with line and key.
-        source: toml::de::Error,
+        /// The line, where it is known. Its text is not told: it may hold a secret.
+        line: String,
+        /// What is wrong with it.
+        fault: String,
     },
     /// A value that does not do.
     #[error("configuration{place}: {fault}")]
@@ -150,6 +152,22 @@ pub enum ConfigError {
         /// The key, and what is wrong with its value.
         fault: String,
     },
+}
+
+impl ConfigError {
+    /// What TOML says of a file, without the line that it would print.
+    fn parse(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
+        // In the message a value that is of no use there may be quoted, as `"VALUE"`.
+        let mut parts = error.message().split('"');
+        let first = parts.next().unwrap_or_default().to_owned();
+        let fault = parts.enumerate().fold(first, |told, (at, part)| match at % 2 {
+            0 => told + "\"...\"",
+            _ => told + part,
+        });
+        Self::Parse { path: path.to_owned(), line: line.unwrap_or_default(), fault }
+    }
 }
 
 /// A value that does not do: the table it is in (the chain, for an anchor), the key, the reason.
@@ -222,8 +240,7 @@ impl Config {
         let read = std::fs::read_to_string(path);
         let text = read.map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let config = toml::from_str(&text);
-        let config =
-            config.map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        let config = config.map_err(|e| ConfigError::parse(path, &text, &e))?;
         Ok((config, text))
     }
 
@@ -330,6 +347,22 @@ chain = 'two'
     }
 
     #[test]
+    fn an_error_never_prints_a_value_that_may_be_secret() {
+        for (from, to) in [
+            ("rpc = 'http://a'", "rpc = ['http://s3cret']"),
+            ("rpc = 'http://a'", "rpc = 'http://s3cret' x"),
+            ("rpc = 'http://a'", "rpc = 'http://s3cret"),
+            ("chain_id = 1", "chain_id = 's3cret'"),
+            ("key_file = '/k'", "key_file = { s3cret = 1 }"),
+        ] {
+            let text = ANCHORS.replacen(from, to, 1);
+            assert_ne!(text, ANCHORS);
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(!error.contains("s3cret") && error.contains(", line "), "{to}: {error}");
+        }
+    }
+
+    #[test]
     fn a_broken_file_is_refused_with_key_and_line() {
         let cases = [
             ("data = '/d'\nlisten = 5", "line 2"),
@@ -338,7 +371,7 @@ chain = 'two'
             ("data = '/d'\nlistn = 'x'", "listn"),
             ("data = '/d'\ningest.max_waiting_bytes = 5", "line 2: ingest.max_waiting_bytes"),
             ("data = '/d'\n[ingest]\n\nmax_waiting_bytes = 5", "line 4: ingest.max_waiting_bytes"),
-            ("data = 'gs://b'", "gs://b"),
+            ("data = 'gs://b'", "line 1: data \"...\" is neither"),
             ("\ndata = 's3://b/p'", "line 2: key is missing"),
             ("data = '/d'\nretain_records = '5s'", "line 2: retain_records"),
             ("data = '/d'\nretain_records = 'long'", "line 2"),

@@ -145,6 +145,11 @@ impl Metrics {
         self.pushed_back.get_or_create(&Reason { reason }).inc();
     }
 
+    /// Notes the tree that was there at the start.
+    pub fn found(&self, size: u64) {
+        self.log_size.set(size as i64);
+    }
+
     /// Notes a published tree.
     pub fn published(&self, size: u64, took: Duration) {
         self.log_size.set(size as i64);

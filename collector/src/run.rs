@@ -65,7 +65,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let head = log.published().borrow().as_ref().map(|p| p.head);
     if let Some(head) = head {
         audit.set_head(head);
-        metrics.published(head.size, Duration::ZERO);
+        metrics.found(head.size);
     }
     past::compare(&log, audited).await?;
     let listen = listener.local_addr()?;

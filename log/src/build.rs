@@ -23,11 +23,15 @@ pub(crate) struct Build {
 }
 
 impl Build {
+    /// Its name.
+    pub(crate) fn name(&self) -> SegmentName {
+        SegmentName { first: self.sealing.first, end: self.sealing.head.size, seed: self.seed }
+    }
+
     /// Writes its objects: the segment, and the sealed state that commits it, as it is and as bytes. Only
     /// for threads that may block.
     pub(crate) fn run(mut self) -> Result<(Sealed, SealedState, Vec<u8>), StoreError> {
-        let (first, end) = (self.sealing.first, self.sealing.head.size);
-        let name = SegmentName { first, end, seed: self.seed };
+        let name = self.name();
         let mut index = IndexBuilder::new(name.first, name.seed);
         let mut files = SegmentFiles::new(self.store.clone(), self.runtime.clone(), name);
         let mut at = name.first;

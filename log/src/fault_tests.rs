@@ -14,6 +14,8 @@ use meshchain_core::{
     SpanId, TraceId, TreeHead, merkle,
 };
 use meshchain_store::Store;
+use meshchain_stored::SegmentName;
+use meshchain_stored::sealed::{SEALED, SealedState};
 use meshchain_wire::Batch;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -220,6 +222,9 @@ async fn survives(
     // A fault while opening only means that the collector does not start.
     let accepted = live(Store::over(faulty.clone(), locked), rounds, &mut heads).await;
     let accepted = accepted.unwrap_or_default();
+    if locked && [Fault::Refused, Fault::LostAnswer].contains(&fault) {
+        assert_no_segment_is_left_over(&objects, &format!("{fault:?} at {at}")).await;
+    }
     let log = reopen(store()).await.unwrap_or_else(|e| panic!("{fault:?} at operation {at}: {e}"));
     check(&objects, &log, &heads).await;
     let size = log.published().borrow().as_ref().unwrap().head.size;
@@ -233,6 +238,16 @@ async fn survives(
     let size = log.published().borrow().as_ref().unwrap().head.size;
     assert_eq!(size, 254 + 9, "{fault:?} at operation {at}");
     faulty.hit()
+}
+
+/// What a seal that failed had written is gone without a restart.
+async fn assert_no_segment_is_left_over(objects: &Arc<InMemory>, after: &str) {
+    let store = Store::over(objects.clone(), true);
+    let sealed = SealedState::parse(&store.get(SEALED).await.unwrap().unwrap()).unwrap();
+    for (path, _) in store.list("segment").await.unwrap() {
+        let (name, _) = SegmentName::parse(&path).unwrap();
+        assert!(sealed.segments.contains(&name), "{after}: {path} is left over");
+    }
 }
 
 #[tokio::test(start_paused = true)]

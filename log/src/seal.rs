@@ -7,8 +7,9 @@ use crate::error::{OpenError, random};
 use crate::event::Event;
 use crate::log::Log;
 use crate::segment::Sealed;
-use meshchain_store::{StoreError, Version};
+use meshchain_store::{Store, StoreError, Version};
 use meshchain_stored::sealed::{SEALED, SealedState};
+use meshchain_stored::{SegmentFile, SegmentName};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,8 +19,8 @@ use tokio::time::timeout;
 
 /// How often parts of the tail are looked over for their age.
 const AGE_CHECK: Duration = Duration::from_secs(1);
-/// Time after which sealing is tried again where the store failed.
-const RETRY: Duration = Duration::from_secs(5);
+/// First and longest time after which sealing is tried again where the store failed: a try writes all of a segment.
+const PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(600)];
 
 /// The right to seal the log.
 pub struct Sealer {
@@ -36,22 +37,27 @@ impl Sealer {
     /// Seals part after part of the tail until `stop` is true, which calls off the segment in the making;
     /// nothing is left of that one. An error where another collector takes the log over.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), OpenError> {
+        let mut pause = PAUSES[0];
         while let Some(sealing) = self.next(&mut stop).await {
             match self.seal(&sealing, &mut stop).await {
-                Ok(sealed) => self.log.tell(Event::Sealed {
-                    segment: sealed.name,
-                    leaves: sealed.layout.leaves,
-                    entries: sealed.layout.rows,
-                    records: sealed.layout.records,
-                }),
+                Ok(sealed) => {
+                    pause = PAUSES[0];
+                    self.log.tell(Event::Sealed {
+                        segment: sealed.name,
+                        leaves: sealed.layout.leaves,
+                        entries: sealed.layout.rows,
+                        records: sealed.layout.records,
+                    });
+                }
                 Err(OpenError::Store(StoreError::TakenOver(name))) => {
                     return Err(StoreError::TakenOver(name).into());
                 }
                 Err(_) if *stop.borrow() => break,
                 Err(error) => {
                     self.log.tell(Event::SealFailed);
-                    log::error!("sealing failed, tried again in {RETRY:?}: {error}");
-                    let _ = timeout(RETRY, stopped(&mut stop)).await;
+                    log::error!("sealing failed, tried again in {pause:?}: {error}");
+                    let _ = timeout(pause, stopped(&mut stop)).await;
+                    pause = (pause * 2).min(PAUSES[1]);
                 }
             }
         }
@@ -98,6 +104,7 @@ impl Sealer {
             seed: random()?,
             cancelled: cancel.0.clone(),
         };
+        let name = build.name();
         let (first, end) = (sealing.first, sealing.head.size);
         log::debug!("leaves {first} to {end} are being sealed: {} bundles", sealing.bundles.len());
         let mut building = tokio::task::spawn_blocking(move || build.run());
@@ -111,15 +118,31 @@ impl Sealer {
         let built = built.unwrap_or_else(|e| Err(StoreError::damaged("segment", e)));
         let (sealed, state, bytes) = match built {
             Ok(built) => built,
-            Err(error) if store.is_shared() => {
+            Err(error) => {
+                // The next try has another name.
+                leave_nothing(&store, &name).await;
+                if !store.is_shared() {
+                    return Err(error.into());
+                }
                 // What it was built from may be gone because another collector sealed it.
                 store.check(SEALED, &self.version).await?;
                 return Err(error.into());
             }
-            Err(error) => return Err(error.into()),
         };
         log::debug!("segment {} is written", sealed.name);
-        self.version = store.swap(SEALED, bytes, &self.version).await?;
+        self.version = match store.swap(SEALED, bytes.clone(), &self.version).await {
+            Ok(version) => version,
+            Err(error) => match store.get_version(SEALED).await {
+                // Only the answer was lost.
+                Ok(Some((found, version))) if found == bytes => version,
+                // In a bucket, what failed may still come to pass: then its objects are needed.
+                Ok(_) if !store.is_shared() => {
+                    leave_nothing(&store, &name).await;
+                    return Err(error.into());
+                }
+                _ => return Err(error.into()),
+            },
+        };
         self.state = state;
         let sealed = Arc::new(sealed);
         self.log.catalog_mut().sealed_part(sealed.clone());
@@ -129,6 +152,12 @@ impl Sealer {
         store.delete_all(sealing.bundles.iter().map(|bundle| bundle.to_string())).await;
         Ok(sealed)
     }
+}
+
+/// Deletes what a try completed that failed. What cannot be deleted goes at the next start.
+async fn leave_nothing(store: &Store, name: &SegmentName) {
+    let parts = [SegmentFile::Entries, SegmentFile::Records, SegmentFile::Index];
+    store.delete_all(parts.map(|part| name.path(part))).await;
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

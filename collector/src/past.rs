@@ -1,13 +1,13 @@
 //! The audit log, as a witness of the log's past: its lines speak of trees that were committed.
 
+use crate::audit::newest_rotated;
 use anyhow::Result;
 use meshchain_log::Log;
 use meshchain_store::{Location, Store};
-use meshchain_stored::audit_line::AuditedLog;
+use meshchain_stored::audit_line::{AUDIT_FILE, AuditedLog, rotated_name};
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::path::Path;
 
 /// Objects of the audit log that are read, the newest ones: each line has the size that the log had.
 const NEWEST: usize = 64;
@@ -30,9 +30,8 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
         }
     };
     if let Some(directory) = data.directory() {
-        for name in
-            [Some("audit.jsonl".to_owned()), newest_rotated(directory)?].into_iter().flatten()
-        {
+        let before = newest_rotated(directory)?.map(rotated_name);
+        for name in before.into_iter().chain([AUDIT_FILE.to_owned()]) {
             match File::open(directory.join(name)) {
                 Ok(file) if !file.metadata()?.is_file() => {} // a pipe or a device: nothing to read back
                 Ok(file) => {
@@ -51,18 +50,6 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
         lines.split(|byte| *byte == b'\n').for_each(&mut take);
     }
     Ok(largest)
-}
-
-/// The file that was written before the present one, if there is any.
-fn newest_rotated(directory: &Path) -> std::io::Result<Option<String>> {
-    let mut newest: Option<u64> = None;
-    for file in std::fs::read_dir(directory)? {
-        let name = file?.file_name();
-        let number =
-            name.to_str().and_then(|name| name.strip_prefix("audit-")?.strip_suffix(".jsonl"));
-        newest = newest.max(number.and_then(|number| number.parse().ok()));
-    }
-    Ok(newest.map(|number| format!("audit-{number}.jsonl")))
 }
 
 /// Halts the log where the audit log speaks of a larger tree, or of another one.

@@ -81,7 +81,8 @@ fn cut(file: &File, len: u64) -> io::Result<()> {
     if file.metadata()?.len() == len { Ok(()) } else { file.set_len(len) }
 }
 
-fn newest_rotated(directory: &Path) -> io::Result<Option<u64>> {
+/// The number of the file that was put aside last, if there is any.
+pub(crate) fn newest_rotated(directory: &Path) -> io::Result<Option<u64>> {
     let mut newest = None;
     for file in fs::read_dir(directory)? {
         newest = newest.max(file?.file_name().to_str().and_then(rotated_number));

@@ -8,6 +8,7 @@ use crate::aside::Aside;
 use crate::limit::{RefusalLimit, Suppressed};
 use crate::metrics::Metrics;
 use bucket::AuditBucket;
+pub(crate) use file::newest_rotated;
 use file::{AuditFile, ROTATE_AT};
 pub use keeper::NotKept;
 use keeper::{Keeper, Sink, Weight};

@@ -1,6 +1,6 @@
 //! Evidence files out of the log: entries, proofs, and the anchors that cover them.
 
-use super::{Doors, answer_error, failed, next_page};
+use super::{BadRequest, Doors, answer_error, asked, failed, next_page};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -41,9 +41,25 @@ enum EvidenceError {
 #[serde(deny_unknown_fields)]
 pub struct Page {
     /// Place of the last entry of the page before.
-    after: Option<String>,
+    after: Option<Place>,
     /// Most spans.
     limit: Option<usize>,
+}
+
+/// LEAF.INDEX
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Place(EntryPlace);
+
+impl TryFrom<String> for Place {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let place = text
+            .split_once('.')
+            .and_then(|(leaf, index)| Some((leaf.parse().ok()?, index.parse().ok()?)));
+        place.map(Self).ok_or("not LEAF.INDEX")
+    }
 }
 
 /// `GET /v1/evidence/TRACE_ID`: the evidence of a trace, oldest spans first, in pages.
@@ -51,30 +67,19 @@ pub async fn evidence(
     State(doors): State<Arc<Doors>>,
     Path(trace_id): Path<String>,
     page: Result<Query<Page>, QueryRejection>,
-) -> Response {
+) -> Result<Response, BadRequest> {
     let Some(trace_id) = TraceId::from_hex(trace_id.as_bytes()) else {
         let text = "a trace id has 32 hexadecimal digits (or 16), not all zero";
-        return answer_error(StatusCode::BAD_REQUEST, "trace_id", text);
+        return Err(BadRequest("trace_id", text));
     };
-    let page = page.ok().and_then(|Query(Page { after, limit })| match after {
-        None => Some((None, limit)),
-        Some(place) => Some((Some(parse_place(&place)?), limit)),
-    });
-    let Some((after, limit)) = page else {
-        let text = "pages are asked for with ?after=LEAF.INDEX&limit=N";
-        return answer_error(StatusCode::BAD_REQUEST, "query", text);
-    };
+    let Page { after, limit } = asked(page, "pages are asked for with ?after=LEAF.INDEX&limit=N")?;
+    let after = after.map(|Place(place)| place);
     let limit = limit.unwrap_or(MAX_ITEMS).clamp(1, MAX_ITEMS);
     let read = {
         let doors = doors.clone();
         async move { answer(&doors, trace_id, after, limit).await }
     };
-    doors.heavy(read).await
-}
-
-fn parse_place(text: &str) -> Option<EntryPlace> {
-    let (leaf, index) = text.split_once('.')?;
-    Some((leaf.parse().ok()?, index.parse().ok()?))
+    Ok(doors.heavy(read).await)
 }
 
 async fn answer(

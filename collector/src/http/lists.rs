@@ -1,9 +1,9 @@
 //! Lists, in pages: `GET /v1/sessions` and `GET /v1/anchors`.
 
-use super::{Doors, answer_error, failed, next_page};
+use super::{BadRequest, Doors, asked, failed, next_page};
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use meshchain_core::SessionId;
 use meshchain_log::Log;
@@ -31,12 +31,9 @@ pub struct SessionPage {
 /// Sessions by their first leaf.
 pub async fn sessions(
     State(doors): State<Arc<Doors>>,
-    page: Result<Query<SessionPage>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let Ok(Query(SessionPage { after, limit })) = page else {
-        let text = "pages are asked for with ?after=LEAF&limit=N";
-        return answer_error(StatusCode::BAD_REQUEST, "query", text);
-    };
+    page: Result<Query<SessionPage>, QueryRejection>,
+) -> Result<Response, BadRequest> {
+    let SessionPage { after, limit } = asked(page, "pages are asked for with ?after=LEAF&limit=N")?;
     let limit = limit.unwrap_or(MOST_SESSIONS).clamp(1, MOST_SESSIONS);
     let read = {
         let doors = doors.clone();
@@ -50,7 +47,7 @@ pub async fn sessions(
             (next_page(next), Json(list)).into_response()
         }
     };
-    doors.heavy(read).await
+    Ok(doors.heavy(read).await)
 }
 
 /// The first sessions behind `after`, and whether there are more. Only their names are gathered while others wait
@@ -109,12 +106,9 @@ pub struct AnchorPage {
 /// The anchors of each chain: status, and the final ones, newest first.
 pub async fn anchors(
     State(doors): State<Arc<Doors>>,
-    page: Result<Query<AnchorPage>, axum::extract::rejection::QueryRejection>,
-) -> Response {
-    let Ok(Query(AnchorPage { below, limit })) = page else {
-        let text = "pages are asked for with ?below=SIZE&limit=N";
-        return answer_error(StatusCode::BAD_REQUEST, "query", text);
-    };
+    page: Result<Query<AnchorPage>, QueryRejection>,
+) -> Result<Response, BadRequest> {
+    let AnchorPage { below, limit } = asked(page, "pages are asked for with ?below=SIZE&limit=N")?;
     let limit = limit.unwrap_or(MOST_ANCHORS).clamp(1, MOST_ANCHORS);
     let read = {
         let doors = doors.clone();
@@ -125,7 +119,7 @@ pub async fn anchors(
             }
         }
     };
-    doors.heavy(read).await
+    Ok(doors.heavy(read).await)
 }
 
 async fn anchor_page(doors: &Doors, below: u64, limit: usize) -> Result<Vec<Value>, StoreError> {

@@ -13,6 +13,8 @@ mod stall;
 use crate::config::Ingest;
 use crate::events::Events;
 use crate::quota::Quotas;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -83,6 +85,21 @@ impl Doors {
 
 fn answer_error(status: StatusCode, reason: &str, text: &str) -> Response {
     (status, Json(json!({ "error": text, "reason": reason }))).into_response()
+}
+
+/// A request that cannot be understood: label of the fault, and how to ask.
+struct BadRequest(&'static str, &'static str);
+
+impl IntoResponse for BadRequest {
+    fn into_response(self) -> Response {
+        let Self(reason, text) = self;
+        answer_error(StatusCode::BAD_REQUEST, reason, text)
+    }
+}
+
+/// What a query asks for; `how` it is asked where it is none.
+fn asked<T>(query: Result<Query<T>, QueryRejection>, how: &'static str) -> Result<T, BadRequest> {
+    query.map(|Query(asked)| asked).map_err(|_| BadRequest("query", how))
 }
 
 /// What went wrong is for our log; the client learns that it did.

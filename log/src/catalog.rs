@@ -117,6 +117,8 @@ pub struct Sealing {
     pub head: TreeHead,
     /// Staging bundles, in order.
     pub bundles: Vec<Arc<str>>,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Where a leaf is.
@@ -205,7 +207,8 @@ impl Catalog {
     /// The oldest part that waits to be sealed.
     pub fn to_seal(&self) -> Option<Sealing> {
         let part = self.parts.front().filter(|_| self.parts.len() > 1)?;
-        Some(Sealing { first: part.first, head: part.head?, bundles: part.bundles.clone() })
+        let (first, bytes) = (part.first, part.bytes);
+        Some(Sealing { first, head: part.head?, bundles: part.bundles.clone(), bytes })
     }
 
     /// Number of parts that wait to be sealed.

@@ -3,6 +3,7 @@
 //! the verifier's fsck finds nothing damaged.
 
 pub(crate) mod fsck;
+mod full;
 pub(crate) mod store;
 
 use crate::{Accepted, Checked, Log, OpenError, SealAt, Submission, SubmitError, open, run};

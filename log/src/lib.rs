@@ -30,6 +30,7 @@ mod event;
 mod fault_tests;
 mod intake;
 mod judge;
+mod lacking;
 mod lag;
 mod log;
 mod misfit;

@@ -2,11 +2,12 @@
 
 use crate::catalog::Catalog;
 use crate::event::{Event, Events};
+use crate::lacking::Lacking;
 use crate::lag::Lag;
 use crate::segment::Files;
 use crate::sessions::Sessions;
 use meshchain_core::{SignedHead, SigningKey};
-use meshchain_store::Store;
+use meshchain_store::{Lack, Store};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -17,6 +18,8 @@ const MAX_LAG: Duration = Duration::from_millis(500);
 
 /// See [`Log::lookups`].
 const LOOKUPS: usize = 8;
+/// Parts of the tail that may wait to be sealed; past that, batches wait.
+const MAX_UNSEALED: usize = 3;
 
 /// The read side, shared by the writer and the doors.
 pub struct Log {
@@ -34,6 +37,10 @@ pub struct Log {
     /// A part was sealed.
     pub(crate) parts_sealed: Notify,
     pub(crate) lag: Lag,
+    /// What the writer lacks.
+    pub(crate) writer_lacks: Lacking,
+    /// What the sealer lacks.
+    pub(crate) sealer_lacks: Lacking,
     events: Events,
     /// What contradicts this log's history: since then it takes nothing.
     halted: OnceLock<String>,
@@ -61,6 +68,8 @@ impl Log {
             parts_closed: Notify::new(),
             parts_sealed: Notify::new(),
             lag: Lag::default(),
+            writer_lacks: Lacking::default(),
+            sealer_lacks: Lacking::default(),
             events,
             halted: OnceLock::new(),
             lookups: Semaphore::new(LOOKUPS),
@@ -111,6 +120,22 @@ impl Log {
     /// Why the log grows no more, if so.
     pub fn halted(&self) -> Option<&str> {
         self.halted.get().map(String::as_str)
+    }
+
+    /// What is used up, if batches are not taken for that; they are again as soon as it passes.
+    pub fn lack(&self) -> Option<Lack> {
+        let sealing = || self.must_seal().then(|| self.sealer_lacks.get()).flatten();
+        self.writer_lacks.get().or_else(sealing)
+    }
+
+    /// Bytes that are free where the log is; `None` in a bucket. Blocks for as long as a stat does.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.store.free_bytes()
+    }
+
+    /// What is not sealed is in memory: whether it may grow no more.
+    pub(crate) fn must_seal(&self) -> bool {
+        self.catalog().waiting() >= MAX_UNSEALED
     }
 
     /// Tells whoever runs the log. No lock may be held.

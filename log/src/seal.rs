@@ -42,6 +42,7 @@ impl Sealer {
             match self.seal(&sealing, &mut stop).await {
                 Ok(sealed) => {
                     pause = PAUSES[0];
+                    self.log.sealer_lacks.set(None);
                     self.log.tell(Event::Sealed {
                         segment: sealed.name,
                         leaves: sealed.layout.leaves,
@@ -55,9 +56,17 @@ impl Sealer {
                 Err(_) if *stop.borrow() => break,
                 Err(error) => {
                     self.log.tell(Event::SealFailed);
-                    log::error!("sealing failed, tried again in {pause:?}: {error}");
-                    let _ = timeout(pause, stopped(&mut stop)).await;
-                    pause = (pause * 2).min(PAUSES[1]);
+                    let lack = match &error {
+                        OpenError::Store(error) => error.lack(),
+                        _ => None,
+                    };
+                    self.log.sealer_lacks.set(lack);
+                    self.log.parts_sealed.notify_one();
+                    // Whether there is room again is told by a look.
+                    let now = if lack.is_some() { PAUSES[0] } else { pause };
+                    log::error!("sealing failed, tried again in {now:?}: {error}");
+                    let _ = timeout(now, stopped(&mut stop)).await;
+                    pause = (now * 2).min(PAUSES[1]);
                 }
             }
         }
@@ -95,6 +104,7 @@ impl Sealer {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Arc<Sealed>, OpenError> {
         let store = self.log.store.clone();
+        room_for(&store, sealing).await?;
         let cancel = Cancel::default();
         let build = Build {
             store: store.clone(),
@@ -152,6 +162,18 @@ impl Sealer {
         store.delete_all(sealing.bundles.iter().map(|bundle| bundle.to_string())).await;
         Ok(sealed)
     }
+}
+
+/// A segment takes as much as its bundles, which stay until it is there. Fails where that is not free.
+async fn room_for(store: &Store, sealing: &Sealing) -> Result<(), StoreError> {
+    let asked = store.clone();
+    let free = tokio::task::spawn_blocking(move || asked.free_bytes()).await;
+    let Ok(Some(free)) = free else { return Ok(()) };
+    if sealing.bytes <= free {
+        return Ok(());
+    }
+    let name = format!("the segment of leaves {} to {}", sealing.first, sealing.head.size);
+    Err(StoreError::NoRoom { name, needed: sealing.bytes, free })
 }
 
 /// Deletes what a try completed that failed. What cannot be deleted goes at the next start.

@@ -2,6 +2,7 @@
 
 use crate::batch::Checked;
 use crate::misfit::Misfit;
+use meshchain_store::Lack;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -33,6 +34,9 @@ pub enum SubmitError {
     /// The log grows no more: this is an older copy of it, or another one.
     #[error("this is an older copy of the log, or another one")]
     Halted,
+    /// Something is used up that it takes; it may be sent again when that has passed.
+    #[error("{0}")]
+    Lacking(Lack),
     /// Its commit failed; it may be sent again.
     #[error("the batch could not be made durable")]
     Unavailable,

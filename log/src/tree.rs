@@ -24,11 +24,11 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// Writes all of them, side by side.
+    /// Writes all of them, side by side; the head that speaks of them is committed.
     pub async fn write(&self, store: &Store) -> Result<(), StoreError> {
         let puts = self.objects.iter().map(|(name, bytes)| {
             let path = name.path();
-            async move { store.put(&path, bytes.clone()).await }
+            async move { store.put_committed(&path, bytes.clone().into()).await }
         });
         try_join_all(puts).await.map(drop)
     }

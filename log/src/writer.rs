@@ -5,6 +5,7 @@ use crate::clock::unix_ns;
 use crate::event::Event;
 use crate::intake::take_in;
 use crate::judge::{Judge, Judged, Next};
+use crate::lacking::Insist;
 use crate::log::Log;
 use crate::misfit::Misfit;
 use crate::owned::Owned;
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use meshchain_core::session::BadSignature;
 use meshchain_core::tile::TileName;
 use meshchain_core::{Checkpoint, SignedHead};
-use meshchain_store::{Store, StoreError};
+use meshchain_store::{Lack, Store, StoreError};
 use meshchain_stored::staging::{self, StagingWriter};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +32,9 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_COMMIT_BYTES: usize = 32 << 20;
 /// How often an idle writer looks whether the log is still its own, and which sessions are silent.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
-/// Parts of the tail that may wait to be sealed; past that, batches wait.
-const MAX_UNSEALED: usize = 3;
 
-/// The store failed at or after a commit point, or another collector took over: the process must end,
-/// and the next start recovers.
+/// The store failed at or after a commit point, and not for want of room, or another collector took over: the process
+/// must end, and the next start recovers.
 #[derive(Debug, Error)]
 #[error(transparent)]
 pub struct Fatal(#[from] StoreError);
@@ -68,6 +67,7 @@ pub async fn run(
                     continue;
                 }
                 _ = idle.tick() => {
+                    writer.look_for_room().await;
                     writer.report_silence();
                     writer.check_owned().await?;
                     continue;
@@ -84,8 +84,10 @@ pub async fn run(
         }
         next_commit = Instant::now() + COMMIT_INTERVAL;
         writer.log.lag.begin();
-        writer.wait_for_sealing().await;
-        writer.commit(std::mem::take(&mut waiting)).await?;
+        match writer.wait_for_sealing().await {
+            Ok(()) => writer.commit(std::mem::take(&mut waiting)).await?,
+            Err(lack) => refuse(waiting.drain(..), || SubmitError::Lacking(lack)),
+        }
         writer.log.lag.end();
     }
 }
@@ -107,13 +109,17 @@ struct Judgement {
 
 impl Judgement {
     /// The commit failed: nothing is known of any of them.
-    fn call_off(self) {
+    fn call_off(self, why: impl Fn() -> SubmitError) {
         let taken = self.taken.into_iter().map(|(submission, _)| submission);
         let again = self.again.into_iter().map(|(submission, _)| submission);
         let refused = self.refused.into_iter().map(|(submission, _)| submission);
-        for submission in taken.chain(again).chain(refused) {
-            let _ = submission.reply.send(Err(SubmitError::Unavailable));
-        }
+        refuse(taken.chain(again).chain(refused), why);
+    }
+}
+
+fn refuse(submissions: impl Iterator<Item = Submission>, why: impl Fn() -> SubmitError) {
+    for submission in submissions {
+        let _ = submission.reply.send(Err(why()));
     }
 }
 
@@ -137,26 +143,32 @@ impl Writer {
         }
     }
 
-    /// What is not sealed is in memory: it does not grow faster than it is sealed.
-    async fn wait_for_sealing(&self) {
-        loop {
-            let waiting = self.log.catalog().waiting();
-            if waiting < MAX_UNSEALED || self.log.halted().is_some() {
-                return;
+    /// Takes batches again where room or files lacked. Whether they still do, the next commit tells.
+    async fn look_for_room(&self) {
+        if self.log.writer_lacks.get().is_some() && self.log.store.hold_reserve().await.is_ok() {
+            self.log.writer_lacks.set(None);
+        }
+    }
+
+    /// What is not sealed is in memory: it does not grow faster than it is sealed. An error where it is not sealed for
+    /// want of room.
+    async fn wait_for_sealing(&self) -> Result<(), Lack> {
+        while self.log.must_seal() && self.log.halted().is_none() {
+            if let Some(lack) = self.log.sealer_lacks.get() {
+                return Err(lack);
             }
             let sealed = timeout(IDLE_CHECK, self.log.parts_sealed.notified());
             if sealed.await.is_err() {
-                log::warn!("batches wait, as {waiting} parts of the log are not sealed yet");
+                log::warn!("batches wait, as too much of the log is not sealed yet");
             }
         }
+        Ok(())
     }
 
     /// Commits what is waiting, and answers it.
     pub(crate) async fn commit(&mut self, waiting: Vec<Submission>) -> Result<(), Fatal> {
         if self.log.halted().is_some() {
-            for submission in waiting {
-                let _ = submission.reply.send(Err(SubmitError::Halted));
-            }
+            refuse(waiting.into_iter(), || SubmitError::Halted);
             return Ok(());
         }
         let started = Instant::now();
@@ -190,14 +202,22 @@ impl Writer {
         let intake = take_in(&name, first, &bundle, &slices, head);
         let intake = intake.map_err(|e| StoreError::damaged(&name, e))?;
 
-        if let Err(error) = log.store.put(&name, bundle.clone()).await {
+        let written = async {
+            log.store.hold_reserve().await?;
+            log.store.put(&name, bundle.clone()).await
+        };
+        if let Err(error) = written.await {
             log::error!("commit failed, nothing was changed: {error}");
             log.tell(Event::CommitFailed);
-            judgement.call_off();
+            log.writer_lacks.set(error.lack());
+            judgement.call_off(|| error.lack().map_or(SubmitError::Unavailable, SubmitError::Lacking));
             return Ok(());
         }
         log::debug!("{name} is written: {} bytes, {} leaves", bundle.len(), slices.len());
-        self.owned.commit(&head, &log.key).await?;
+        let mut insist = Insist::new();
+        while let Err(error) = self.owned.commit(&head, &log.key).await {
+            insist.again(&log, error).await?;
+        }
         log::debug!("head of {} leaves is committed", head.size);
 
         // Committed: from here on nothing may fail but the process.
@@ -214,10 +234,15 @@ impl Writer {
         for (submission, misfit) in judgement.refused {
             turn_down(&log, submission, misfit);
         }
-        growth.write(&log.store).await?;
+        while let Err(error) = growth.write(&log.store).await {
+            insist.again(&log, error).await?;
+        }
         log::debug!("{} tiles and entry bundles are written", growth.objects.len());
         let checkpoint = Checkpoint::sign(&head, &log.key);
-        self.owned.publish(checkpoint.clone()).await?;
+        while let Err(error) = self.owned.publish(checkpoint.clone()).await {
+            insist.again(&log, error).await?;
+        }
+        log.writer_lacks.set(None);
         let took = started.elapsed();
         log::debug!(
             "checkpoint of {} leaves is published, {took:?} after the commit began",

@@ -7,17 +7,23 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
+    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult,
+    UpdateVersion,
 };
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use thiserror::Error;
 
+mod lack;
 mod location;
+mod reserve;
 mod wait;
 
+pub use lack::Lack;
 pub use location::{AccessError, Location, LocationError};
+use reserve::Reserve;
 pub use wait::wait;
 
 /// Why an object could not be read or written.
@@ -47,6 +53,16 @@ pub enum StoreError {
         /// What is wrong with it.
         fault: String,
     },
+    /// What is to be written is more than what is free.
+    #[error("{name}: {needed} bytes are to be written, and {free} are free")]
+    NoRoom {
+        /// Object.
+        name: String,
+        /// Its bytes, about.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+    },
     /// The process ends, and nothing more is read or written.
     #[error("the collector is ending")]
     Ended,
@@ -61,6 +77,14 @@ impl StoreError {
     /// An object is not what it should be.
     pub fn damaged(name: &str, fault: impl ToString) -> Self {
         Self::Damaged { name: name.to_owned(), fault: fault.to_string() }
+    }
+
+    /// What was used up, if that was it: nothing was changed, and it passes.
+    pub fn lack(&self) -> Option<Lack> {
+        match self {
+            Self::NoRoom { .. } => Some(Lack::Space),
+            error => Lack::of(error),
+        }
     }
 
     /// Whether the object was not there.
@@ -86,24 +110,43 @@ pub struct Store {
     shared: bool,
     /// The lock file of a directory, locked until the last clone is dropped.
     _lock: Option<Arc<File>>,
+    /// Of a directory.
+    reserve: Option<Arc<Reserve>>,
 }
 
 impl Store {
     /// Opens the place, making a directory where it does not exist, and takes its lock.
     pub fn open(location: &Location) -> Result<Self, AccessError> {
         let (objects, lock) = location.open()?;
-        Ok(Self { objects, shared: lock.is_none(), _lock: lock.map(Arc::new) })
+        let reserve = location.directory().map(|directory| Arc::new(Reserve::find(directory)));
+        Ok(Self { objects, shared: lock.is_none(), _lock: lock.map(Arc::new), reserve })
     }
 
     /// A store over objects of the caller's: `locked` as a directory is, where the caller sees to it that
     /// nobody else writes, or as a bucket.
     pub fn over(objects: Arc<dyn ObjectStore>, locked: bool) -> Self {
-        Self { objects, shared: !locked, _lock: None }
+        Self { objects, shared: !locked, _lock: None, reserve: None }
     }
 
     /// Whether another collector may take over at any time, as nothing locks the place.
     pub fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    /// Sees to it that there is room for what must be written, however full the disk becomes meanwhile:
+    /// [`put_committed`](Self::put_committed) and [`swap`](Self::swap) use it up. A bucket needs none.
+    pub async fn hold_reserve(&self) -> Result<(), StoreError> {
+        let Some(reserve) = self.reserve.clone().filter(|reserve| !reserve.is_held()) else {
+            return Ok(());
+        };
+        let held = tokio::task::spawn_blocking(move || reserve.hold()).await;
+        let held = held.unwrap_or_else(|failed| Err(io::Error::other(failed)));
+        held.map_err(|e| error("hold", "reserve")(generic(e)))
+    }
+
+    /// Bytes that are free where the directory is; `None` for a bucket. Blocks for as long as a stat does.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.reserve.as_ref()?.free_bytes().ok()
     }
 
     /// Writes an object, replacing what was there.
@@ -113,8 +156,37 @@ impl Store {
         done.map(drop).map_err(error("write", name))
     }
 
+    /// Writes an object that must be there, as what speaks of it is committed: of the reserve where the disk is full.
+    pub async fn put_committed(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
+        let done = self.put_or_claim(name, data, PutMode::Overwrite).await;
+        done.map(drop).map_err(error("write", name))
+    }
+
+    async fn put_or_claim(
+        &self,
+        name: &str,
+        data: Bytes,
+        mode: PutMode,
+    ) -> object_store::Result<PutResult> {
+        let path = ObjectPath::from(name);
+        let put = || {
+            let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
+            self.objects.put_opts(&path, data.clone().into(), options)
+        };
+        let done = put().await;
+        let (Err(failed), Some(reserve)) = (&done, &self.reserve) else { return done };
+        if Lack::of(failed) != Some(Lack::Space) {
+            return done;
+        }
+        let reserve = reserve.clone();
+        match tokio::task::spawn_blocking(move || reserve.give_up()).await {
+            Ok(true) => put().await,
+            _ => done,
+        }
+    }
+
     /// Writes an object that must still be as `version` says; [`StoreError::TakenOver`] otherwise.
-    /// The lock vouches for that in a directory, a conditional PUT in a bucket.
+    /// The lock vouches for that in a directory, a conditional PUT in a bucket. It may use up the reserve.
     pub async fn swap(
         &self,
         name: &str,
@@ -127,9 +199,7 @@ impl Store {
             (true, None) => PutMode::Create,
         };
         let data = data.into();
-        let options = PutOptions { mode, ..PutOptions::default() };
-        let path = ObjectPath::from(name);
-        match self.objects.put_opts(&path, data.clone().into(), options).await {
+        match self.put_or_claim(name, data.clone(), mode).await {
             Ok(put) => Ok(Version(Some(put.into()))),
             Err(
                 object_store::Error::Precondition { .. }
@@ -252,6 +322,10 @@ impl Upload {
 fn error(operation: &'static str, name: &str) -> impl FnOnce(object_store::Error) -> StoreError {
     let name = name.to_owned();
     move |source| StoreError::Storage { operation, name, source }
+}
+
+fn generic(source: io::Error) -> object_store::Error {
+    object_store::Error::Generic { store: "directory", source: Box::new(source) }
 }
 
 #[cfg(test)]

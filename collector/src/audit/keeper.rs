@@ -2,7 +2,7 @@
 
 use super::bucket::AuditBucket;
 use super::file::AuditFile;
-use meshchain_store::StoreError;
+use meshchain_store::{Lack, StoreError};
 use prometheus_client::metrics::gauge::Gauge;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,8 +19,8 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5
 /// Why lines are not kept at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotKept {
-    /// The disk is full.
-    NoSpace,
+    /// Something is used up that it takes.
+    Lacking(Lack),
     /// The disk, or the bucket, fails.
     Failing,
 }
@@ -46,8 +46,7 @@ impl Sink {
     fn keep(&mut self, lines: &[u8]) -> Result<(), (NotKept, String)> {
         match self {
             Self::File(file) => file.keep(lines).map_err(|error| {
-                let full = error.kind() == io::ErrorKind::StorageFull;
-                let why = if full { NotKept::NoSpace } else { NotKept::Failing };
+                let why = Lack::of(&error).map_or(NotKept::Failing, NotKept::Lacking);
                 (why, error.to_string())
             }),
             Self::Bucket(bucket) => {

@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures::StreamExt;
 use meshchain_log::{Checked, Submission, SubmitError};
+use meshchain_store::Lack;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,14 +52,14 @@ enum Busy {
     Unavailable,
     /// Audit lines cannot be kept.
     Audit,
-    /// There is no room for what is written.
-    NoSpace,
+    /// Something is used up that writing takes.
+    Lacking(Lack),
 }
 
 impl From<NotKept> for Busy {
     fn from(why: NotKept) -> Self {
         match why {
-            NotKept::NoSpace => Self::NoSpace,
+            NotKept::Lacking(lack) => Self::Lacking(lack),
             NotKept::Failing => Self::Audit,
         }
     }
@@ -82,25 +83,27 @@ impl Busy {
             Self::OlderCopy => "older_copy",
             Self::Unavailable => "unavailable",
             Self::Audit => "audit",
-            Self::NoSpace => "no_space",
+            Self::Lacking(Lack::Space) => "no_space",
+            Self::Lacking(Lack::Files) => "no_files",
         }
     }
 
-    fn text(self) -> &'static str {
-        match self {
+    fn text(self) -> String {
+        let text = match self {
             Self::Lags => "what is taken now would be published too late",
             Self::NoRoom => "too much is waiting to be committed",
             Self::Share => "too much of this sender's is waiting to be committed",
             Self::OlderCopy => OLDER_COPY,
             Self::Unavailable => "the log could not be written",
             Self::Audit => "the audit log cannot be written",
-            Self::NoSpace => "no space is left where the log is kept",
-        }
+            Self::Lacking(lack) => return lack.to_string(),
+        };
+        text.to_owned()
     }
 
     fn status(self) -> StatusCode {
         match self {
-            Self::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Lacking(Lack::Space) => StatusCode::INSUFFICIENT_STORAGE,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -149,6 +152,7 @@ pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Respon
         }
         Ok(Err(SubmitError::Refused(misfit))) => refused(&misfit.into()),
         Ok(Err(SubmitError::Halted)) => push_back(&doors, Busy::OlderCopy),
+        Ok(Err(SubmitError::Lacking(lack))) => push_back(&doors, Busy::Lacking(lack)),
         Ok(Err(SubmitError::Unavailable)) | Err(_) => push_back(&doors, Busy::Unavailable),
     }
 }
@@ -167,6 +171,9 @@ async fn receive(
     }
     if doors.log.halted().is_some() {
         return Err(NoBatch::Busy(Busy::OlderCopy));
+    }
+    if let Some(lack) = doors.log.lack() {
+        return Err(NoBatch::Busy(Busy::Lacking(lack)));
     }
     if doors.log.lags() {
         return Err(NoBatch::Busy(Busy::Lags));
@@ -251,8 +258,7 @@ async fn parse(body: Bytes, principal: &str) -> Result<Checked, Refusal> {
 
 fn push_back(doors: &Doors, busy: Busy) -> Response {
     doors.events.metrics.pushed_back(busy.reason());
-    let text = busy.text();
-    let mut response = answer_error(busy.status(), busy.reason(), text);
+    let mut response = answer_error(busy.status(), busy.reason(), &busy.text());
     response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
     response
 }

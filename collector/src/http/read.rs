@@ -70,16 +70,18 @@ pub async fn readyz(State(doors): State<Arc<Doors>>) -> Response {
         return answer_error(StatusCode::SERVICE_UNAVAILABLE, "older_copy", &text);
     }
     let why = if doors.submissions.is_closed() {
-        "the writer has ended"
+        "the writer has ended".to_owned()
     } else if let Some(why) = doors.events.audit.failing() {
         match why {
-            NotKept::NoSpace => "no space is left for the audit log",
-            NotKept::Failing => "the audit log cannot be written",
+            NotKept::Lacking(lack) => format!("the audit log cannot be written: {lack}"),
+            NotKept::Failing => "the audit log cannot be written".to_owned(),
         }
+    } else if let Some(lack) = doors.log.lack() {
+        lack.to_string()
     } else if doors.log.lags() {
-        "what is taken now would be published too late"
+        "what is taken now would be published too late".to_owned()
     } else {
         return "ok\n".into_response();
     };
-    answer_error(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why)
+    answer_error(StatusCode::SERVICE_UNAVAILABLE, "not_ready", &why)
 }

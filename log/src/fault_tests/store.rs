@@ -9,6 +9,7 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
     UploadPart,
 };
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -27,6 +28,8 @@ pub(crate) enum Fault {
     Torn,
     /// It takes effect, its answer is lost, and the second try finds the object replaced (412).
     Contested,
+    /// From it on, as many operations as that find something used up where they write.
+    Lacking(u64, ErrorKind),
 }
 
 pub(crate) const FAULTS: [Fault; 6] = [
@@ -53,6 +56,7 @@ enum Turn {
     Works,
     FailsBefore,
     FailsAfter(Error),
+    Lacks(ErrorKind),
     Tears,
 }
 
@@ -82,12 +86,22 @@ impl Faulty {
         self.operations.load(Ordering::SeqCst) > self.at
     }
 
+    /// Operations so far.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations.load(Ordering::SeqCst)
+    }
+
     fn turn(&self) -> Turn {
         if self.dead.load(Ordering::SeqCst) {
             return Turn::FailsBefore;
         }
-        if self.operations.fetch_add(1, Ordering::SeqCst) != self.at {
-            return Turn::Works;
+        let operation = self.operations.fetch_add(1, Ordering::SeqCst);
+        match self.fault {
+            Fault::Lacking(count, of) if (self.at..self.at + count).contains(&operation) => {
+                return Turn::Lacks(of);
+            }
+            _ if operation == self.at => {}
+            _ => return Turn::Works,
         }
         let lives = [Fault::Refused, Fault::LostAnswer, Fault::Contested];
         let crash = !lives.contains(&self.fault);
@@ -97,6 +111,7 @@ impl Faulty {
             Fault::LostAnswer | Fault::CrashAfter => Turn::FailsAfter(failure()),
             Fault::Contested => Turn::FailsAfter(contested()),
             Fault::Torn => Turn::Tears,
+            Fault::Lacking(..) => Turn::Works,
         }
     }
 }
@@ -113,6 +128,10 @@ impl ObjectStore for Faulty {
         match self.turn() {
             Turn::Works => self.inner.put_opts(at, data, how).await,
             Turn::FailsBefore => Err(failure()),
+            Turn::Lacks(of) => {
+                let source = Box::new(std::io::Error::from(of));
+                Err(Error::Generic { store: "faulty", source })
+            }
             Turn::FailsAfter(error) => {
                 self.inner.put_opts(at, data, how).await?;
                 Err(error)
@@ -139,7 +158,7 @@ impl ObjectStore for Faulty {
 
     async fn get_opts(&self, at: &Path, how: GetOptions) -> Result<GetResult> {
         match self.turn() {
-            Turn::Works => self.inner.get_opts(at, how).await,
+            Turn::Works | Turn::Lacks(_) => self.inner.get_opts(at, how).await,
             _ => Err(failure()),
         }
     }
@@ -149,7 +168,7 @@ impl ObjectStore for Faulty {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         match self.turn() {
-            Turn::Works => self.inner.delete_stream(locations),
+            Turn::Works | Turn::Lacks(_) => self.inner.delete_stream(locations),
             Turn::FailsAfter(_) => {
                 self.inner.delete_stream(locations).map(|_| Err(failure())).boxed()
             }
@@ -159,7 +178,7 @@ impl ObjectStore for Faulty {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.turn() {
-            Turn::Works => self.inner.list(prefix),
+            Turn::Works | Turn::Lacks(_) => self.inner.list(prefix),
             _ => futures::stream::once(async { Err(failure()) }).boxed(),
         }
     }

@@ -13,8 +13,8 @@ use meshchain_stored::audit_line::rotated_number;
 /// Folders below the log: level, up to six index elements of three digits, `NNN.p`.
 const MAX_DEPTH: usize = 9;
 /// What a collector keeps beside the log. `key` is never read.
-const BESIDE: [&str; 7] =
-    ["head", "checkpoint", "sealed", "key", "key.unfinished", "audit.jsonl", "lock"];
+const BESIDE: [&str; 8] =
+    ["head", "checkpoint", "sealed", "key", "key.unfinished", "audit.jsonl", "lock", "reserve"];
 /// Folders that are looked at elsewhere.
 const FOLDERS: [&str; 5] = ["tile", "pool", "segment", "anchor", "audit"];
 

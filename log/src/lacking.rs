@@ -1,0 +1,48 @@
+//! What the log lacks to grow, for as long as it does: it is tried again where that passes.
+
+use crate::log::Log;
+use meshchain_store::{Lack, StoreError};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// First and longest pause between two tries of what must be done.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
+
+/// What somebody lacks at the moment; held for moments.
+#[derive(Debug, Default)]
+pub(crate) struct Lacking(Mutex<Option<Lack>>);
+
+impl Lacking {
+    /// What it is, if anything.
+    pub(crate) fn get(&self) -> Option<Lack> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what it is now.
+    pub(crate) fn set(&self, lack: Option<Lack>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = lack;
+    }
+}
+
+/// Patience with what must be done, as what it belongs to is committed.
+pub(crate) struct Insist {
+    pause: Duration,
+}
+
+impl Insist {
+    pub(crate) fn new() -> Self {
+        Self { pause: PAUSES[0] }
+    }
+
+    /// Returns when it is time to try again what failed only for want of room or files; any other failure is returned.
+    pub(crate) async fn again(&mut self, log: &Log, error: StoreError) -> Result<(), StoreError> {
+        let Some(lack) = error.lack() else { return Err(error) };
+        log.writer_lacks.set(Some(lack));
+        let pause = self.pause;
+        log::error!("{lack}: a commit cannot be ended yet, tried again in {pause:?}: {error}");
+        sleep(pause).await;
+        self.pause = (pause * 2).min(PAUSES[1]);
+        Ok(())
+    }
+}

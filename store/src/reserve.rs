@@ -1,0 +1,102 @@
+//! Room on disk that is given up where something must be written and the disk is full.
+
+use rustix::fs::fallocate;
+use rustix::fs::{FallocateFlags, statvfs};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// File of the reserve.
+const RESERVE: &str = "reserve";
+/// Its bytes: more than the tiles, the head and the checkpoint of the largest commit.
+const SIZE: u64 = 16 << 20;
+/// `st_blocks` counts these, whatever the file system's own blocks are (POSIX, `stat.h`).
+const BLOCK: u64 = 512;
+
+/// A file of a directory that takes room and holds nothing.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    directory: PathBuf,
+    held: AtomicBool,
+}
+
+impl Reserve {
+    /// The reserve of a directory, as an earlier process left it.
+    pub(crate) fn find(directory: &Path) -> Self {
+        let found = fs::metadata(directory.join(RESERVE));
+        let held = found.is_ok_and(|m| m.len() == SIZE && m.blocks() * BLOCK >= SIZE);
+        Self { directory: directory.to_owned(), held: AtomicBool::new(held) }
+    }
+
+    /// Whether it is there.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Makes it, unless it is there. Blocks.
+    pub(crate) fn hold(&self) -> io::Result<()> {
+        if self.is_held() {
+            return Ok(());
+        }
+        let path = self.directory.join(RESERVE);
+        let made = File::create(&path).and_then(|file| take_room(&file));
+        match made {
+            Ok(()) => self.held.store(true, Ordering::Release),
+            Err(_) => drop(fs::remove_file(path)),
+        }
+        made
+    }
+
+    /// Gives its room up; false where there was none. Blocks.
+    pub(crate) fn give_up(&self) -> bool {
+        self.held.swap(false, Ordering::AcqRel)
+            && fs::remove_file(self.directory.join(RESERVE)).is_ok()
+    }
+
+    /// Bytes that this process may still write there.
+    pub(crate) fn free_bytes(&self) -> io::Result<u64> {
+        let found = statvfs(&self.directory)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+}
+
+fn take_room(mut file: &File) -> io::Result<()> {
+    use rustix::io::Errno;
+    match fallocate(file, FallocateFlags::empty(), 0, SIZE) {
+        Ok(()) => {}
+        // A file system that cannot.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let zeros = [0; 64 << 10];
+            for _ in 0..SIZE / zeros.len() as u64 {
+                file.write_all(&zeros)?;
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_held_until_it_is_given_up_and_found_again_only_where_it_takes_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let reserve = Reserve::find(folder.path());
+        assert!(!reserve.is_held() && !reserve.give_up());
+        reserve.hold().unwrap();
+        reserve.hold().unwrap();
+        assert!(Reserve::find(folder.path()).is_held());
+        assert!(reserve.give_up());
+        assert!(!folder.path().join(RESERVE).exists() && !reserve.is_held());
+        let sparse = File::create(folder.path().join(RESERVE)).unwrap();
+        sparse.set_len(SIZE).unwrap();
+        let found = Reserve::find(folder.path());
+        assert!(!found.is_held(), "a copy that left the holes out takes no room");
+        found.hold().unwrap();
+        assert!(found.is_held() && found.free_bytes().unwrap() > 0);
+    }
+}

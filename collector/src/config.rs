@@ -69,6 +69,8 @@ pub struct Config {
     /// Records are deleted after this long ("30d"); leaves and entries never. Default: never.
     #[serde(deserialize_with = "duration")]
     pub retain_records: Option<Duration>,
+    /// The operator is warned where fewer bytes are free where the log is. Default 1 GiB.
+    pub warn_free_bytes: u64,
     /// Address to listen on. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
     /// How batches come in.
@@ -115,6 +117,7 @@ impl Default for Config {
             data: None,
             key: None,
             retain_records: None,
+            warn_free_bytes: 1 << 30,
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             ingest: Ingest::default(),
             limits: Limits::default(),

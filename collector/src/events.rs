@@ -8,6 +8,7 @@ use meshchain_core::{BatchKind, Equivocation, Source};
 use meshchain_log::{Checked, Event, Next};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// What it means that something speaks of another history than the log's.
 pub const OLDER_COPY: &str = "this is an older copy of the log, or another one";
@@ -132,8 +133,8 @@ impl Events {
         let metrics = &self.metrics;
         match event {
             AnchorEvent::Final { chain, size, gas_used, .. } => {
+                metrics.anchored(chain, *size, SystemTime::now());
                 let chain = Chain { chain: chain.clone() };
-                metrics.anchored_size.get_or_create(&chain).set(*size as i64);
                 metrics.anchor_gas.get_or_create(&chain).inc_by(*gas_used);
             }
             AnchorEvent::Alert { chain, reason, .. } => {

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod batch;
 pub mod config;
 pub mod count;
+mod disk;
 pub mod events;
 pub mod found;
 pub mod http;

@@ -1,13 +1,15 @@
-//! Counters for Prometheus.
+//! Metrics for Prometheus. Every label of a counter is there from the start, so that the first event is an increase.
 
+use crate::refusal::Refusal;
 use meshchain_core::BatchKind;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
-use std::time::Duration;
+use prometheus_client::registry::{Metric, Registry};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
@@ -36,9 +38,10 @@ pub struct Metrics {
     pub replayed: Counter,
     /// Batches that a session jumped over.
     pub missing: Counter,
-    /// Pools that could not be made durable.
+    /// Commits that were called off.
     pub commit_failures: Counter,
     pushed_back: Family<Reason, Counter>,
+    oldest_waiting: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// Open connections.
     pub connections: Gauge,
     /// Connections that had to go for others.
@@ -50,94 +53,110 @@ pub struct Metrics {
     pub seal_failures: Counter,
     /// Records that retention deleted.
     pub records_deleted: Counter,
+    /// Sessions that are open and were not heard of for long.
+    pub sessions_silent: Gauge,
+    /// Bytes that are free where the log is.
+    pub free_bytes: Gauge,
+    /// The same, below which the operator is warned.
+    pub free_bytes_warning: Gauge,
     /// 1 where the log takes nothing, as something speaks of another history than its own.
     pub older_copy: Gauge,
     publish_seconds: Histogram,
+    checkpoint_age: Gauge,
+    published: Mutex<Instant>,
     /// Lines that did not fit into what waits for the audit log.
     pub audit_lines_lost: Counter,
     /// 1 while audit lines cannot be kept.
     pub audit_failing: Gauge,
     /// Lines that nobody took from standard output.
     pub audit_echo_dropped: Counter,
-    /// Newest tree size that is final on a chain.
-    pub anchored_size: Family<Chain, Gauge>,
+    anchored_size: Family<Chain, Gauge>,
+    anchored_at: Family<Chain, Gauge>,
     /// 1 while an anchor waits for an operator.
     pub anchor_alert: Family<Chain, Gauge>,
     /// Gas that final anchors used.
     pub anchor_gas: Family<Chain, Counter>,
 }
 
+/// Registers a metric, and gives it back.
+fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// Registers a metric that begins at nothing.
+fn new<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    add(registry, name, help, M::default())
+}
+
 impl Default for Metrics {
+    #[rustfmt::skip]
     fn default() -> Self {
-        let mut r = Registry::with_prefix("meshchain");
-        let publish_seconds =
-            Histogram::new([0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]);
-        let m = Self {
-            batches: Family::default(),
-            digests: Counter::default(),
-            refused: Family::default(),
-            replayed: Counter::default(),
-            missing: Counter::default(),
-            commit_failures: Counter::default(),
-            pushed_back: Family::default(),
-            connections: Gauge::default(),
-            connections_evicted: Counter::default(),
-            log_size: Gauge::default(),
-            segments: Gauge::default(),
-            seal_failures: Counter::default(),
-            records_deleted: Counter::default(),
-            older_copy: Gauge::default(),
-            publish_seconds,
-            audit_lines_lost: Counter::default(),
-            audit_failing: Gauge::default(),
-            audit_echo_dropped: Counter::default(),
-            anchored_size: Family::default(),
-            anchor_alert: Family::default(),
-            anchor_gas: Family::default(),
+        let mut registry = Registry::with_prefix("meshchain");
+        let r = &mut registry;
+        let seconds = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+        let metrics = Self {
+            batches: new(r, "batches", "Batches logged"),
+            digests: new(r, "digests", "Entries logged"),
+            refused: new(r, "batches_refused",
+                "Batches refused for good: any of equivocation, foreign_session, wrong_principal says something about a peer, read its audit line"),
+            replayed: new(r, "batches_replayed", "Batches that were logged already, and acknowledged again"),
+            missing: new(r, "batches_missing", "Batches that sessions jumped over: look for gap in the audit log"),
+            commit_failures: new(r, "commit_failures", "Commits called off with nothing changed: the error log says why"),
+            pushed_back: new(r, "batches_pushed_back",
+                "Batches told to come again, nothing is lost yet: no_space wants room, audit a disk that works, lag and backlog a faster one, older_copy docs/restore.md"),
+            oldest_waiting: new(r, "oldest_waiting_batch_seconds", "Age of the oldest batch that waits for its commit: beyond a second the disk is too slow"),
+            connections: new(r, "connections", "Open connections"),
+            connections_evicted: new(r, "connections_evicted", "Connections that had to go for others: somebody holds too many"),
+            log_size: new(r, "log_size", "Leaves in the published tree"),
+            segments: new(r, "segments", "Sealed segments"),
+            seal_failures: new(r, "seal_failures", "Attempts to seal that failed and are made again: the error log says why"),
+            records_deleted: new(r, "records_deleted", "Records deleted by age"),
+            sessions_silent: new(r, "sessions_silent", "Sessions that were not closed and not heard of for two minutes: a proxy died or cannot reach this collector"),
+            free_bytes: new(r, "free_bytes", "Bytes free where the log is, 0 in a bucket, which has no end: make room before it is free_bytes_warning"),
+            free_bytes_warning: new(r, "free_bytes_warning", "The bytes of warn_free_bytes in the configuration"),
+            older_copy: new(r, "older_copy", "1 where this is an older copy of the log, or another one, and takes no batches: docs/restore.md"),
+            publish_seconds: add(r, "publish_seconds", "From the start of a commit to its checkpoint", Histogram::new(seconds)),
+            checkpoint_age: new(r, "checkpoint_age_seconds", "Time since this process published, or since its start: grows while nothing comes in, so look at oldest_waiting_batch_seconds too"),
+            published: Mutex::new(Instant::now()),
+            audit_lines_lost: new(r, "audit_lines_lost", "Audit lines that are nowhere, as too many waited: look at audit_failing"),
+            audit_failing: new(r, "audit_failing", "1 while audit lines cannot be kept and no batch is taken: make room, or mend the disk or bucket"),
+            audit_echo_dropped: new(r, "audit_echo_dropped", "Audit lines that standard output did not take; they are in the audit log all the same"),
+            anchored_size: new(r, "anchored_size", "Leaves in the newest final anchor"),
+            anchored_at: new(r, "anchor_final_timestamp_seconds", "When the newest final anchor became so, unix time: the age of the anchors is time() less this"),
+            anchor_alert: new(r, "anchor_alert", "1 while an anchor needs an operator: /v1/anchors says why"),
+            anchor_gas: new(r, "anchor_gas", "Gas used by final anchors"),
             registry: Registry::default(),
         };
-        r.register("batches", "Batches logged", m.batches.clone());
-        r.register("digests", "Entries logged", m.digests.clone());
-        r.register("batches_refused", "Batches refused", m.refused.clone());
-        r.register("batches_replayed", "Batches that were logged already", m.replayed.clone());
-        r.register("batches_missing", "Batches that sessions jumped over", m.missing.clone());
-        r.register("commit_failures", "Pools that failed before commit", m.commit_failures.clone());
-        r.register("batches_pushed_back", "Batches answered with 503", m.pushed_back.clone());
-        r.register("connections", "Open connections", m.connections.clone());
-        let help = "Connections that had to go for others";
-        r.register("connections_evicted", help, m.connections_evicted.clone());
-        r.register("log_size", "Leaves in the published tree", m.log_size.clone());
-        r.register("segments", "Sealed segments", m.segments.clone());
-        r.register("seal_failures", "Attempts to seal that failed", m.seal_failures.clone());
-        r.register("records_deleted", "Records deleted by age", m.records_deleted.clone());
-        let help = "1 where this is an older copy of the log, or another one, and takes no batches";
-        r.register("older_copy", help, m.older_copy.clone());
-        let help = "From the start of a commit to its checkpoint";
-        r.register("publish_seconds", help, m.publish_seconds.clone());
-        let help = "Audit lines that are nowhere, as too many waited: look at audit_failing";
-        r.register("audit_lines_lost", help, m.audit_lines_lost.clone());
-        let help = "1 while audit lines cannot be kept and no batch is taken: make room, or mend the disk or bucket";
-        r.register("audit_failing", help, m.audit_failing.clone());
-        let help =
-            "Audit lines that standard output did not take; they are in the audit log all the same";
-        r.register("audit_echo_dropped", help, m.audit_echo_dropped.clone());
-        r.register("anchored_size", "Leaves in the newest final anchor", m.anchored_size.clone());
-        r.register("anchor_alert", "1 while an anchor needs an operator", m.anchor_alert.clone());
-        r.register("anchor_gas", "Gas used by final anchors", m.anchor_gas.clone());
-        Self { registry: r, ..m }
+        BatchKind::ALL.iter().for_each(|kind| metrics.accept(*kind, 0, 0));
+        for reason in Refusal::reasons() {
+            drop(metrics.refused.get_or_create(&Reason { reason }));
+        }
+        Self { registry, ..metrics }
     }
 }
 
 impl Metrics {
     /// Counts a logged batch.
     pub fn accepted(&self, kind: BatchKind, entries: u64) {
-        self.batches.get_or_create(&Kind { kind: kind.name() }).inc();
+        self.accept(kind, 1, entries);
+    }
+
+    fn accept(&self, kind: BatchKind, batches: u64, entries: u64) {
+        self.batches.get_or_create(&Kind { kind: kind.name() }).inc_by(batches);
         self.digests.inc_by(entries);
     }
 
     /// Counts a refused batch.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// For what batches may be turned away for now.
+    pub fn may_push_back(&self, reasons: &[&'static str]) {
+        for &reason in reasons {
+            drop(self.pushed_back.get_or_create(&Reason { reason }));
+        }
     }
 
     /// Counts a batch that was turned away for now.
@@ -154,13 +173,65 @@ impl Metrics {
     pub fn published(&self, size: u64, took: Duration) {
         self.log_size.set(size as i64);
         self.publish_seconds.observe(took.as_secs_f64());
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// The exposition text.
-    pub fn render(&self) -> String {
+    /// Notes a chain that will be anchored on.
+    pub fn chain(&self, chain: &str) {
+        let chain = Chain { chain: chain.to_owned() };
+        drop(self.anchor_alert.get_or_create(&chain));
+        drop(self.anchor_gas.get_or_create(&chain));
+        drop(self.anchored_size.get_or_create(&chain));
+    }
+
+    /// Notes the newest final anchor, and when it became so.
+    pub fn anchored(&self, chain: &str, size: u64, at: SystemTime) {
+        let chain = Chain { chain: chain.to_owned() };
+        self.anchored_size.get_or_create(&chain).set(size as i64);
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.anchored_at.get_or_create(&chain).set(since.as_secs() as i64);
+    }
+
+    /// The exposition text at this moment, in which the oldest batch has waited for so long.
+    pub fn render(&self, oldest_waiting: Duration) -> String {
+        self.oldest_waiting.set(oldest_waiting.as_secs_f64());
+        let published = *self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        self.checkpoint_age.set(published.elapsed().as_secs() as i64);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_of_a_counter_is_there_before_it_counts() {
+        let metrics = Metrics::default();
+        metrics.may_push_back(&["no_space"]);
+        metrics.chain("mainnet");
+        let before = metrics.render(Duration::ZERO);
+        Refusal::reasons().for_each(|reason| metrics.refused(reason));
+        BatchKind::ALL.iter().for_each(|kind| metrics.accepted(*kind, 3));
+        metrics.pushed_back("no_space");
+        let after = metrics.render(Duration::ZERO);
+        let names = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
+        };
+        assert_eq!(names(&before), names(&after));
+        assert!(before.contains("meshchain_batches_refused_total{reason=\"equivocation\"} 0\n"));
+        assert!(before.contains("meshchain_anchor_gas_total{chain=\"mainnet\"} 0\n"));
+    }
+
+    #[test]
+    fn the_ages_are_those_of_the_moment() {
+        let metrics = Metrics::default();
+        let text = metrics.render(Duration::from_millis(1500));
+        assert!(text.contains("meshchain_oldest_waiting_batch_seconds 1.5\n"), "{text}");
+        assert!(text.contains("meshchain_checkpoint_age_seconds 0\n"), "{text}");
     }
 }

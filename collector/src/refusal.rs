@@ -3,10 +3,12 @@
 use crate::xfcc::NoPrincipal;
 use meshchain_core::DecodeError;
 use meshchain_log::Misfit;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
 /// Why a batch is refused. Nothing of it reaches the log.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Refusal {
     /// More bytes than a batch may have.
     #[error("the body is longer than {0} bytes")]
@@ -80,20 +82,15 @@ impl Refusal {
     /// Label in metrics, audit lines and answers.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Oversized(_) => "oversized",
-            Self::BrokenOff => "broken_off",
-            Self::Slow => "slow",
-            Self::Malformed(_) => "malformed",
-            Self::NotCanonical { .. } => "not_canonical",
-            Self::BadPart(_) => "bad_part",
-            Self::Limited { .. } => "limited",
-            Self::WrongChain => "wrong_chain",
-            Self::WrongDigest { .. } => "wrong_digest",
-            Self::NoPrincipal(_) => "no_principal",
-            Self::WrongTrustDomain { .. } => "wrong_trust_domain",
-            Self::WrongPrincipal { .. } => "wrong_principal",
             Self::Misfit(misfit) => misfit.reason(),
+            refusal => refusal.into(),
         }
+    }
+
+    /// All labels.
+    pub fn reasons() -> impl Iterator<Item = &'static str> {
+        let own = Self::VARIANTS.iter().filter(|variant| **variant != "misfit");
+        own.chain(Misfit::VARIANTS).copied()
     }
 
     /// Whose session it is, where it is not the sender's.

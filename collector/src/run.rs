@@ -3,6 +3,7 @@
 use crate::aside::Aside;
 use crate::audit::Audit;
 use crate::config::Config;
+use crate::disk;
 use crate::events::Events;
 use crate::found::{founded, key_of};
 use crate::http::{Doors, Rooms, router, serve};
@@ -12,6 +13,7 @@ use crate::quota::Quotas;
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
 use meshchain_anchor::{AnchorEvent, OwnRoots};
+use meshchain_log::{Fatal, Log};
 use meshchain_store::Store;
 use serde_json::json;
 use std::future::Future;
@@ -70,6 +72,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     past::compare(&log, audited).await?;
     let listen = listener.local_addr()?;
     let chains: Vec<_> = config.anchor.iter().map(|a| a.chain.as_str()).collect();
+    chains.iter().for_each(|chain| metrics.chain(chain));
     let version = env!("CARGO_PKG_VERSION");
     audit.line("start", json!({ "version": version, "listen": listen, "chains": chains }));
     let line = json!({ "key": "log", "vkey": vkey.to_string(), "new": new_key });
@@ -112,9 +115,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let mut writing = tokio::spawn(meshchain_log::run(writer, received, stop_writing));
     let (stop_sealing, sealed) = watch::channel(false);
     let mut sealing = tokio::spawn(sealer.run(sealed));
-    let retaining = config
-        .retain_records
-        .map(|keep| tokio::spawn(meshchain_log::delete_old_records(log.clone(), keep)));
+    let mut retaining = tokio::spawn(retain(log.clone(), config.retain_records));
+    let watched = disk::watch(log.clone(), config.warn_free_bytes, metrics.clone());
+    let mut watching = tokio::spawn(watched);
     let doors = Arc::new(Doors {
         log,
         anchors: anchors.clone(),
@@ -126,22 +129,29 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         events,
     });
     let (close, closed) = watch::channel(false);
-    let telling = tokio::spawn(tell_suppressed(audit.clone(), closed.clone()));
+    let mut telling = tokio::spawn(tell_suppressed(audit.clone(), closed.clone()));
     let counted = doors.events.metrics.clone();
     let mut serving = tokio::spawn(serve(listener, router(doors), counted, closed));
 
     let failure = tokio::select! {
         () = stop => None,
-        ended = &mut writing => Some(failure(ended)),
-        ended = &mut sealing => Some(failure(ended)),
+        ended = &mut writing => Some(early("the writer", ended)),
+        ended = &mut sealing => Some(early("the sealer", ended)),
+        ended = &mut serving => Some(early("the doors", ended.map(Ok::<_, Fatal>))),
+        ended = &mut retaining => Some(early("the retention of records", ended.map(Ok::<_, Fatal>))),
+        ended = &mut watching => Some(early("the watch over the disk", ended.map(Ok::<_, Fatal>))),
+        ended = &mut telling => Some(early("the limit of refusals", ended.map(Ok::<_, Fatal>))),
+        () = audit.ended() => Some(anyhow::anyhow!("the audit log ended early")),
     };
+    retaining.abort();
+    watching.abort();
     close.send_replace(true);
     if let Some(failure) = failure {
         stop_sealing.send_replace(true);
         end(sealing, "the sealer").await;
         serving.abort();
         audit.line("stop", json!({ "why": "failure" }));
-        telling.await?;
+        end(telling, "the limit of refusals").await;
         // Why it ends is told in any case.
         let _ = timeout(DRAIN, audit.all_kept()).await;
         echo.finish(LAST_ECHO);
@@ -160,10 +170,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     for anchor in anchors {
         anchor.stop().await;
     }
-    if let Some(retaining) = retaining {
-        retaining.abort();
-    }
-    telling.await?;
+    end(telling, "the limit of refusals").await;
     audit.tell_all_suppressed();
     audit.line("stop", json!({ "why": "asked" }));
     let kept = timeout(DRAIN, audit.all_kept()).await;
@@ -182,15 +189,23 @@ async fn end<T>(mut task: JoinHandle<T>, what: &str) {
     }
 }
 
+/// Deletes records that are old enough, for as long as the collector runs.
+async fn retain(log: Arc<Log>, keep: Option<Duration>) {
+    match keep {
+        Some(keep) => meshchain_log::delete_old_records(log, keep).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Why a task ended that runs as long as the collector does.
-fn failure<E>(ended: Result<Result<(), E>, JoinError>) -> anyhow::Error
+fn early<E>(what: &str, ended: Result<Result<(), E>, JoinError>) -> anyhow::Error
 where
     E: std::error::Error + Send + Sync + 'static,
 {
     match ended {
         Ok(Err(error)) => anyhow::Error::new(error).context("the log failed"),
-        Ok(Ok(())) => anyhow::anyhow!("the writer ended early"),
-        Err(error) => anyhow::Error::new(error).context("the log failed"),
+        Ok(Ok(())) => anyhow::anyhow!("{what} ended early"),
+        Err(error) => anyhow::Error::new(error).context(format!("{what} failed")),
     }
 }
 

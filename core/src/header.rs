@@ -25,6 +25,9 @@ pub enum BatchKind {
 }
 
 impl BatchKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Data, Self::Heartbeat, Self::Close];
+
     /// Lower-case name, as in JSON.
     pub fn name(self) -> &'static str {
         match self {

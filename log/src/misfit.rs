@@ -1,6 +1,7 @@
 //! Why the log does not take a batch that holds together by itself.
 
 use meshchain_core::session::BadSignature;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
 /// Batches that a session may jump over at once. A proxy gives up what it has sealed and not sent: its
@@ -9,7 +10,8 @@ use thiserror::Error;
 pub const MAX_JUMP: u64 = 1_000_000;
 
 /// Why a batch does not fit the log. Nothing of it reaches the log.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Misfit {
     /// It is not signed by the session's key.
     #[error(transparent)]
@@ -61,14 +63,7 @@ pub enum Misfit {
 impl Misfit {
     /// Label in metrics, audit lines and answers.
     pub fn reason(&self) -> &'static str {
-        match self {
-            Self::BadSignature(_) => "bad_signature",
-            Self::ForeignSession { .. } => "foreign_session",
-            Self::SeqJump { .. } => "seq_jump",
-            Self::Reordered { .. } => "reordered",
-            Self::Equivocation { .. } => "equivocation",
-            Self::WrongPrev { .. } => "wrong_prev",
-        }
+        self.into()
     }
 
     /// Whose session it is, where it is not the sender's.

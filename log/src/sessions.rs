@@ -40,6 +40,11 @@ impl Sessions {
         self.silent.contains(id)
     }
 
+    /// Number of sessions that ended without a close batch.
+    pub fn silent(&self) -> usize {
+        self.silent.len()
+    }
+
     /// A session.
     pub fn get(&self, id: &SessionId) -> Option<&Session> {
         self.all.get(id)

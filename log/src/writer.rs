@@ -210,7 +210,8 @@ impl Writer {
             log::error!("commit failed, nothing was changed: {error}");
             log.tell(Event::CommitFailed);
             log.writer_lacks.set(error.lack());
-            judgement.call_off(|| error.lack().map_or(SubmitError::Unavailable, SubmitError::Lacking));
+            judgement
+                .call_off(|| error.lack().map_or(SubmitError::Unavailable, SubmitError::Lacking));
             return Ok(());
         }
         log::debug!("{name} is written: {} bytes, {} leaves", bundle.len(), slices.len());

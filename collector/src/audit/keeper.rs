@@ -71,6 +71,8 @@ struct Kept {
     lines: u64,
     /// Why not more.
     failing: Option<NotKept>,
+    /// The thread has ended.
+    ended: bool,
 }
 
 #[derive(Default)]
@@ -107,7 +109,11 @@ impl Keeper {
             failing,
         });
         let work = keeper.clone();
-        std::thread::Builder::new().name("audit".to_owned()).spawn(move || work.run(sink))?;
+        std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
+            // However it ends: whoever waits for it must not wait for ever.
+            let work = Ending(work);
+            work.0.run(sink);
+        })?;
         Ok(keeper)
     }
 
@@ -160,6 +166,11 @@ impl Keeper {
         self.kept.borrow().failing
     }
 
+    /// Waits until the thread has ended: before it was told to, by a fault of the program.
+    pub(super) async fn ended(&self) {
+        let _ = self.kept.subscribe().wait_for(|kept| kept.ended).await;
+    }
+
     /// Nothing more will be told: the thread ends when it has kept what there is.
     pub(super) fn close(&self) {
         self.lock().closed = true;
@@ -185,7 +196,7 @@ impl Keeper {
             }
             self.failing.set(0);
             self.lock().taken = 0;
-            self.kept.send_replace(Kept { lines: count, failing: None });
+            self.kept.send_replace(Kept { lines: count, ..Kept::default() });
         }
     }
 
@@ -209,5 +220,16 @@ impl Keeper {
         waiting.urgent = false;
         waiting.taken = waiting.bytes.len();
         Some((std::mem::take(&mut waiting.bytes), waiting.lines))
+    }
+}
+
+struct Ending(Arc<Keeper>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.kept.send_modify(|kept| {
+            kept.ended = true;
+            kept.failing = kept.failing.or(Some(NotKept::Failing));
+        });
     }
 }

@@ -159,6 +159,11 @@ impl Audit {
         self.keeper.all_kept().await
     }
 
+    /// Waits until no more lines are kept, as the thread that does so has ended.
+    pub async fn ended(&self) {
+        self.keeper.ended().await;
+    }
+
     /// Why lines are not kept at the moment, if so.
     pub fn failing(&self) -> Option<NotKept> {
         self.keeper.failing()

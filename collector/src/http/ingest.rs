@@ -1,11 +1,10 @@
 //! `POST /v1/batches`.
 
-use super::room::{Full, Room};
+use super::busy::{Busy, push_back};
+use super::room::Room;
 use super::{Doors, answer_error};
-use crate::audit::NotKept;
 use crate::batch::{self, MAX_BODY, check_trust_domain};
 use crate::config::Ingest;
-use crate::events::OLDER_COPY;
 use crate::quota::Reached;
 use crate::refusal::Refusal;
 use crate::xfcc;
@@ -18,7 +17,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures::StreamExt;
 use meshchain_log::{Checked, Submission, SubmitError};
-use meshchain_store::Lack;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,78 +34,6 @@ const READ_ON_PAUSE: Duration = Duration::from_millis(500);
 const LARGE: usize = 128 << 10;
 const PARSERS: usize = 2;
 static PARSING: Semaphore = Semaphore::const_new(PARSERS);
-
-/// Why a batch is turned away for now.
-#[derive(Debug, Clone, Copy)]
-enum Busy {
-    /// The log publishes too late already.
-    Lags,
-    /// All room is taken.
-    NoRoom,
-    /// The sender has its share of the room.
-    Share,
-    /// The log must not grow.
-    OlderCopy,
-    /// The writer takes nothing.
-    Unavailable,
-    /// Audit lines cannot be kept.
-    Audit,
-    /// Something is used up that writing takes.
-    Lacking(Lack),
-}
-
-impl From<NotKept> for Busy {
-    fn from(why: NotKept) -> Self {
-        match why {
-            NotKept::Lacking(lack) => Self::Lacking(lack),
-            NotKept::Failing => Self::Audit,
-        }
-    }
-}
-
-impl From<Full> for Busy {
-    fn from(full: Full) -> Self {
-        match full {
-            Full::Share => Self::Share,
-            Full::All => Self::NoRoom,
-        }
-    }
-}
-
-impl Busy {
-    fn reason(self) -> &'static str {
-        match self {
-            Self::Lags => "lag",
-            Self::NoRoom => "backlog",
-            Self::Share => "share",
-            Self::OlderCopy => "older_copy",
-            Self::Unavailable => "unavailable",
-            Self::Audit => "audit",
-            Self::Lacking(Lack::Space) => "no_space",
-            Self::Lacking(Lack::Files) => "no_files",
-        }
-    }
-
-    fn text(self) -> String {
-        let text = match self {
-            Self::Lags => "what is taken now would be published too late",
-            Self::NoRoom => "too much is waiting to be committed",
-            Self::Share => "too much of this sender's is waiting to be committed",
-            Self::OlderCopy => OLDER_COPY,
-            Self::Unavailable => "the log could not be written",
-            Self::Audit => "the audit log cannot be written",
-            Self::Lacking(lack) => return lack.to_string(),
-        };
-        text.to_owned()
-    }
-
-    fn status(self) -> StatusCode {
-        match self {
-            Self::Lacking(Lack::Space) => StatusCode::INSUFFICIENT_STORAGE,
-            _ => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-}
 
 /// Why there is no batch.
 enum NoBatch {
@@ -141,7 +67,7 @@ pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Respon
     };
     let (reply, answer) = oneshot::channel();
     if doors.submissions.try_send(Submission { batch, reply, room: Box::new(room) }).is_err() {
-        return push_back(&doors, Busy::NoRoom);
+        return push_back(&doors, Busy::Backlog);
     }
     match answer.await {
         Ok(Ok(accepted)) => {
@@ -151,9 +77,8 @@ pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Respon
             Json(json!({ "leaf": accepted.leaf, "replayed": accepted.replayed })).into_response()
         }
         Ok(Err(SubmitError::Refused(misfit))) => refused(&misfit.into()),
-        Ok(Err(SubmitError::Halted)) => push_back(&doors, Busy::OlderCopy),
-        Ok(Err(SubmitError::Lacking(lack))) => push_back(&doors, Busy::Lacking(lack)),
-        Ok(Err(SubmitError::Unavailable)) | Err(_) => push_back(&doors, Busy::Unavailable),
+        Ok(Err(error)) => push_back(&doors, Busy::of(&error)),
+        Err(_) => push_back(&doors, Busy::Unavailable),
     }
 }
 
@@ -173,19 +98,19 @@ async fn receive(
         return Err(NoBatch::Busy(Busy::OlderCopy));
     }
     if let Some(lack) = doors.log.lack() {
-        return Err(NoBatch::Busy(Busy::Lacking(lack)));
+        return Err(NoBatch::Busy(lack.into()));
     }
     if doors.log.lags() {
-        return Err(NoBatch::Busy(Busy::Lags));
+        return Err(NoBatch::Busy(Busy::Lag));
     }
     let room = doors.rooms.enter(account).map_err(|full| NoBatch::Busy(full.into()))?;
     let patience = BODY_TIMEOUT + Duration::from_secs((announced / BYTES_PER_SECOND) as u64);
     let body = tokio::select! {
         body = timeout(patience, whole(body, &room)) => body.unwrap_or_else(|_| Err(Refusal::Slow.into()))?,
-        () = room.lost() => return Err(NoBatch::Busy(Busy::NoRoom)),
+        () = room.lost() => return Err(NoBatch::Busy(Busy::Backlog)),
     };
     if !room.arrived() {
-        return Err(NoBatch::Busy(Busy::NoRoom));
+        return Err(NoBatch::Busy(Busy::Backlog));
     }
     let limited = |Reached { limit, retry_after_s }| Refusal::Limited {
         limit,
@@ -254,13 +179,6 @@ async fn parse(body: Bytes, principal: &str) -> Result<Checked, Refusal> {
     let principal = principal.to_owned();
     let parsed = tokio::task::spawn_blocking(move || batch::parse(&body, &principal)).await;
     parsed.unwrap_or_else(|failed| Err(Refusal::Malformed(failed.to_string())))
-}
-
-fn push_back(doors: &Doors, busy: Busy) -> Response {
-    doors.events.metrics.pushed_back(busy.reason());
-    let mut response = answer_error(busy.status(), busy.reason(), &busy.text());
-    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
-    response
 }
 
 fn turn_down(doors: &Doors, refusal: &Refusal, principal: &str) -> Response {

@@ -1,5 +1,6 @@
 //! The doors: ingest, the C2SP read API, evidence, health and metrics.
 
+mod busy;
 mod connections;
 mod evidence;
 mod heavy;
@@ -15,10 +16,12 @@ use crate::events::Events;
 use crate::quota::Quotas;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use busy::Busy;
 use heavy::Heavy;
 use meshchain_anchor::AnchorHandle;
 use meshchain_log::{Log, Submission};
@@ -26,6 +29,7 @@ pub use room::Rooms;
 use serde_json::json;
 pub use serve::serve;
 use std::sync::Arc;
+use strum::VariantNames;
 use tokio::sync::mpsc;
 
 /// What the doors lead to.
@@ -50,6 +54,7 @@ pub struct Doors {
 
 /// The routes.
 pub fn router(doors: Arc<Doors>) -> Router {
+    doors.events.metrics.may_push_back(Busy::VARIANTS);
     Router::new()
         .route("/v1/batches", post(ingest::ingest))
         .route("/v1/evidence/{trace_id}", get(evidence::evidence))
@@ -66,7 +71,15 @@ pub fn router(doors: Arc<Doors>) -> Router {
             let text = "this resource has other methods: see Allow";
             answer_error(StatusCode::METHOD_NOT_ALLOWED, "method", text)
         })
+        .layer(map_response(uncached))
         .with_state(doors)
+}
+
+/// What does not say otherwise is of this moment, for this reader.
+async fn uncached(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
 }
 
 impl Doors {

@@ -6,7 +6,7 @@ use crate::events::OLDER_COPY;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use meshchain_core::hash::log_id;
 use meshchain_core::tile::TileName;
@@ -57,10 +57,18 @@ pub async fn tile(State(doors): State<Arc<Doors>>, Path(path): Path<String>) -> 
     }
 }
 
-/// `GET /metrics`
-pub async fn metrics(State(doors): State<Arc<Doors>>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], doors.events.metrics.render()).into_response()
+/// `GET /metrics`: OpenMetrics for whoever asks for it, else the older text that Prometheus and curl take; of what is
+/// exposed here both are the same text.
+pub async fn metrics(State(doors): State<Arc<Doors>>, headers: HeaderMap) -> Response {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let kind = if accepts.into_iter().any(|value| value.contains("application/openmetrics-text")) {
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    } else {
+        "text/plain; version=0.0.4; charset=utf-8"
+    };
+    doors.events.metrics.sessions_silent.set(doors.log.sessions().silent() as i64);
+    let text = doors.events.metrics.render(doors.rooms.oldest_whole());
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 /// `GET /readyz`: whether batches are taken at the moment. `/healthz` only says that the program runs.

@@ -80,6 +80,13 @@ impl Rooms {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For how long the oldest of the bodies that are whole has been here: it waits for its commit.
+    pub fn oldest_whole(&self) -> Duration {
+        let inner = self.lock();
+        let whole = inner.bodies.values().filter(|body| body.state == State::Whole);
+        whole.map(|body| body.since.elapsed()).max().unwrap_or_default()
+    }
+
     /// Bytes that are held.
     pub fn held(&self) -> usize {
         self.lock().held

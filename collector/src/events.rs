@@ -116,7 +116,7 @@ impl Events {
         proof: Option<Equivocation>,
     ) {
         self.metrics.refused(refusal.reason());
-        self.audit.refusal(&RefusalLine {
+        self.audit.refusal(RefusalLine {
             reason: refusal.reason(),
             detail: refusal.to_string(),
             session: batch.map(|b| hex::encode(b.session)),

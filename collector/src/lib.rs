@@ -4,6 +4,7 @@
 pub mod aside;
 pub mod audit;
 pub mod batch;
+mod charge;
 pub mod config;
 pub mod count;
 mod disk;

@@ -1,15 +1,15 @@
-//! How many refusals the audit log tells: so many a second of each reason and sender, so that no flood
-//! hides what another reason, or the same one, says about another sender.
+//! How many refusals the audit log tells of each reason and sender, so that no flood hides what another reason, or the
+//! same one, says about another sender, nor fills the disk.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Lines per second of one reason and one principal.
-const PER_SECOND: u32 = 20;
-/// Reasons and principals that are told apart in a second: that many lines times [`PER_SECOND`] are
-/// written at most. The principals beyond share what a reason has.
+/// Lines of one reason and one principal that are told at once.
+const BURST: u32 = 100;
+/// Time after which one line more of them may be told, and how many were not is told.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Reasons and principals that are told apart. The principals beyond share what a reason has.
 const MAX_KINDS: usize = 512;
-const WINDOW: Duration = Duration::from_secs(1);
 
 /// Refusals of one reason and sender that were not written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,31 +22,42 @@ pub struct Suppressed {
     pub count: u64,
 }
 
-/// Counts refusals within a second.
+/// Refusals of one reason and sender.
+#[derive(Debug)]
+struct Kind {
+    /// Lines that may be told.
+    left: u32,
+    /// Refusals of this window that were not.
+    untold: u64,
+}
+
+/// Counts refusals.
 #[derive(Debug)]
 pub struct RefusalLimit {
     since: Instant,
-    seen: HashMap<(&'static str, Option<String>), u64>,
+    kinds: HashMap<(&'static str, Option<String>), Kind>,
 }
 
 impl RefusalLimit {
     /// Nothing was refused before `now`.
     pub fn new(now: Instant) -> Self {
-        Self { since: now, seen: HashMap::new() }
+        Self { since: now, kinds: HashMap::new() }
     }
 
     /// Whether one more is told; one that is not is counted.
     pub fn admits(&mut self, reason: &'static str, principal: &str) -> bool {
         let mut kind = (reason, Some(principal.to_owned()));
-        if self.seen.len() >= MAX_KINDS && !self.seen.contains_key(&kind) {
+        if self.kinds.len() >= MAX_KINDS && !self.kinds.contains_key(&kind) {
             kind.1 = None;
         }
-        let seen = self.seen.entry(kind).or_insert(0);
-        *seen += 1;
-        *seen <= u64::from(PER_SECOND)
+        let kind = self.kinds.entry(kind).or_insert(Kind { left: BURST, untold: 0 });
+        let told = kind.left > 0;
+        kind.left = kind.left.saturating_sub(1);
+        kind.untold += u64::from(!told);
+        told
     }
 
-    /// What was not told in the second that ended before `now`; a new one begins.
+    /// What was not told in the window that ended before `now`; a new one begins.
     pub fn ended(&mut self, now: Instant) -> Vec<Suppressed> {
         if now.saturating_duration_since(self.since) < WINDOW {
             return Vec::new();
@@ -55,13 +66,16 @@ impl RefusalLimit {
         self.end()
     }
 
-    /// What was not told so far; a new second begins.
+    /// What was not told so far; a new window begins.
     pub fn end(&mut self) -> Vec<Suppressed> {
-        let over = self.seen.drain().filter_map(|((reason, principal), seen)| {
-            let count = seen.saturating_sub(PER_SECOND.into());
-            (count > 0).then_some(Suppressed { reason, principal, count })
+        let over = self.kinds.iter_mut().filter_map(|((reason, principal), kind)| {
+            kind.left += 1;
+            let count = std::mem::take(&mut kind.untold);
+            let told = Suppressed { reason, principal: principal.clone(), count };
+            (count > 0).then_some(told)
         });
         let mut over: Vec<_> = over.collect();
+        self.kinds.retain(|_, kind| kind.left < BURST);
         over.sort_by(|a, b| (a.reason, &a.principal).cmp(&(b.reason, &b.principal)));
         over
     }
@@ -78,30 +92,45 @@ mod tests {
         let flood = |limit: &mut RefusalLimit, reason, principal: &str| {
             (0..1000).filter(|_| limit.admits(reason, principal)).count() as u32
         };
-        assert_eq!(flood(&mut limit, "malformed", "evil"), PER_SECOND);
-        assert_eq!(flood(&mut limit, "equivocation", "evil"), PER_SECOND);
+        assert_eq!(flood(&mut limit, "malformed", "evil"), BURST);
+        assert_eq!(flood(&mut limit, "equivocation", "evil"), BURST);
         assert!(limit.admits("equivocation", "shop"));
         assert!(limit.admits("malformed", "shop"));
-        assert!(limit.ended(start).is_empty(), "the second is not over");
+        assert!(limit.ended(start).is_empty(), "the window is not over");
         let suppressed = |reason| Suppressed {
             reason,
             principal: Some("evil".to_owned()),
-            count: u64::from(1000 - PER_SECOND),
+            count: u64::from(1000 - BURST),
         };
         let all = [suppressed("equivocation"), suppressed("malformed")];
         assert_eq!(limit.ended(start + WINDOW), all);
-        assert!(limit.admits("malformed", "evil"), "a new second");
+        assert_eq!(flood(&mut limit, "malformed", "evil"), 1, "a new window");
+        assert_eq!(limit.end().len(), 1);
         assert!(limit.end().is_empty(), "told once");
+    }
+
+    #[test]
+    fn who_floods_for_ever_is_told_once_a_window_and_who_rests_has_all_again() {
+        let mut limit = RefusalLimit::new(Instant::now());
+        let mut told = 0;
+        for _ in 0..1000 {
+            told += (0..50).filter(|_| limit.admits("malformed", "evil")).count() as u32;
+            limit.end();
+        }
+        assert!((BURST + 900..BURST + 1100).contains(&told), "{told}");
+        (0..BURST).for_each(|_| drop(limit.end()));
+        assert!(limit.kinds.is_empty(), "nothing is kept of it");
+        assert_eq!((0..200).filter(|_| limit.admits("malformed", "evil")).count() as u32, BURST);
     }
 
     #[test]
     fn any_number_of_senders_takes_a_bounded_table_and_leaves_other_reasons_their_share() {
         let mut limit = RefusalLimit::new(Instant::now());
         let told = (0..10 * MAX_KINDS).filter(|at| limit.admits("malformed", &at.to_string()));
-        assert_eq!(told.count(), MAX_KINDS + PER_SECOND as usize);
+        assert_eq!(told.count(), MAX_KINDS + BURST as usize);
         assert!(limit.admits("equivocation", "shop"), "by what the reason has for all others");
-        assert!(limit.seen.len() <= MAX_KINDS + 2);
+        assert!(limit.kinds.len() <= MAX_KINDS + 2);
         let over: u64 = limit.end().iter().map(|s| s.count).sum();
-        assert_eq!(over, (9 * MAX_KINDS) as u64 - u64::from(PER_SECOND));
+        assert_eq!(over, (9 * MAX_KINDS) as u64 - u64::from(BURST));
     }
 }

@@ -28,6 +28,9 @@ const MOST_PRINCIPALS: usize = 65_536;
 const BURST: f64 = 10.0;
 const DAY_S: u64 = 86_400;
 
+/// Longest time after which a sender is told to come again: by then a day may be over, or a limit raised.
+const LONGEST_WAIT_S: u64 = 60;
+
 /// A limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reached {
@@ -86,6 +89,22 @@ impl Quotas {
         })
     }
 
+    /// Gives the bytes of a batch back that was not taken, and will come again.
+    pub fn batch_back(&self, principal: &str, bytes: u64) {
+        let _ = self.account(principal, |account, _, _| {
+            account.bytes = account.bytes.saturating_sub(bytes);
+            Ok(())
+        });
+    }
+
+    /// Gives a session back that was not opened.
+    pub fn session_back(&self, principal: &str) {
+        let _ = self.account(principal, |account, _, _| {
+            account.sessions = account.sessions.saturating_sub(1);
+            Ok(())
+        });
+    }
+
     /// Charges an account, as it is at this moment, with seconds until its next day.
     fn account(
         &self,
@@ -112,7 +131,7 @@ impl Quotas {
         let earned = now.duration_since(account.seen).as_secs_f64() * rate;
         account.tokens = (account.tokens + earned).min(rate * BURST);
         account.seen = now;
-        let until_tomorrow = DAY_S.saturating_sub(age(account)).max(1);
+        let until_tomorrow = DAY_S.saturating_sub(age(account)).clamp(1, LONGEST_WAIT_S);
         charge(account, &self.limits, until_tomorrow)
     }
 }

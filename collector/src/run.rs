@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::disk;
 use crate::events::Events;
 use crate::found::{founded, key_of};
-use crate::http::{Doors, Rooms, router, serve};
+use crate::http::{Doors, Rooms, listen, router, serve};
 use crate::metrics::Metrics;
 use crate::past;
 use crate::quota::Quotas;
@@ -19,7 +19,6 @@ use serde_json::json;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
@@ -46,9 +45,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         log::warn!("{UNKNOWN_SENDERS}");
     }
     // Before anything is made: a start that fails here leaves nothing behind.
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listener =
+        listen(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
     let store = Store::open(&data)?;
     let origin = config.origin.as_deref();
     let (key, new_key) = key_of(&store, &data, &key_file, origin, false).await?;
@@ -70,14 +68,14 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         metrics.found(head.size);
     }
     past::compare(&log, audited).await?;
-    let listen = listener.local_addr()?;
+    let address = listener.local_addr()?;
     let chains: Vec<_> = config.anchor.iter().map(|a| a.chain.as_str()).collect();
     chains.iter().for_each(|chain| metrics.chain(chain));
     let version = env!("CARGO_PKG_VERSION");
-    audit.line("start", json!({ "version": version, "listen": listen, "chains": chains }));
+    audit.line("start", json!({ "version": version, "listen": address, "chains": chains }));
     let line = json!({ "key": "log", "vkey": vkey.to_string(), "new": new_key });
     audit.line("key", line);
-    log::info!("meshchain-collector {version} listens on http://{listen}");
+    log::info!("meshchain-collector {version} listens on http://{address}");
     log::info!("log {} of {} leaves", vkey.name(), head.map_or(0, |h| h.size));
     log::info!("verification key {vkey}");
     if chains.is_empty() {
@@ -126,6 +124,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         quotas: Quotas::new(config.limits),
         ingest: config.ingest,
         reads: Default::default(),
+        tiles: Default::default(),
         events,
     });
     let (close, closed) = watch::channel(false);

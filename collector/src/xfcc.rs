@@ -22,12 +22,18 @@
 use meshchain_core::canonical::MAX_FIELD;
 use thiserror::Error;
 
+/// Bytes of a header that is read: with a whole certificate chain of a caller it has some 20,000.
+const MOST: usize = 32 << 10;
+
 /// Why a header names nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NoPrincipal {
     /// There is none.
     #[error("there is none")]
     Missing,
+    /// More bytes than are read.
+    #[error("it is longer than {MOST} bytes")]
+    TooLong,
     /// No end of it is an element.
     #[error("its last element is not as Envoy writes it")]
     Malformed,
@@ -51,6 +57,9 @@ pub fn principal<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Result<String
     let lines: Vec<_> = lines.into_iter().collect();
     if lines.is_empty() {
         return Err(NoPrincipal::Missing);
+    }
+    if lines.iter().map(|line| line.len() + 1).sum::<usize>() > MOST {
+        return Err(NoPrincipal::TooLong);
     }
     let header = lines.join(&b',');
     let commas = (0..header.len()).filter(|&at| header[at] == b',').map(|at| at + 1);
@@ -77,12 +86,10 @@ fn element(mut rest: &[u8]) -> Option<Vec<&[u8]>> {
         let (key, value) = (&rest[..equals], &rest[equals + 1..]);
         let end = match key {
             b"By" | b"DNS" | b"URI" | b"Hash" => {
-                let end = value.iter().position(|&b| b == b';').unwrap_or(value.len());
-                let fits = match key {
-                    b"Hash" => end > 0 && value[..end].iter().all(u8::is_ascii_hexdigit),
-                    _ => value[..end].iter().all(is_plain),
-                };
-                fits.then_some(end)?
+                // Not to the next `;`: from each of many commas that would be looked for over all the rest.
+                let end = value.iter().position(|b| !is_plain(b)).unwrap_or(value.len());
+                let is_hash = || end > 0 && value[..end].iter().all(u8::is_ascii_hexdigit);
+                (key != b"Hash" || is_hash()).then_some(end)?
             }
             b"Cert" | b"Chain" | b"Subject" => quoted(value)?,
             _ => return None,
@@ -162,6 +169,36 @@ mod tests {
             let lines = principal([before.as_bytes(), OURS.as_bytes()]);
             assert_eq!(lines.as_deref(), Ok("spiffe://b/ns/n/sa/s"), "{before}");
         }
+    }
+
+    /// Bytes that are looked at, told by time: each shape at its longest, beside plain text of that length.
+    #[test]
+    fn no_header_takes_more_than_one_pass_or_so() {
+        let shapes = [
+            ",By=",
+            ",Hash=",
+            ",Hash=a;By=",
+            ",Hash=a;Subject=\"",
+            ",Hash=a;Subject=\"\\",
+            ",Hash=a;Subject=\";Subject=\"",
+            ",Hash=a;Subject=\"x\";DNS=",
+            ",By=a;By=a;By=a;By=",
+        ];
+        let time = |header: &str| {
+            let since = std::time::Instant::now();
+            let _ = read(header);
+            since.elapsed()
+        };
+        for shape in shapes {
+            let fill = |len: usize| shape.repeat(len / shape.len());
+            let least = |len| (0..5).map(|_| time(&fill(len))).min().unwrap_or_default();
+            let (short, long) = (least(MOST / 16), least(MOST - 1));
+            assert!(
+                long < short * 100 + std::time::Duration::from_micros(50),
+                "{shape}: {short:?} and {long:?}"
+            );
+        }
+        assert_eq!(read(&",".repeat(MOST)), Err(NoPrincipal::TooLong));
     }
 
     #[test]

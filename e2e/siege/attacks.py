@@ -14,6 +14,7 @@ SHARED_TRACE = sha256(b"siege", b"shared")[:16]  # that of the honest sender's f
 LONG_TRACE = sha256(b"siege", b"long")[:16]
 LONG = "x" * 253  # the most that a name of a source may have
 POST, BATCHES = "POST", "/v1/batches"
+WIDE_BUNDLE = "/tile/entries/000"  # of leaves with long sources: `before` makes it
 CALLS, CALLS_PER_BATCH = 100_000, 1_000
 
 
@@ -64,6 +65,9 @@ ATTACKS = {
     "half_open": lambda: Held(2_000, _head(POST, BATCHES, "half")[:-2]),
     "slow_bodies": lambda: Held(200, _head(POST, BATCHES, "slow", "content-length: 16777216"), drip=b"\x2a"),
     "deaf_readers": lambda: Held(100, _head("GET", "/v1/sessions", "deaf") + _head("GET", EVIDENCE[0], "deaf"), reads=False),
+    # Each holds an answer of megabytes, or as much of a head as it may.
+    "deaf_to_tiles": lambda: Held(400, _head("GET", WIDE_BUNDLE, "tiles") * 8, reads=False),
+    "long_heads": lambda: Held(1_000, _head(POST, BATCHES, "heads", "x-long: " + 380_000 * "x")[:-2]),
     "malformed": lambda: Flood(4, 100, identity("malformed"), _malformed),
     "one_trace": lambda: Flood(1, 10, identity("stranger"), _one_trace),
     "fresh_sessions": lambda: Flood(16, 20, identity("fresh"), _fresh),

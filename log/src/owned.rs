@@ -151,9 +151,9 @@ impl Owned {
                 Some((bytes, version)) => {
                     (SealedState::parse(&bytes).map_err(|e| damaged(SEALED, e))?, version)
                 }
-                // It is written before the first leaf.
-                None if head.size > 0 => {
-                    return Err(damaged(SEALED, "missing, though there are leaves"));
+                // It is written before the first leaf, and can be made again as long as nothing was sealed.
+                None if head.size > 0 && !self.store.list("segment").await?.is_empty() => {
+                    return Err(damaged(SEALED, "missing, though there are segments"));
                 }
                 None => (SealedState::empty(), Version::default()),
             };

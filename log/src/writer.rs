@@ -128,11 +128,8 @@ impl Writer {
         Self { log, tree, owned }
     }
 
-    /// Another collector may take over what no lock holds.
+    /// Another collector may take over what no lock holds, and a directory be exchanged, its lock with it.
     async fn check_owned(&self) -> Result<(), Fatal> {
-        if !self.log.store.is_shared() {
-            return Ok(());
-        }
         match self.owned.check().await {
             Err(error @ StoreError::TakenOver(_)) => Err(error.into()),
             Err(error) => {

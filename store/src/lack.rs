@@ -26,8 +26,10 @@ impl fmt::Display for Lack {
 impl Lack {
     /// What an error, or one of its causes, says is used up.
     pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
-        let here = error.downcast_ref::<io::Error>().and_then(of_io);
-        here.or_else(|| error.source().and_then(Self::of))
+        let io = error.downcast_ref::<io::Error>();
+        // An I/O error passes its own cause over in `source`.
+        let within = || io.and_then(|io| io.get_ref()).and_then(|cause| Self::of(cause));
+        io.and_then(of_io).or_else(within).or_else(|| error.source().and_then(Self::of))
     }
 }
 

@@ -99,7 +99,17 @@ impl StoreError {
 
 /// What an object was when it was read or written, so that it is replaced only as long as it is that.
 #[derive(Debug, Clone, Default)]
-pub struct Version(Option<UpdateVersion>);
+pub struct Version(Known);
+
+#[derive(Debug, Clone, Default)]
+enum Known {
+    #[default]
+    Absent,
+    /// In a bucket.
+    Tagged(UpdateVersion),
+    /// In a directory, where dates say little.
+    Content(Bytes),
+}
 
 /// Objects by name ("tile/0/000.p/3"). A put replaces the whole object at once; in a directory it is
 /// on disk when it returns: written to a temporary file, synced, renamed, directory synced.
@@ -186,22 +196,29 @@ impl Store {
     }
 
     /// Writes an object that must still be as `version` says; [`StoreError::TakenOver`] otherwise.
-    /// The lock vouches for that in a directory, a conditional PUT in a bucket. It may use up the reserve.
+    /// The lock and a look vouch for that in a directory, a conditional PUT in a bucket. It may use up the reserve.
     pub async fn swap(
         &self,
         name: &str,
         data: impl Into<Bytes>,
         version: &Version,
     ) -> Result<Version, StoreError> {
-        let mode = match (self.shared, &version.0) {
-            (false, _) => PutMode::Overwrite,
-            (true, Some(version)) => PutMode::Update(version.clone()),
-            (true, None) => PutMode::Create,
+        let mode = match &version.0 {
+            Known::Tagged(version) => PutMode::Update(version.clone()),
+            _ if self.shared => PutMode::Create,
+            _ => PutMode::Overwrite,
         };
         let data = data.into();
-        match self.put_or_claim(name, data.clone(), mode).await {
-            Ok(put) => Ok(Version(Some(put.into()))),
-            Err(
+        // The lock may be gone, or the directory be another one.
+        let done = if self.shared || self.is_version(name, version).await? {
+            self.put_or_claim(name, data.clone(), mode).await.map(Some)
+        } else {
+            Ok(None)
+        };
+        match done {
+            Ok(Some(put)) => Ok(self.version(put.into(), data)),
+            Ok(None)
+            | Err(
                 object_store::Error::Precondition { .. }
                 | object_store::Error::AlreadyExists { .. }
                 | object_store::Error::NotFound { .. },
@@ -228,7 +245,7 @@ impl Store {
                     version: found.meta.version.clone(),
                 };
                 let data = found.bytes().await.map_err(error("read", name))?;
-                Ok(Some((data, Version(Some(version)))))
+                Ok(Some((data.clone(), self.version(version, data))))
             }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(error("read", name)(source)),
@@ -237,12 +254,31 @@ impl Store {
 
     /// Fails with [`StoreError::TakenOver`] where an object is not as `version` says.
     pub async fn check(&self, name: &str, version: &Version) -> Result<(), StoreError> {
-        let found = self.objects.head(&ObjectPath::from(name)).await;
-        let found = found.map_err(error("read", name))?;
-        match &version.0 {
-            Some(version) if version.e_tag == found.e_tag => Ok(()),
-            _ => Err(StoreError::TakenOver(name.to_owned())),
+        if self.is_version(name, version).await? {
+            Ok(())
+        } else {
+            Err(StoreError::TakenOver(name.to_owned()))
         }
+    }
+
+    async fn is_version(&self, name: &str, version: &Version) -> Result<bool, StoreError> {
+        let Known::Tagged(tagged) = &version.0 else {
+            let found = self.get(name).await?;
+            return Ok(match (&version.0, found) {
+                (Known::Content(known), Some(found)) => *known == found,
+                (Known::Absent, None) => true,
+                _ => false,
+            });
+        };
+        match self.objects.head(&ObjectPath::from(name)).await {
+            Ok(found) => Ok(tagged.e_tag == found.e_tag),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(error("read", name)(source)),
+        }
+    }
+
+    fn version(&self, tagged: UpdateVersion, data: Bytes) -> Version {
+        Version(if self.shared { Known::Tagged(tagged) } else { Known::Content(data) })
     }
 
     /// Reads a range of an object that must be there.
@@ -349,6 +385,26 @@ mod tests {
         store.delete("a/1").await.unwrap();
         store.delete("a/1").await.unwrap();
         assert!(store.get("a/1").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn in_a_directory_that_was_exchanged_or_lost_its_lock_nothing_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Directory(directory.path().into());
+        let taken = |result| matches!(result, Err(StoreError::TakenOver(_)));
+        let ours = Store::open(&location).unwrap();
+        let version = ours.swap("head", "1", &Version::default()).await.unwrap();
+        ours.check("head", &version).await.unwrap();
+        std::fs::remove_file(directory.path().join("lock")).unwrap();
+        let theirs = Store::open(&location).unwrap();
+        let (_, found) = theirs.get_version("head").await.unwrap().unwrap();
+        theirs.swap("head", "2", &found).await.unwrap();
+        assert!(taken(ours.check("head", &version).await));
+        assert!(taken(ours.swap("head", "3", &version).await.map(drop)));
+        assert!(ours.swap("head", "2", &version).await.is_ok(), "as it must be already");
+        std::fs::remove_file(directory.path().join("head")).unwrap();
+        assert!(taken(ours.check("head", &version).await), "gone");
+        assert!(taken(ours.swap("head", "3", &version).await.map(drop)), "gone");
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ use meshchain_stored::audit_line::{AuditLine, AuditedLog, line_hash};
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -39,7 +40,12 @@ struct Inner {
     limit: RefusalLimit,
     /// Hash of the last line.
     prev: Hash,
+    /// Places in sessions whose proofs of equivocation were told.
+    proved: HashSet<(Option<String>, Option<u64>)>,
 }
+
+/// Most of these that are kept; then proofs are told again.
+const MOST_PROVED: usize = 4096;
 
 /// The parts of a refusal that an auditor needs.
 #[derive(Debug, Serialize)]
@@ -88,7 +94,7 @@ impl Audit {
         let limit = RefusalLimit::new(Instant::now());
         let keeper = Keeper::start(sink, metrics.audit_failing.clone())?;
         let lost = metrics.audit_lines_lost.clone();
-        let inner = Mutex::new(Inner { head, limit, prev });
+        let inner = Mutex::new(Inner { head, limit, prev, proved: HashSet::new() });
         Ok(Self { origin: origin.to_owned(), inner, keeper, echo, lost })
     }
 
@@ -118,24 +124,32 @@ impl Audit {
         self.line("anchor", fields);
     }
 
-    /// Writes a refusal, unless its sender had too many of its reason this second.
-    pub fn refusal(&self, refusal: &RefusalLine<'_>) {
+    /// Writes a refusal, unless its sender had too many of its reason lately.
+    pub fn refusal(&self, mut refusal: RefusalLine<'_>) {
         let mut inner = self.lock();
         let ended = inner.limit.ended(Instant::now());
         self.suppressed(&mut inner, ended);
         if inner.limit.admits(refusal.reason, refusal.principal) {
+            // It is long, and says the same each time.
+            let place = (refusal.session.clone(), refusal.seq);
+            if inner.proved.len() >= MOST_PROVED {
+                inner.proved.clear();
+            }
+            if refusal.proof.is_some() && !inner.proved.insert(place) {
+                refusal.proof = None;
+            }
             self.write(&mut inner, "refusal", refusal, Weight::Refusal);
         }
     }
 
-    /// Tells which refusals were not written, where their second is over.
+    /// Tells which refusals were not written, where their time is over.
     pub fn tell_suppressed(&self) {
         let mut inner = self.lock();
         let ended = inner.limit.ended(Instant::now());
         self.suppressed(&mut inner, ended);
     }
 
-    /// Tells which refusals were not written, though their second is not over.
+    /// Tells which refusals were not written, though their time is not over.
     pub fn tell_all_suppressed(&self) {
         let mut inner = self.lock();
         let ended = inner.limit.end();

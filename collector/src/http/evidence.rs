@@ -1,5 +1,6 @@
 //! Evidence files out of the log: entries, proofs, and the anchors that cover them.
 
+use super::reader::Reader;
 use super::{BadRequest, Doors, answer_error, asked, failed, next_page};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -21,6 +22,8 @@ use thiserror::Error;
 /// Bytes of JSON at which a page ends: what stands around the spans, anchors above all, comes on top, and a file has
 /// [`meshchain_core::evidence::MAX_LEN`] at most.
 const PAGE_BYTES: usize = 4 << 20;
+/// Bytes of batches at which a page ends: each of its spans may stand in another batch of some megabytes.
+const PAGE_READ: usize = 48 << 20;
 
 /// Why there is no evidence.
 #[derive(Debug, Error)]
@@ -65,6 +68,7 @@ impl TryFrom<String> for Place {
 /// `GET /v1/evidence/TRACE_ID`: the evidence of a trace, oldest spans first, in pages.
 pub async fn evidence(
     State(doors): State<Arc<Doors>>,
+    reader: Reader,
     Path(trace_id): Path<String>,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, BadRequest> {
@@ -79,7 +83,7 @@ pub async fn evidence(
         let doors = doors.clone();
         async move { answer(&doors, trace_id, after, limit).await }
     };
-    Ok(doors.heavy(read).await)
+    Ok(doors.heavy(&reader, read).await)
 }
 
 async fn answer(
@@ -146,14 +150,19 @@ async fn of_trace(
     };
     let mut spans = Vec::new();
     let (mut current, mut bytes, mut reached): (Option<Proven>, _, _) = (None, 0, None);
+    let mut read = 0;
     for place in places {
-        if bytes >= PAGE_BYTES {
+        if bytes >= PAGE_BYTES || read >= PAGE_READ {
             more = true;
             break;
         }
         let proven = match current.take().filter(|proven| proven.leaf == place.0) {
             Some(proven) => proven,
-            None => Proven::load(log, place.0, &ground).await?,
+            None => {
+                let proven = Proven::load(log, place.0, &ground).await?;
+                read += proven.bytes();
+                proven
+            }
         };
         if let Some(span) = proven.span(&trace_id, place.1 as usize) {
             bytes += shown_bytes(&span);
@@ -224,6 +233,12 @@ impl Proven {
             nodes.push(pairs.iter().map(|[left, right]| merkle::node_hash(left, right)).collect());
         }
         Ok(Self { leaf, batch, nodes, tlog_proof: proof.to_string() })
+    }
+
+    /// Bytes that were read and hashed for it, about.
+    fn bytes(&self) -> usize {
+        self.batch.entries.len()
+            + self.batch.records.iter().map(|record| record.len()).sum::<usize>()
     }
 
     /// The receipt of one entry; `None` where it is not in the batch, or of another trace.

@@ -1,20 +1,27 @@
-//! Reads that take time and memory: a few at a time, beside the threads that take batches.
+//! Answers that take time and memory: a few at a time, beside the threads that take batches, and a few for each reader.
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
 
 /// Reads at the same time.
 const RUNNING: usize = 2;
-/// Reads that wait for their turn.
+/// Reads that wait for their turn, and how long they do.
 const WAITING: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers that are being sent at the same time: each holds some megabytes at most until its reader has taken it.
 const SENT: usize = 16;
+/// One reader's part of that, and of what waits.
+const SENT_TO_ONE: usize = 4;
+const WAITING_OF_ONE: usize = 16;
 
 /// Turns for heavy reads.
 #[derive(Debug, Clone)]
@@ -22,47 +29,124 @@ pub struct Heavy {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     sent: Arc<Semaphore>,
+    readers: Arc<Mutex<HashMap<String, Reader>>>,
+}
+
+/// A reader that waits for answers, or takes one.
+#[derive(Debug)]
+struct Reader {
+    waiting: Arc<Semaphore>,
+    sent: Arc<Semaphore>,
+    /// Reads that it has.
+    reads: usize,
 }
 
 impl Default for Heavy {
     fn default() -> Self {
         let turns = |count| Arc::new(Semaphore::new(count));
-        Self { running: turns(RUNNING), waiting: turns(WAITING), sent: turns(SENT) }
+        Self {
+            running: turns(RUNNING),
+            waiting: turns(WAITING),
+            sent: turns(SENT),
+            readers: Arc::default(),
+        }
     }
 }
 
 impl Heavy {
-    /// Does `read` when it has its turn; `None` where too many wait.
-    pub async fn read<R>(&self, read: impl Future<Output = R> + Send + 'static) -> Option<Answer<R>>
+    /// Does `read` for a reader when it has its turn; `None` where too many wait, or it waits too long.
+    pub async fn read<R>(
+        &self,
+        reader: &str,
+        read: impl Future<Output = R> + Send + 'static,
+    ) -> Option<Answer<R>>
     where
         R: Send + 'static,
     {
+        let known = self.enter(reader);
+        let _waits = known.waiting.clone().try_acquire_owned().ok()?;
         let _waiting = self.waiting.clone().try_acquire_owned().ok()?;
-        let sending = self.sent.clone().acquire_owned().await.ok()?;
-        let _running = self.running.clone().acquire_owned().await.ok()?;
+        let turn = async {
+            let own = known.sent.clone().acquire_owned().await.ok()?;
+            let sending = self.sent.clone().acquire_owned().await.ok()?;
+            let running = self.running.clone().acquire_owned().await.ok()?;
+            Some((own, sending, running))
+        };
+        let (own, sending, running) = timeout(PATIENCE, turn).await.ok()??;
+        let place = Place { _turns: [own, sending], _known: known };
         let runtime = Handle::current();
-        let read = tokio::task::spawn_blocking(move || runtime.block_on(read));
-        Some(Answer { value: read.await.ok()?, sending })
+        let (_waits_for_it, gone) = oneshot::channel::<()>();
+        // It has its turn until it ends, and ends at its next step where its reader is gone.
+        let read = tokio::task::spawn_blocking(move || {
+            let _running = running;
+            let value = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    _ = gone => None,
+                    value = read => Some(value),
+                }
+            });
+            value.map(|value| Answer { value, place })
+        });
+        read.await.ok()?
     }
+
+    fn enter(&self, name: &str) -> Known {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let turns = |count| Arc::new(Semaphore::new(count));
+        let new = || Reader { waiting: turns(WAITING_OF_ONE), sent: turns(SENT_TO_ONE), reads: 0 };
+        let reader = readers.entry(name.to_owned()).or_insert_with(new);
+        reader.reads += 1;
+        let (waiting, sent) = (reader.waiting.clone(), reader.sent.clone());
+        Known { heavy: self.clone(), name: name.to_owned(), waiting, sent }
+    }
+}
+
+/// A reader, as long as it waits or takes something.
+#[derive(Debug)]
+struct Known {
+    heavy: Heavy,
+    name: String,
+    waiting: Arc<Semaphore>,
+    sent: Arc<Semaphore>,
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        let mut readers = self.heavy.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = readers.get_mut(&self.name) {
+            reader.reads -= 1;
+            if reader.reads == 0 {
+                readers.remove(&self.name);
+            }
+        }
+    }
+}
+
+/// A place among the answers that are being sent.
+#[derive(Debug)]
+struct Place {
+    _turns: [OwnedSemaphorePermit; 2],
+    _known: Known,
 }
 
 /// What was read, and its place among the answers that are being sent.
 pub struct Answer<R> {
     /// What was read.
     pub value: R,
-    sending: OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl Answer<Response> {
     /// The response, which holds its place until it is taken, or its reader is gone.
     pub fn into_response(self) -> Response {
-        self.value.map(|body| Body::new(Holding { body, _place: self.sending }))
+        self.value.map(|body| Body::new(Holding { body, _place: self.place }))
     }
 }
 
 struct Holding {
     body: Body,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl HttpBody for Holding {
@@ -86,13 +170,12 @@ mod tests {
     use super::*;
     use axum::response::IntoResponse;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn so_many_run_so_many_wait_and_the_rest_is_told_at_once() {
         let heavy = Heavy::default();
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let reads = (0..WAITING + 40).map(|_| {
+        let reads = (0..WAITING + 40).map(|number| {
             let (heavy, running, most) = (heavy.clone(), running.clone(), most.clone());
             tokio::spawn(async move {
                 let read = async move {
@@ -100,7 +183,7 @@ mod tests {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                     running.fetch_sub(1, Ordering::SeqCst);
                 };
-                heavy.read(read).await.is_some()
+                heavy.read(&number.to_string(), read).await.is_some()
             })
         });
         let mut done = 0;
@@ -109,20 +192,78 @@ mod tests {
         }
         assert!((WAITING..WAITING + 40).contains(&done), "{done}");
         assert_eq!(most.load(Ordering::SeqCst), RUNNING);
+        assert!(heavy.readers.lock().unwrap().is_empty(), "nobody is kept");
+    }
+
+    #[tokio::test]
+    async fn a_read_whose_reader_is_gone_keeps_its_turn_and_ends_at_its_next_step() {
+        let heavy = Heavy::default();
+        let (steps, ended) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+        for number in 0..RUNNING {
+            let (steps, count) = (steps.clone(), Counted(ended.clone()));
+            let read = async move {
+                let _count = count;
+                steps.acquire().await.unwrap().forget();
+                std::future::pending::<()>().await;
+            };
+            let name = number.to_string();
+            let leaving = timeout(Duration::from_millis(20), heavy.read(&name, read));
+            assert!(leaving.await.is_err(), "it is at work");
+        }
+        let next = timeout(Duration::from_secs(20), heavy.read("next", async {})).await;
+        assert!(matches!(next, Ok(Some(_))));
+        assert!(ended.load(Ordering::SeqCst) > 0, "one of those that nobody waits for has ended");
+    }
+
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     #[tokio::test]
     async fn an_answer_holds_its_place_until_it_is_gone() {
         let heavy = Heavy::default();
         let mut answers = Vec::new();
-        for _ in 0..SENT {
-            let answer = heavy.read(async { "text".into_response() }).await.unwrap();
+        for number in 0..SENT {
+            let read = async { "text".into_response() };
+            let answer = heavy.read(&number.to_string(), read).await.unwrap();
             answers.push(answer.into_response());
         }
-        let one_more = heavy.read(async { "text".into_response() });
-        let mut one_more = std::pin::pin!(one_more);
-        assert!(tokio::time::timeout(Duration::from_millis(20), &mut one_more).await.is_err());
+        let mut one_more = std::pin::pin!(heavy.read("one more", async { "text".into_response() }));
+        assert!(timeout(Duration::from_millis(20), &mut one_more).await.is_err());
         answers.pop();
         assert!(one_more.await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_reader_takes_its_part_and_another_has_its_turn_at_once() {
+        let heavy = Heavy::default();
+        let greedy = (0..WAITING).map(|_| {
+            let heavy = heavy.clone();
+            tokio::spawn(async move {
+                let answer = heavy.read("greedy", async { "text".into_response() }).await;
+                match answer {
+                    Some(answer) => {
+                        let held = answer.into_response();
+                        tokio::time::sleep(6 * PATIENCE).await;
+                        drop(held);
+                        true
+                    }
+                    None => false,
+                }
+            })
+        });
+        let greedy: Vec<_> = greedy.collect();
+        tokio::task::yield_now().await;
+        let other = timeout(PATIENCE / 2, heavy.read("other", async { "text".into_response() }));
+        assert!(matches!(other.await, Ok(Some(_))));
+        let mut taken = 0;
+        for read in greedy {
+            taken += usize::from(read.await.unwrap());
+        }
+        assert_eq!(taken, SENT_TO_ONE, "the others waited too long, or were told at once");
     }
 }

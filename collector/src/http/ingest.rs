@@ -4,8 +4,8 @@ use super::busy::{Busy, push_back};
 use super::room::Room;
 use super::{Doors, answer_error};
 use crate::batch::{self, MAX_BODY, check_trust_domain};
+use crate::charge::Charge;
 use crate::config::Ingest;
-use crate::quota::Reached;
 use crate::refusal::Refusal;
 use crate::xfcc;
 use axum::Json;
@@ -60,16 +60,27 @@ pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Respon
         Some(ip) if principal.is_empty() => ip.to_string(),
         _ => principal.clone(),
     };
-    let (batch, room) = match receive(&doors, &parts.headers, body, &principal, &account).await {
+    let mut charged = Charge::new(&doors.quotas, &principal);
+    let received = receive(&doors, &parts.headers, body, &mut charged, &account).await;
+    let (batch, room) = match received {
         Ok(received) => received,
         Err(NoBatch::Refused(refusal)) => return turn_down(&doors, &refusal, &principal),
         Err(NoBatch::Busy(busy)) => return push_back(&doors, busy),
     };
     let (reply, answer) = oneshot::channel();
     if doors.submissions.try_send(Submission { batch, reply, room: Box::new(room) }).is_err() {
+        charged.all_back();
         return push_back(&doors, Busy::Backlog);
     }
-    match answer.await {
+    let answer = answer.await;
+    match &answer {
+        Ok(Ok(accepted)) if accepted.replayed => charged.session_back(),
+        Ok(Ok(_)) => {}
+        // What is hostile is paid for.
+        Ok(Err(SubmitError::Refused(_))) => charged.session_back(),
+        _ => charged.all_back(),
+    }
+    match answer {
         Ok(Ok(accepted)) => {
             if let Err(why) = doors.events.audit.kept().await {
                 return push_back(&doors, why.into());
@@ -87,7 +98,7 @@ async fn receive(
     doors: &Doors,
     headers: &HeaderMap,
     body: Body,
-    principal: &str,
+    charge: &mut Charge<'_>,
     account: &str,
 ) -> Result<(Checked, Room), NoBatch> {
     let announced = content_length(headers).unwrap_or(0).min(MAX_BODY);
@@ -112,15 +123,10 @@ async fn receive(
     if !room.arrived() {
         return Err(NoBatch::Busy(Busy::Backlog));
     }
-    let limited = |Reached { limit, retry_after_s }| Refusal::Limited {
-        limit,
-        principal: principal.to_owned(),
-        retry_after_s,
-    };
-    doors.quotas.batch(principal, body.len() as u64).map_err(limited)?;
-    let batch = parse(body, principal).await?;
+    charge.batch(body.len() as u64)?;
+    let batch = parse(body, charge.principal()).await?;
     if doors.log.sessions().get(&batch.session).is_none() {
-        doors.quotas.session(principal).map_err(limited)?;
+        charge.session()?;
     }
     Ok((batch, room))
 }

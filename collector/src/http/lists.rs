@@ -1,5 +1,6 @@
 //! Lists, in pages: `GET /v1/sessions` and `GET /v1/anchors`.
 
+use super::reader::Reader;
 use super::{BadRequest, Doors, asked, failed, next_page};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -31,6 +32,7 @@ pub struct SessionPage {
 /// Sessions by their first leaf.
 pub async fn sessions(
     State(doors): State<Arc<Doors>>,
+    reader: Reader,
     page: Result<Query<SessionPage>, QueryRejection>,
 ) -> Result<Response, BadRequest> {
     let SessionPage { after, limit } = asked(page, "pages are asked for with ?after=LEAF&limit=N")?;
@@ -47,7 +49,7 @@ pub async fn sessions(
             (next_page(next), Json(list)).into_response()
         }
     };
-    Ok(doors.heavy(read).await)
+    Ok(doors.heavy(&reader, read).await)
 }
 
 /// The first sessions behind `after`, and whether there are more. Only their names are gathered while others wait
@@ -106,6 +108,7 @@ pub struct AnchorPage {
 /// The anchors of each chain: status, and the final ones, newest first.
 pub async fn anchors(
     State(doors): State<Arc<Doors>>,
+    reader: Reader,
     page: Result<Query<AnchorPage>, QueryRejection>,
 ) -> Result<Response, BadRequest> {
     let AnchorPage { below, limit } = asked(page, "pages are asked for with ?below=SIZE&limit=N")?;
@@ -119,7 +122,7 @@ pub async fn anchors(
             }
         }
     };
-    Ok(doors.heavy(read).await)
+    Ok(doors.heavy(&reader, read).await)
 }
 
 async fn anchor_page(doors: &Doors, below: u64, limit: usize) -> Result<Vec<Value>, StoreError> {

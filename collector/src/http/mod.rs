@@ -7,6 +7,7 @@ mod heavy;
 mod ingest;
 mod lists;
 mod read;
+mod reader;
 mod room;
 mod serve;
 mod stall;
@@ -25,9 +26,10 @@ use busy::Busy;
 use heavy::Heavy;
 use meshchain_anchor::AnchorHandle;
 use meshchain_log::{Log, Submission};
+use reader::Reader;
 pub use room::Rooms;
 use serde_json::json;
-pub use serve::serve;
+pub use serve::{listen, serve};
 use std::sync::Arc;
 use strum::VariantNames;
 use tokio::sync::mpsc;
@@ -50,6 +52,8 @@ pub struct Doors {
     pub events: Events,
     /// Turns of reads that take long.
     pub reads: Heavy,
+    /// Turns of tiles, which mirrors read without end.
+    pub tiles: Heavy,
 }
 
 /// The routes.
@@ -84,14 +88,26 @@ async fn uncached(mut response: Response) -> Response {
 
 impl Doors {
     /// Answers by a read that takes time and memory, in its turn.
-    async fn heavy(&self, read: impl Future<Output = Response> + Send + 'static) -> Response {
-        match self.reads.read(read).await {
-            Some(answer) => answer.into_response(),
-            None => {
-                let text = "too many reads wait for their turn";
-                let answer = answer_error(StatusCode::SERVICE_UNAVAILABLE, "busy", text);
-                ([(header::RETRY_AFTER, "1")], answer).into_response()
-            }
+    async fn heavy(
+        &self,
+        reader: &Reader,
+        read: impl Future<Output = Response> + Send + 'static,
+    ) -> Response {
+        in_turn(&self.reads, reader, read).await
+    }
+}
+
+async fn in_turn(
+    turns: &Heavy,
+    reader: &Reader,
+    read: impl Future<Output = Response> + Send + 'static,
+) -> Response {
+    match turns.read(&reader.0, read).await {
+        Some(answer) => answer.into_response(),
+        None => {
+            let text = "too many reads wait for their turn";
+            let answer = answer_error(StatusCode::SERVICE_UNAVAILABLE, "busy", text);
+            ([(header::RETRY_AFTER, "1")], answer).into_response()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reading the log as C2SP's tlog-tiles has it, and what it says of itself.
 
-use super::{Doors, answer_error, failed};
+use super::reader::Reader;
+use super::{Doors, answer_error, failed, in_turn};
 use crate::audit::NotKept;
 use crate::events::OLDER_COPY;
 use axum::Json;
@@ -10,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use meshchain_core::hash::log_id;
 use meshchain_core::tile::TileName;
+use meshchain_log::Log;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -39,12 +41,21 @@ pub async fn checkpoint(State(doors): State<Arc<Doors>>) -> Response {
 }
 
 /// `GET /tile/...`
-pub async fn tile(State(doors): State<Arc<Doors>>, Path(path): Path<String>) -> Response {
+pub async fn tile(
+    State(doors): State<Arc<Doors>>,
+    reader: Reader,
+    Path(path): Path<String>,
+) -> Response {
     let Some(name) = TileName::parse(&format!("tile/{path}")) else {
         let text = "not a tile or entry bundle of tlog-tiles";
         return answer_error(StatusCode::BAD_REQUEST, "tile", text);
     };
-    match doors.log.tile(&name).await {
+    let log = doors.log.clone();
+    in_turn(&doors.tiles, &reader, async move { read_tile(&log, &name).await }).await
+}
+
+async fn read_tile(log: &Log, name: &TileName) -> Response {
+    match log.tile(name).await {
         Ok(Some(bytes)) => {
             let headers = [
                 (header::CONTENT_TYPE, "application/octet-stream"),

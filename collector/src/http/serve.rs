@@ -10,10 +10,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -27,6 +28,14 @@ const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const MOST: usize = 4096;
 /// Files that the log needs for itself.
 const OTHER_FILES: u64 = 128;
+/// Bytes of a request's head: those that Istio makes have some 2 KiB, and with a caller's whole certificate chain in
+/// them some 20.
+const MOST_HEAD: usize = 32 << 10;
+/// Bytes that the system keeps of a connection on its way in, and on its way out: it doubles them, and they are nobody's
+/// share.
+const SYSTEM_BUFFERS: [u32; 2] = [128 << 10, 64 << 10];
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// Pause after the system gave no connection.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -43,6 +52,17 @@ pub fn most_connections() -> usize {
     let files = allowed.unwrap_or(u64::MAX);
     let most = files.saturating_sub(OTHER_FILES).max(files / 4);
     usize::try_from(most).unwrap_or(MOST).clamp(1, MOST)
+}
+
+/// Listens on an address; in a runtime.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    // Accepted connections have it from here.
+    socket.set_recv_buffer_size(SYSTEM_BUFFERS[0])?;
+    socket.set_send_buffer_size(SYSTEM_BUFFERS[1])?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until `closed`; then connections end with the request that they are in.
@@ -123,7 +143,7 @@ async fn one(
     });
     let io = TokioIo::new(Guarded::new(stream, moved));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MOST_HEAD);
     let mut serving = std::pin::pin!(http.serve_connection(io, service));
     let mut unasked = std::pin::pin!(timeout(FIRST_HEAD_TIMEOUT, asked.wait_for(|asked| *asked)));
     let (mut waits, mut closing) = (true, false);

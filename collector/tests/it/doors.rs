@@ -221,7 +221,8 @@ fn a_reader_that_does_not_read_is_cut_off() {
     }
     collector.wait_published(8);
     let ask = format!("GET /v1/evidence/{} HTTP/1.1\r\nhost: c\r\n\r\n", "07".repeat(16));
-    let greedy: Vec<_> = (0..40)
+    // As many as one reader is answered at the same time; others would wait for their turn.
+    let greedy: Vec<_> = (0..4)
         .map(|_| {
             let mut stream = connect(&collector);
             for _ in 0..4 {

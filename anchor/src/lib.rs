@@ -9,7 +9,6 @@
 //! with its proof is on disk before its nonce is given up. Everything between is asked of the chain
 //! again. The log is never rewound for anything that a chain does.
 
-mod block;
 mod config;
 mod error;
 mod event;
@@ -17,7 +16,6 @@ mod handle;
 mod history;
 mod machine;
 mod node;
-mod proof;
 mod rpc;
 mod runner;
 mod state;

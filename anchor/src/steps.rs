@@ -2,13 +2,13 @@
 
 use crate::event::{AnchorEvent, Sent};
 use crate::machine::{self, Plan, Terms};
-use crate::proof::{Expected, prove};
 use crate::rpc::Refusal;
 use crate::runner::{Runner, Trouble};
 use crate::state::{Attempt, FinalAnchor, InFlight, Mined, VERSION};
 use crate::tx::{Call, Fees, anchor_input};
 use alloy_primitives::B256;
-use meshchain_core::SignedHead;
+use meshchain_core::{SignedHead, TreeHead};
+use meshchain_evm::{Expected, prove};
 
 /// Largest estimate of gas that is believed. An anchor takes less than a hundred thousand today.
 const MAX_GAS: u64 = 10_000_000;
@@ -182,9 +182,8 @@ impl Runner {
             chain_id: self.config.chain_id,
             contract: self.config.contract,
             sender: self.account.address(),
-            log_id: self.log_id,
-            size,
-            root,
+            log_id: self.log_id.0,
+            head: TreeHead { size, root: root.0 },
         };
         let anchor = FinalAnchor {
             version: VERSION,

@@ -131,9 +131,17 @@ impl Events {
     pub fn anchor(&self, event: &AnchorEvent) {
         let metrics = &self.metrics;
         match event {
-            AnchorEvent::Final { chain, size, gas_used, .. } => {
+            AnchorEvent::Found { chain, size, block_time, gas_used } => {
+                let chain = Chain { chain: chain.clone() };
+                metrics.anchored_size.get_or_create(&chain).set(size.unwrap_or(0) as i64);
+                metrics.anchored_time.get_or_create(&chain).set(block_time.unwrap_or(0) as i64);
+                metrics.anchor_gas.get_or_create(&chain).inc_by(*gas_used);
+                metrics.anchor_alert.get_or_create(&chain).set(0);
+            }
+            AnchorEvent::Final { chain, size, block_time, gas_used, .. } => {
                 let chain = Chain { chain: chain.clone() };
                 metrics.anchored_size.get_or_create(&chain).set(*size as i64);
+                metrics.anchored_time.get_or_create(&chain).set(*block_time as i64);
                 metrics.anchor_gas.get_or_create(&chain).inc_by(*gas_used);
             }
             AnchorEvent::Alert { chain, reason, .. } => {

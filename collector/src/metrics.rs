@@ -61,6 +61,8 @@ pub struct Metrics {
     pub audit_echo_dropped: Counter,
     /// Newest tree size that is final on a chain.
     pub anchored_size: Family<Chain, Gauge>,
+    /// Time of its block, Unix seconds.
+    pub anchored_time: Family<Chain, Gauge>,
     /// 1 while an anchor waits for an operator.
     pub anchor_alert: Family<Chain, Gauge>,
     /// Gas that final anchors used.
@@ -92,6 +94,7 @@ impl Default for Metrics {
             audit_failing: Gauge::default(),
             audit_echo_dropped: Counter::default(),
             anchored_size: Family::default(),
+            anchored_time: Family::default(),
             anchor_alert: Family::default(),
             anchor_gas: Family::default(),
             registry: Registry::default(),
@@ -122,6 +125,8 @@ impl Default for Metrics {
             "Audit lines that standard output did not take; they are in the audit log all the same";
         r.register("audit_echo_dropped", help, m.audit_echo_dropped.clone());
         r.register("anchored_size", "Leaves in the newest final anchor", m.anchored_size.clone());
+        let help = "Time of the newest final anchor's block, Unix seconds; 0 before the first";
+        r.register("anchored_timestamp_seconds", help, m.anchored_time.clone());
         r.register("anchor_alert", "1 while an anchor needs an operator", m.anchor_alert.clone());
         r.register("anchor_gas", "Gas used by final anchors", m.anchor_gas.clone());
         Self { registry: r, ..m }

@@ -10,8 +10,10 @@ use crate::metrics::Metrics;
 use crate::past;
 use crate::quota::Quotas;
 use anyhow::{Context, Result};
-use futures::future::try_join_all;
-use meshchain_anchor::{AnchorEvent, OwnRoots};
+use futures::StreamExt;
+use futures::future::{pending, try_join_all};
+use futures::stream::FuturesUnordered;
+use meshchain_anchor::{AnchorEvent, AnchorHandle, OwnRoots};
 use meshchain_store::Store;
 use serde_json::json;
 use std::future::Future;
@@ -134,6 +136,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         () = stop => None,
         ended = &mut writing => Some(failure(ended)),
         ended = &mut sealing => Some(failure(ended)),
+        ended = an_anchor_ended(&anchors) => Some(ended),
     };
     close.send_replace(true);
     if let Some(failure) = failure {
@@ -191,6 +194,15 @@ where
         Ok(Err(error)) => anyhow::Error::new(error).context("the log failed"),
         Ok(Ok(())) => anyhow::anyhow!("the writer ended early"),
         Err(error) => anyhow::Error::new(error).context("the log failed"),
+    }
+}
+
+/// Why an anchor ended, as none does by itself.
+async fn an_anchor_ended(anchors: &[AnchorHandle]) -> anyhow::Error {
+    let mut ended: FuturesUnordered<_> = anchors.iter().map(AnchorHandle::ended).collect();
+    match ended.next().await {
+        Some(error) => error.into(),
+        None => pending().await,
     }
 }
 

@@ -51,8 +51,8 @@ siege: setup build ## A collector among hostile neighbours; ATTACK=a,b,... (defa
 fuzz: ## Fuzz the filter's view of headers and of the proxy; SECONDS=N for each (default 60)
 	filter/fuzz/run.sh $(or $(SECONDS),60)
 
-MUTATED := core/src/**/*.rs verifier/src/*.rs verifier/src/hops/*.rs verifier/src/log/*.rs \
-	collector/src/session.rs collector/src/anchor/machine.rs filter/src/capture.rs filter/src/context.rs
+MUTATED := core/src/**/*.rs evm/src/*.rs verifier/src/*.rs verifier/src/hops/*.rs verifier/src/log/*.rs log/src/judge.rs \
+	anchor/src/machine.rs filter/src/capture.rs filter/src/context.rs
 
 mutants: .tools/bin/cargo-mutants ## Small mutations that tests must notice, in random order; FILES="glob ...", TESTS=package, MINUTES=N (default 60)
 	timeout --signal=INT --kill-after=60 $(or $(MINUTES),60)m .tools/bin/cargo-mutants mutants --shuffle --output target \

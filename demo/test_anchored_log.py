@@ -38,14 +38,32 @@ class Log:
     def stop(self) -> None:
         assert self.processes.stop(self.process) == 0
 
+    def send(self, trace: bytes, session: Session | None = None):
+        """One batch of one call, of the log's one session unless told otherwise."""
+        session = session or self.session
+        start = START_NS + session.seq * SECOND_NS
+        call = batches.call(b"anchored", trace, start)
+        batch = session.batch([call.entry], [call.record], start, start)
+        return request("POST", f"{self.url}/v1/batches", body=batch)
+
     def post(self, trace: bytes) -> None:
         """One batch of one call; waits until it is anchored for good."""
-        start = START_NS + self.session.seq * SECOND_NS
-        call = batches.call(b"anchored", trace, start)
-        batch = self.session.batch([call.entry], [call.record], start, start)
-        assert request("POST", f"{self.url}/v1/batches", body=batch).status == 200
+        assert self.send(trace).status == 200
         size = self.session.seq
         wait_until(lambda: size in self.kept(), DEADLINE_S, f"{size} leaves are anchored", self.process)
+
+    def anchor(self) -> dict:
+        """State of its one anchor."""
+        return json.loads(request("GET", f"{self.url}/v1/anchors").body)[0]["status"]
+
+    def metric(self, name: str) -> float:
+        text = request("GET", f"{self.url}/metrics").body.decode()
+        return float(next(line.rsplit(" ", 1)[1] for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name))
+
+    def sent(self) -> tuple[int, int]:
+        """Transactions of its account that the chain has seen, in blocks and in all."""
+        account = self.chain.accounts[1]
+        return tuple(int(self.chain.call("eth_getTransactionCount", account, block), 16) for block in ("latest", "pending"))
 
     def kept(self) -> dict:
         return {int(file.stem): file for file in (self.data / "anchor" / "anvil" / "receipts").glob("*.json")}
@@ -62,7 +80,10 @@ class Log:
         return meshchain("fsck", where, "--policy", policy, "--rpc", f"{CHAIN_ID}={self.chain.url}", *more)
 
 
-@pytest.mark.skipif(not (COLLECTOR.exists() and VERIFIER.exists()), reason="`make build` builds collector and verifier")
+built = pytest.mark.skipif(not (COLLECTOR.exists() and VERIFIER.exists()), reason="`make build` builds collector and verifier")
+
+
+@built
 def test_a_log_and_its_anchors_are_compared_with_the_chain_and_repaired_from_it(tmp_path):
     traces = [sha256(bytes([n]))[:16] for n in range(3)]
     with Processes(tmp_path) as processes:
@@ -109,3 +130,57 @@ def test_a_log_and_its_anchors_are_compared_with_the_chain_and_repaired_from_it(
         evidence.write_text(text[:at] + ("0" if text[at] != "0" else "1") + text[at + 1:])
         run = meshchain(*verify)
         assert run.code == 2 and "REFUTED" not in run.text, run.text
+
+
+@built
+def test_an_older_copy_of_an_anchored_log_is_read_and_neither_grows_nor_anchors(tmp_path):
+    """The copy is whole and contradicts nothing in itself: only the chain's head for this account and log tells."""
+    traces = [sha256(bytes([n]))[:16] for n in range(4)]
+    with Processes(tmp_path) as processes:
+        log = Log(processes, tmp_path, Chain(processes, tmp_path / "chain"))
+        log.start()
+        log.post(traces[0])
+        log.stop()
+        older = tmp_path / "older"
+        shutil.copytree(log.data, older)
+        log.start()
+        for trace in traces[1:3]:
+            log.post(trace)
+        wait_until(lambda: log.metric("meshchain_anchored_size") == 3, DEADLINE_S, "the last anchor is counted", log.process)
+        gas, time = log.metric("meshchain_anchor_gas_total"), log.metric("meshchain_anchored_timestamp_seconds")
+        assert gas > 60_000 and time > 0
+        sent = log.sent()
+        log.stop()
+        newest = tmp_path / "newest"
+        log.data.rename(newest)
+        shutil.copytree(older, log.data)
+
+        for life in range(2):
+            log.start()
+            refused = log.send(traces[3], Session(b"stranger %d" % life, workload="web"))
+            assert (refused.status, json.loads(refused.body)["reason"]) == (503, "older_copy"), refused
+            ready = request("GET", f"{log.url}/readyz")
+            assert ready.status == 503 and b"this is an older copy of the log, or another one" in ready.body, ready.body
+            assert request("GET", f"{log.url}/healthz").status == 200
+            assert json.loads(request("GET", f"{log.url}/v1/log").body)["size"] == 1
+            assert request("GET", f"{log.url}/v1/evidence/{traces[0].hex()}").status == 200
+            assert request("GET", f"{log.url}/checkpoint").body == (older / "checkpoint").read_bytes()
+            assert log.metric("meshchain_older_copy") == 1 and log.metric("meshchain_anchored_size") == 1
+            status = log.anchor()
+            assert status["stopped"] and "the contract's head is of 3 leaves, the log has fewer" in status["alert"], status
+            log.stop()
+            lines = [json.loads(line) for line in (log.data / "audit.jsonl").read_text().splitlines()]
+            told = [line for line in lines if line["event"] == "older_copy"]
+            assert told and "chain anvil: this log is not all of the one that was anchored" in told[-1]["why"], told
+            assert any(line["event"] == "anchor" and line["step"] == "other_history" for line in lines)
+            assert log.sent() == sent and log.kept().keys() == {1}
+
+        # The way out: the newest copy is put back, and goes on.
+        shutil.rmtree(log.data)
+        newest.rename(log.data)
+        log.start()
+        assert (log.metric("meshchain_anchor_gas_total"), log.metric("meshchain_anchored_timestamp_seconds")) == (gas, time)
+        assert log.metric("meshchain_anchored_size") == 3
+        assert request("GET", f"{log.url}/readyz").status == 200
+        log.post(traces[3])
+        assert log.sent() == (sent[0] + 1, sent[1] + 1)

@@ -14,6 +14,17 @@ pub enum AnchorEvent {
         /// Account address.
         address: Address,
     },
+    /// What the runs before have left, told once at the start.
+    Found {
+        /// Chain as configured.
+        chain: String,
+        /// Largest final tree size; `None` before the first.
+        size: Option<u64>,
+        /// Time of its block, Unix seconds; `None` where what is kept of it cannot be read.
+        block_time: Option<u64>,
+        /// Gas that all final transactions of this chain used.
+        gas_used: u64,
+    },
     /// The first attempt of an anchor is durable and about to be sent.
     Submitted(Sent),
     /// An attempt that takes the place of the ones before it, with the newest root.
@@ -59,6 +70,8 @@ pub enum AnchorEvent {
         block: u64,
         /// Block hash.
         block_hash: B256,
+        /// Time of the block, Unix seconds.
+        block_time: u64,
         /// Transaction hash.
         tx: B256,
         /// Gas used.

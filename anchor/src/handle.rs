@@ -1,6 +1,8 @@
 //! What the rest of the collector sees of an anchor.
 
-use crate::state::{FinalAnchor, Objects};
+use crate::error::AnchorError;
+use crate::objects::Objects;
+use crate::state::{FinalAnchor, StateError};
 use alloy_primitives::{Address, B256, U256};
 use meshchain_store::StoreError;
 use serde::Serialize;
@@ -13,13 +15,16 @@ use tokio::task::JoinHandle;
 /// Longest wait for a running step. What it leaves undone is durable and taken up at the next start.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How an anchor's task ends: an error where it must not go on.
+pub(crate) type Ended = Result<(), StateError>;
+
 /// A running anchor. Clones are the same one; when the last is dropped it stops, without waiting.
 #[derive(Debug, Clone)]
 pub struct AnchorHandle {
     pub(crate) shared: Arc<Shared>,
     pub(crate) finals: Finals,
     pub(crate) stop: watch::Sender<bool>,
-    pub(crate) task: Arc<Mutex<Option<JoinHandle<()>>>>,
+    pub(crate) task: Arc<Mutex<Option<JoinHandle<Ended>>>>,
 }
 
 /// State of an anchor, for the API and metrics.
@@ -89,6 +94,21 @@ impl AnchorHandle {
     /// The state as of the last look.
     pub fn status(&self) -> AnchorStatus {
         self.shared.get()
+    }
+
+    /// Waits for the task to end by itself, which it must not, and tells why it did. An anchor that was
+    /// stopped by an alert still runs: it waits for the operator. Give up waiting before [`Self::stop`].
+    pub async fn ended(&self) -> AnchorError {
+        let chain = self.status().chain;
+        let mut task = self.task.lock().await;
+        let Some(running) = task.as_mut() else { return std::future::pending().await };
+        let ended = running.await;
+        *task = None;
+        match ended {
+            Ok(Err(source)) => AnchorError::State { chain, source },
+            Ok(Ok(())) => AnchorError::Ended { chain, reason: "it was not asked to".to_owned() },
+            Err(failed) => AnchorError::Ended { chain, reason: failed.to_string() },
+        }
     }
 
     /// Stops after the step at work. Nothing is lost: the next start takes up where this ended.

@@ -1,6 +1,7 @@
 //! Whether the log is the one that was anchored: what is kept and what the contract holds, against its own tree.
 
-use crate::runner::{Runner, Trouble};
+use crate::runner::Runner;
+use crate::trouble::Trouble;
 use alloy_primitives::B256;
 use meshchain_core::Hash;
 use meshchain_store::StoreError;

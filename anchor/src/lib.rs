@@ -5,23 +5,29 @@
 //! more than one transaction that a reorganisation could take back, and the time between anchors
 //! is the interval or the time to finality, whichever is longer.
 //!
+//! Whoever starts makes the anchor's state its own, and each transaction, repeated ones too, is sent
+//! after a write of the state that shows that it still is: of two collectors over one bucket only the
+//! one that started last sends.
+//!
 //! What survives a crash: an attempt is on disk before its first byte is sent, and a final anchor
 //! with its proof is on disk before its nonce is given up. Everything between is asked of the chain
 //! again. The log is never rewound for anything that a chain does.
 
-mod block;
 mod config;
 mod error;
 mod event;
 mod handle;
 mod history;
+mod look;
 mod machine;
 mod node;
-mod proof;
+mod objects;
 mod rpc;
 mod runner;
 mod state;
 mod steps;
+mod tell;
+mod trouble;
 mod tx;
 
 pub use config::{AnchorConfig, Finality, SettingError};

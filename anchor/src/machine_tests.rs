@@ -249,9 +249,11 @@ fn budget_and_balance_are_kept_with_the_worst_case_of_the_anchor_in_flight() {
 fn settling_counts_the_cost_and_gives_the_nonce_up() {
     let mut state = pending(None);
     state.spent = (NOW / DAY, 7);
-    let next = state.settled(5, NOW);
-    assert_eq!((next.next_nonce, next.spent, next.in_flight), (Some(6), (NOW / DAY, 12), None));
-    assert_eq!(state.settled(5, NOW + DAY).spent, (NOW / DAY + 1, 5));
+    state.gas_used = 100;
+    let next = state.settled(5, 3, NOW);
+    assert_eq!((next.next_nonce, next.spent, next.in_flight), (Some(6), (NOW / DAY, 22), None));
+    assert_eq!(next.gas_used, 105);
+    assert_eq!(state.settled(5, 3, NOW + DAY).spent, (NOW / DAY + 1, 15));
 }
 
 #[test]

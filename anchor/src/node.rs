@@ -1,12 +1,12 @@
 //! The few questions that anchoring asks a node.
 
-use crate::block::{Block, Receipt};
 use crate::config::Finality;
 use crate::rpc::{Refusal, Rpc, RpcError};
 use crate::tx::{head_input, headCall};
 use alloy_primitives::{Address, B256, Bytes, U64, U128, U256};
 use alloy_sol_types::SolCall;
 use meshchain_core::TreeHead;
+use meshchain_evm::{Block, Receipt};
 use serde_json::{Value, json};
 
 /// Most receipts that are asked for one by one; a block of 60 M gas has room for 2,900.

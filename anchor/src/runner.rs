@@ -3,13 +3,14 @@
 use crate::config::AnchorConfig;
 use crate::error::AnchorError;
 use crate::event::AnchorEvent;
-use crate::handle::{AnchorHandle, AnchorStatus, Finals, InFlightStatus, Shared};
+use crate::handle::{AnchorHandle, AnchorStatus, Ended, Finals, Shared};
 use crate::history::OwnRoots;
-use crate::machine::{self, Action, MAX_MISSES, Rules, Sight};
+use crate::machine::{self, Action, Rules, Sight};
 use crate::node::Node;
-use crate::proof::ProofError;
+use crate::objects::{Objects, Written};
 use crate::rpc::RpcError;
-use crate::state::{Mined, Objects, State, StateError};
+use crate::state::{State, StateError};
+use crate::trouble::Trouble;
 use crate::tx::Account;
 use alloy_primitives::{B256, U256};
 use meshchain_core::SignedHead;
@@ -23,16 +24,6 @@ use tokio::time::{MissedTickBehavior, timeout};
 /// Longest time that a start waits for a node.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
-/// Why a step ended early.
-pub(crate) enum Trouble {
-    /// Try again at the next poll.
-    Hold(String),
-    /// Never again.
-    Stop(String),
-    /// Never again, and the log must not grow: it is not the one that was anchored.
-    OtherHistory(String),
-}
-
 pub(crate) struct Runner {
     pub(crate) config: AnchorConfig,
     pub(crate) rules: Rules,
@@ -43,17 +34,18 @@ pub(crate) struct Runner {
     pub(crate) finals: Finals,
     heads: watch::Receiver<Option<SignedHead>>,
     pub(crate) roots: OwnRoots,
-    shared: Arc<Shared>,
-    events: Box<dyn Fn(AnchorEvent) + Send + Sync>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) events: Box<dyn Fn(AnchorEvent) + Send + Sync>,
     /// What is on disk: replaced only after a write.
     pub(crate) state: State,
     /// Whether the node was asked who it is since it last failed to answer.
     checked: bool,
-    misses: u32,
+    pub(crate) misses: u32,
 }
 
-/// Starts anchoring the log `origin` as configured, once what is kept, and what the chain holds, was compared with
-/// the log's own `roots`. The chain need not be there; then it is compared when it is.
+/// Starts anchoring the log `origin` as configured: makes the anchor's state this collector's, so that one before it
+/// sends nothing any more, and compares what is kept, and what the chain holds, with the log's own `roots`. The chain
+/// need not be there; then it is compared when it is.
 pub async fn start(
     config: AnchorConfig,
     origin: &str,
@@ -68,13 +60,15 @@ pub async fn start(
     let account = Account::load(&config.key_file).map_err(key)?;
     let state = |source| AnchorError::State { chain: chain.clone(), source };
     let objects = Objects::new(store, &config.chain);
+    let writer = random().map_err(|source| AnchorError::Random { chain: chain.clone(), source })?;
     let fresh = State::new(account.address(), config.contract, config.chain_id);
-    let loaded = objects.load(fresh).await.map_err(state)?;
+    let taken = objects.take_over(State { writer, ..fresh }).await.map_err(state)?;
     let sizes = objects.final_sizes().await.map_err(state)?.into_iter().collect();
     let finals = Finals { sizes: Arc::new(RwLock::new(sizes)), objects: objects.clone() };
     let log = Anchored { id: log_id(origin).into(), heads, roots };
-    let mut runner = Runner::new(config, account, log, loaded, finals.clone(), Box::new(events));
+    let mut runner = Runner::new(config, account, log, taken, finals.clone(), Box::new(events));
     (runner.events)(AnchorEvent::KeyLoaded { chain, address: runner.account.address() });
+    runner.tell_found().await;
     runner.first_look().await;
     let shared = runner.shared.clone();
     let (stop, stopped) = watch::channel(false);
@@ -155,15 +149,16 @@ impl Runner {
         }
     }
 
-    async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    /// Runs until it is told to stop. An error: it must not go on.
+    async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ended {
         let mut poll = tokio::time::interval(Duration::from_millis(self.config.poll_ms));
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !self.shared.get().stopped {
+        loop {
             // Also ends when the handle was dropped.
             tokio::select! {
                 biased;
-                _ = stop.changed() => return,
-                _ = poll.tick() => {}
+                _ = stop.changed() => return Ok(()),
+                _ = poll.tick(), if !self.shared.get().stopped => {}
             }
             // A step runs to its end, so that no write is left half awaited.
             let result = self.step().await;
@@ -174,6 +169,10 @@ impl Runner {
                 Err(Trouble::Hold(reason)) => self.alert(reason, false),
                 Err(Trouble::Stop(reason)) => self.alert(reason, true),
                 Err(Trouble::OtherHistory(reason)) => self.other_history(reason),
+                Err(Trouble::TakenOver(error)) => {
+                    self.alert(error.to_string(), true);
+                    return Err(error);
+                }
             }
         }
     }
@@ -225,41 +224,6 @@ impl Runner {
         Ok(balance.saturating_to())
     }
 
-    /// Looks at what the decision needs: first the nonce, then the receipts. In the other order an
-    /// attempt mined in between would look like a stranger's.
-    async fn look(&mut self) -> Result<Sight, RpcError> {
-        let sender = self.account.address();
-        let mut sight =
-            Sight { nonce: self.node.nonce(sender, "latest").await?, ..Sight::default() };
-        let Some(flight) = &self.state.in_flight else {
-            sight.pool_nonce = Some(self.node.nonce(sender, "pending").await?);
-            return Ok(sight);
-        };
-        // All of them until one is found, the likeliest first.
-        for (index, attempt) in flight.attempts.iter().enumerate().rev() {
-            if let Some(receipt) = self.node.receipt(attempt.tx).await? {
-                let (block, block_hash) = (receipt.block_number.to(), receipt.block_hash);
-                sight.found = Some((index, Mined { tx: attempt.tx, block, block_hash }));
-                break;
-            }
-        }
-        let used = sight.nonce > flight.nonce;
-        if used || sight.found.is_some() {
-            let latest = self.node.latest().await?.number.to();
-            sight.final_block = self.node.final_block(self.config.finality, latest).await?;
-        }
-        if let (true, None, Some(block)) = (used, sight.found, sight.final_block) {
-            sight.final_nonce = Some(self.node.nonce(sender, &format!("{block:#x}")).await?);
-        }
-        let missed = sight.final_nonce.is_some_and(|n| n > flight.nonce);
-        self.misses = if missed { self.misses.saturating_add(1).min(MAX_MISSES) } else { 0 };
-        sight.misses = self.misses;
-        if let (None, false, Some(newest)) = (sight.found, used, flight.newest()) {
-            sight.known = self.node.knows(newest.tx).await?;
-        }
-        Ok(sight)
-    }
-
     async fn act(
         &mut self,
         action: Action,
@@ -271,7 +235,7 @@ impl Runner {
             Action::Rest => Ok(()),
             Action::Hold(reason) => Err(Trouble::Hold(reason)),
             Action::Stop(reason) => Err(Trouble::Stop(reason)),
-            Action::Resend => self.send_newest().await,
+            Action::Resend => self.resend().await,
             Action::Mined(mined) => self.mined(mined).await,
             Action::Reorged(mined) => self.reorged(mined, now).await,
             Action::Settle { attempt, mined } => self.settle(attempt, mined, now).await,
@@ -281,18 +245,18 @@ impl Runner {
                     None => Err(Trouble::Hold("the log has not told its head yet".to_owned())),
                 };
                 if resend && matches!(attempted, Err(Trouble::Hold(_))) {
-                    self.send_newest().await?;
+                    self.resend().await?;
                 }
                 attempted
             }
         }
     }
 
-    pub(crate) async fn save(&mut self, next: State) -> Result<(), StateError> {
-        self.objects.save(&next).await?;
+    pub(crate) async fn save(&mut self, next: State) -> Result<Written, StateError> {
+        let written = self.objects.save(&next).await?;
         self.state = next;
         self.show();
-        Ok(())
+        Ok(written)
     }
 
     /// A node that failed to answer may be another one when it is back.
@@ -311,78 +275,16 @@ impl Runner {
             other => other,
         }
     }
-
-    pub(crate) fn emit(&self, event: AnchorEvent) {
-        (self.events)(event);
-    }
-
-    fn alert(&self, reason: String, stopped: bool) {
-        let before = self.shared.get();
-        if before.alert.as_ref() == Some(&reason) && before.stopped == stopped {
-            return;
-        }
-        self.shared.change(|s| {
-            s.alert = Some(reason.clone());
-            s.stopped = stopped;
-        });
-        self.emit(AnchorEvent::Alert { chain: self.config.chain.clone(), reason, stopped });
-    }
-
-    fn other_history(&self, reason: String) {
-        let chain = self.config.chain.clone();
-        self.emit(AnchorEvent::OtherHistory { chain, reason: reason.clone() });
-        self.alert(reason, true);
-    }
-
-    fn recovered(&self) {
-        if self.shared.get().alert.is_some() {
-            self.shared.change(|s| s.alert = None);
-            self.emit(AnchorEvent::Recovered { chain: self.config.chain.clone() });
-        }
-    }
-
-    /// Copies the state to where readers see it.
-    fn show(&self) {
-        let flight = self.state.in_flight.as_ref();
-        let in_flight =
-            flight.and_then(|f| f.newest().map(|a| (f, a))).map(|(f, a)| InFlightStatus {
-                nonce: f.nonce,
-                attempts: f.attempts.len(),
-                tx: a.tx,
-                size: a.size,
-                root: a.root,
-                max_fee: a.max_fee,
-                mined_block: f.mined.map(|m| m.block),
-            });
-        let spent = self.state.spent_on_day(now_ms());
-        self.shared.change(|s| {
-            s.in_flight = in_flight;
-            s.last_final_size = self.finals.last_size();
-            s.spent_today_wei = U256::from(spent);
-        });
-    }
 }
 
-impl From<RpcError> for Trouble {
-    fn from(error: RpcError) -> Self {
-        Self::Hold(error.to_string())
-    }
+/// A number that no other writer draws, in hex.
+fn random() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)?;
+    Ok(hex::encode(bytes))
 }
 
-impl From<ProofError> for Trouble {
-    fn from(error: ProofError) -> Self {
-        Self::Hold(error.to_string())
-    }
-}
-
-impl From<StateError> for Trouble {
-    /// What cannot be made durable must not be sent, now or later.
-    fn from(error: StateError) -> Self {
-        Self::Stop(error.to_string())
-    }
-}
-
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,21 +1,13 @@
-//! What anchoring keeps on disk, below `anchor/<chain>/`:
-//!
-//! - `pending.json`: the anchor in flight with all its attempts, the next nonce and what was spent
-//!   today. One object, so that one atomic write moves all of it.
-//! - `receipts/<size, 20 digits>.json`: one final anchor each.
+//! What anchoring keeps: its state, and one object for each final anchor.
 
 use alloy_primitives::{Address, B256, Bytes};
 use meshchain_core::evidence::EvmAnchor;
-use meshchain_store::{Store, StoreError, Version};
+use meshchain_store::StoreError;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use thiserror::Error;
-use tokio::sync::Mutex;
 
 /// The only version of both objects.
 pub(crate) const VERSION: u32 = 1;
-/// Digits of a size in a name, so that names sort as sizes do.
-const DIGITS: usize = 20;
 /// Milliseconds of a day.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -48,6 +40,10 @@ pub enum StateError {
 #[serde(deny_unknown_fields)]
 pub(crate) struct State {
     pub(crate) version: u32,
+    /// Whose state it is: a number that the writer drew when it started, so that no two write the
+    /// same bytes. Empty in states of before there was one.
+    #[serde(default)]
+    pub(crate) writer: String,
     /// Whose nonce it is, and where: a changed configuration must not inherit it.
     pub(crate) sender: Address,
     pub(crate) contract: Address,
@@ -60,6 +56,9 @@ pub(crate) struct State {
     pub(crate) last_final: Option<(u64, B256)>,
     /// UTC day, in days since 1970, and wei spent on it by final transactions.
     pub(crate) spent: (u64, u128),
+    /// Gas that all final transactions used.
+    #[serde(default)]
+    pub(crate) gas_used: u64,
     pub(crate) in_flight: Option<InFlight>,
 }
 
@@ -142,6 +141,7 @@ impl State {
     pub(crate) fn new(sender: Address, contract: Address, chain_id: u64) -> Self {
         Self {
             version: VERSION,
+            writer: String::new(),
             sender,
             contract,
             chain_id,
@@ -149,7 +149,29 @@ impl State {
             last_start_ms: 0,
             last_final: None,
             spent: (0, 0),
+            gas_used: 0,
             in_flight: None,
+        }
+    }
+
+    /// What to go on with as the account and contract of `fresh`: another account or contract begins
+    /// anew. Final anchors of the old ones stay; an attempt of the old account, if a block takes it, does
+    /// no harm.
+    pub(crate) fn resumed(self, fresh: &Self) -> Result<Self, &'static str> {
+        if (self.version, self.chain_id) != (fresh.version, fresh.chain_id) {
+            return Err("is of another version or chain id: give the anchor another chain name");
+        }
+        let same = (self.sender, self.contract) == (fresh.sender, fresh.contract);
+        let writer = fresh.writer.clone();
+        match &self.in_flight {
+            Some(flight) if flight.attempts.is_empty() => {
+                Err("has a nonce in flight without an attempt")
+            }
+            Some(_) if !same && self.sender == fresh.sender => {
+                Err("has an anchor in flight of another contract")
+            }
+            _ if !same => Ok(Self { spent: self.spent, gas_used: self.gas_used, ..fresh.clone() }),
+            _ => Ok(Self { writer, ..self }),
         }
     }
 
@@ -159,10 +181,12 @@ impl State {
         if day == now_ms / DAY_MS { wei } else { 0 }
     }
 
-    /// The state after the nonce in flight became final at a cost in wei.
-    pub(crate) fn settled(&self, cost: u128, now_ms: u64) -> Self {
+    /// The state after the nonce in flight became final, at a price in wei per gas.
+    pub(crate) fn settled(&self, gas_used: u64, price: u128, now_ms: u64) -> Self {
         let mut next = self.clone();
+        let cost = price.saturating_mul(u128::from(gas_used));
         next.spent = (now_ms / DAY_MS, self.spent_on_day(now_ms).saturating_add(cost));
+        next.gas_used = self.gas_used.saturating_add(gas_used);
         next.next_nonce =
             next.in_flight.take().map(|f| f.nonce.saturating_add(1)).or(next.next_nonce);
         next
@@ -190,117 +214,6 @@ impl InFlight {
     }
 }
 
-/// The objects of one anchor.
-#[derive(Clone)]
-pub(crate) struct Objects {
-    store: Store,
-    prefix: String,
-    pending: Arc<Mutex<Pending>>,
-}
-
-/// The state as it was last loaded or saved: who took the log over has replaced it.
-#[derive(Default)]
-struct Pending {
-    version: Version,
-    /// What a save that failed was to write: it may be there all the same.
-    doubtful: Option<Vec<u8>>,
-}
-
-impl Objects {
-    pub(crate) fn new(store: Store, chain: &str) -> Self {
-        Self { store, prefix: format!("anchor/{chain}"), pending: Arc::default() }
-    }
-
-    fn pending_name(&self) -> String {
-        format!("{}/pending.json", self.prefix)
-    }
-
-    fn receipt_name(&self, size: u64) -> String {
-        format!("{}/receipts/{size:0DIGITS$}.json", self.prefix)
-    }
-
-    /// Reads the state, or begins with `fresh`: also where the account was changed, or the contract while nothing was
-    /// in flight. Final anchors of the old ones stay; an attempt of the old account, if a block takes it, does no harm.
-    pub(crate) async fn load(&self, fresh: State) -> Result<State, StateError> {
-        let name = self.pending_name();
-        let Some((data, version)) = self.store.get_version(&name).await? else {
-            return Ok(fresh);
-        };
-        self.pending.lock().await.version = version;
-        let json = |source| StateError::Json { name: name.clone(), source };
-        let state: State = serde_json::from_slice(&data).map_err(json)?;
-        let foreign = |reason: &str| {
-            Err(StateError::Foreign { name: name.clone(), reason: reason.to_owned() })
-        };
-        if (state.version, state.chain_id) != (fresh.version, fresh.chain_id) {
-            return foreign(
-                "is of another version or chain id: give the anchor another chain name",
-            );
-        }
-        let same = (state.sender, state.contract) == (fresh.sender, fresh.contract);
-        match &state.in_flight {
-            Some(flight) if flight.attempts.is_empty() => {
-                foreign("has a nonce in flight without an attempt")
-            }
-            Some(_) if !same && state.sender == fresh.sender => {
-                foreign("has an anchor in flight of another contract")
-            }
-            _ if !same => Ok(State { spent: state.spent, ..fresh }),
-            _ => Ok(state),
-        }
-    }
-
-    pub(crate) async fn save(&self, state: &State) -> Result<(), StateError> {
-        let name = self.pending_name();
-        let data = serde_json::to_vec_pretty(state);
-        let data = data.map_err(|source| StateError::Json { name: name.clone(), source })?;
-        let mut pending = self.pending.lock().await;
-        if let Some(doubtful) = pending.doubtful.take()
-            && let Some((found, version)) = self.store.get_version(&name).await?
-            && found == doubtful
-        {
-            pending.version = version;
-        }
-        match self.store.swap(&name, data.clone(), &pending.version).await {
-            Ok(version) => pending.version = version,
-            Err(error) => {
-                pending.doubtful = Some(data);
-                return Err(error.into());
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn put_final(&self, anchor: &FinalAnchor) -> Result<(), StateError> {
-        let name = self.receipt_name(anchor.size);
-        let data = serde_json::to_vec_pretty(anchor);
-        let data = data.map_err(|source| StateError::Json { name: name.clone(), source })?;
-        Ok(self.store.put(&name, data).await?)
-    }
-
-    pub(crate) async fn get_final(&self, size: u64) -> Result<Option<FinalAnchor>, StateError> {
-        let name = self.receipt_name(size);
-        let Some(data) = self.store.get(&name).await? else { return Ok(None) };
-        let anchor: FinalAnchor = serde_json::from_slice(&data)
-            .map_err(|source| StateError::Json { name: name.clone(), source })?;
-        if anchor.version != VERSION || anchor.size != size {
-            let reason = "is of another version or size".to_owned();
-            return Err(StateError::Foreign { name, reason });
-        }
-        Ok(Some(anchor))
-    }
-
-    /// Sizes of all final anchors, ascending; known by their names alone.
-    pub(crate) async fn final_sizes(&self) -> Result<Vec<u64>, StateError> {
-        let names = self.store.list(&format!("{}/receipts", self.prefix)).await?;
-        let size = |(name, _): &(String, u64)| {
-            let file = name.rsplit('/').next()?.strip_suffix(".json")?;
-            (file.len() == DIGITS).then(|| file.parse().ok()).flatten()
-        };
-        Ok(names.iter().filter_map(size).collect())
-    }
-}
-
 impl From<StateError> for StoreError {
     /// For readers: an object that cannot be understood is as good as unreadable.
     fn from(error: StateError) -> Self {
@@ -310,63 +223,5 @@ impl From<StateError> for StoreError {
             StateError::Foreign { name, reason } => (name, reason),
         };
         Self::damaged(&name, fault)
-    }
-}
-
-impl std::fmt::Debug for Objects {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Objects").field("prefix", &self.prefix).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use meshchain_store::Location;
-
-    #[tokio::test]
-    async fn state_survives_and_another_account_begins_anew_unless_an_anchor_is_in_flight() {
-        let directory = tempfile::tempdir().unwrap();
-        let objects =
-            Objects::new(Store::open(&Location::Directory(directory.path().into())).unwrap(), "a");
-        let fresh =
-            |byte, chain| State::new(Address::repeat_byte(byte), Address::repeat_byte(9), chain);
-        let mut state = fresh(1, 1);
-        state.next_nonce = Some(7);
-        // More wei than an integer of JSON's usual 64 bits holds.
-        state.spent = (3, u128::from(u64::MAX) * 5);
-        objects.save(&state).await.unwrap();
-        assert_eq!(objects.load(fresh(1, 1)).await.unwrap(), state);
-        let rotated = objects.load(fresh(2, 1)).await.unwrap();
-        assert_eq!((rotated.next_nonce, rotated.spent), (None, state.spent));
-        assert!(objects.load(fresh(1, 2)).await.is_err(), "another chain");
-
-        let mut flight =
-            InFlight { nonce: 7, attempts: Vec::new(), waiting_since_ms: 0, mined: None };
-        state.in_flight = Some(flight.clone());
-        objects.save(&state).await.unwrap();
-        assert!(objects.load(fresh(1, 1)).await.is_err(), "no attempt");
-        flight.attempts.push(Attempt {
-            tx: B256::ZERO,
-            raw: Bytes::from_static(&[2, 3]),
-            prev_size: 0,
-            size: u64::MAX,
-            root: B256::ZERO,
-            checkpoint: "c".into(),
-            max_fee: u128::MAX,
-            tip: 1,
-            gas_limit: 1,
-            time_ms: 1,
-        });
-        state.in_flight = Some(flight);
-        objects.save(&state).await.unwrap();
-        assert_eq!(objects.load(fresh(1, 1)).await.unwrap(), state);
-        let moved = State { contract: Address::repeat_byte(8), ..fresh(1, 1) };
-        assert!(objects.load(moved).await.is_err(), "another contract's anchor in flight");
-        let rotated = objects.load(fresh(2, 1)).await.unwrap();
-        assert_eq!((rotated.in_flight, rotated.spent), (None, state.spent), "a new account");
-
-        objects.store.put(&objects.pending_name(), "{").await.unwrap();
-        assert!(matches!(objects.load(fresh(1, 1)).await, Err(StateError::Json { .. })));
     }
 }

@@ -2,13 +2,15 @@
 
 use crate::event::{AnchorEvent, Sent};
 use crate::machine::{self, Plan, Terms};
-use crate::proof::{Expected, prove};
+use crate::objects::Written;
 use crate::rpc::Refusal;
-use crate::runner::{Runner, Trouble};
+use crate::runner::Runner;
 use crate::state::{Attempt, FinalAnchor, InFlight, Mined, VERSION};
+use crate::trouble::Trouble;
 use crate::tx::{Call, Fees, anchor_input};
 use alloy_primitives::B256;
-use meshchain_core::SignedHead;
+use meshchain_core::{SignedHead, TreeHead};
+use meshchain_evm::{Expected, prove};
 
 /// Largest estimate of gas that is believed. An anchor takes less than a hundred thousand today.
 const MAX_GAS: u64 = 10_000_000;
@@ -33,10 +35,10 @@ impl Runner {
         let gas_limit = attempt.gas_limit;
         machine::afford(&self.state, &fees, gas_limit, terms.balance, &self.rules, now)
             .map_err(Trouble::Hold)?;
-        let sent = self.persist(nonce, attempt, now).await?;
+        let (sent, written) = self.persist(nonce, attempt, now).await?;
         let first = sent.attempt == 1;
         self.emit(if first { AnchorEvent::Submitted(sent) } else { AnchorEvent::Replaced(sent) });
-        self.send_newest().await
+        self.send_newest(written).await
     }
 
     async fn terms(&self) -> Result<Terms, Trouble> {
@@ -89,7 +91,12 @@ impl Runner {
         })
     }
 
-    async fn persist(&mut self, nonce: u64, attempt: Attempt, now: u64) -> Result<Sent, Trouble> {
+    async fn persist(
+        &mut self,
+        nonce: u64,
+        attempt: Attempt,
+        now: u64,
+    ) -> Result<(Sent, Written), Trouble> {
         let chain = self.config.chain.clone();
         let Attempt { tx, size, root, max_fee, .. } = attempt;
         let mut next = self.state.clone();
@@ -101,12 +108,18 @@ impl Runner {
         flight.attempts.push(attempt);
         flight.waiting_since_ms = now;
         let number = flight.attempts.len();
-        self.save(next).await?;
-        Ok(Sent { chain, nonce, attempt: number, tx, size, root, max_fee })
+        let written = self.save(next).await?;
+        Ok((Sent { chain, nonce, attempt: number, tx, size, root, max_fee }, written))
+    }
+
+    /// Sends the newest attempt once more, if the state is still this collector's.
+    pub(crate) async fn resend(&mut self) -> Result<(), Trouble> {
+        let written = self.save(self.state.clone()).await?;
+        self.send_newest(written).await
     }
 
     /// Hands the newest attempt to the node; safe to repeat.
-    pub(crate) async fn send_newest(&self) -> Result<(), Trouble> {
+    async fn send_newest(&self, _: Written) -> Result<(), Trouble> {
         let newest = self.state.in_flight.as_ref().and_then(InFlight::newest);
         let Some(attempt) = newest else { return Ok(()) };
         match self.node.send(&attempt.raw).await? {
@@ -169,8 +182,7 @@ impl Runner {
         let signed = &flight.attempts[attempt];
         let price = receipt.effective_gas_price.to::<u128>().min(signed.max_fee);
         let gas_used = receipt.gas_used.to::<u64>().min(signed.gas_limit);
-        let cost = price.saturating_mul(u128::from(gas_used));
-        let mut next = self.state.settled(cost, now);
+        let mut next = self.state.settled(gas_used, price, now);
         if !receipt.succeeded() {
             self.save(next).await?;
             let (chain, tx) = (self.config.chain.clone(), mined.tx);
@@ -182,9 +194,8 @@ impl Runner {
             chain_id: self.config.chain_id,
             contract: self.config.contract,
             sender: self.account.address(),
-            log_id: self.log_id,
-            size,
-            root,
+            log_id: self.log_id.0,
+            head: TreeHead { size, root: root.0 },
         };
         let anchor = FinalAnchor {
             version: VERSION,
@@ -209,9 +220,18 @@ impl Runner {
         next.last_final = Some((size, root));
         self.finals.insert(size);
         self.save(next).await?;
-        let FinalAnchor { chain, tx, .. } = anchor;
+        let FinalAnchor { chain, tx, block_timestamp: block_time, .. } = anchor;
         let Mined { block, block_hash, .. } = mined;
-        self.emit(AnchorEvent::Final { chain, block, block_hash, tx, gas_used, size, root });
+        self.emit(AnchorEvent::Final {
+            chain,
+            block,
+            block_hash,
+            block_time,
+            tx,
+            gas_used,
+            size,
+            root,
+        });
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Anchoring against a real anvil, and against one behind a proxy that misbehaves.
 
 mod faults;
+mod handover;
 mod support;
 
 use alloy_primitives::{Address, B256};
@@ -48,9 +49,17 @@ async fn anchors_grow_with_the_log_and_their_proofs_verify() {
     assert_eq!((status.last_final_size, status.alert, status.in_flight), (Some(21), None, None));
     assert!(!status.spent_today_wei.is_zero() && status.balance_wei.is_some());
 
-    // A log that does not grow costs nothing, a restart neither.
+    // A log that does not grow costs nothing, a restart neither, which knows at once what there is.
+    let mut gas = 0;
+    for size in finals.sizes() {
+        gas += finals.get(size).await.unwrap().unwrap().gas_used;
+    }
+    let time = finals.get(21).await.unwrap().unwrap().block_timestamp;
     bench.stop().await;
     bench.start().await;
+    let found = bench.event("what is kept", |e| matches!(e, AnchorEvent::Found { .. })).await;
+    let (chain, size, block_time) = ("test".into(), Some(21), Some(time));
+    assert_eq!(found, AnchorEvent::Found { chain, size, block_time, gas_used: gas });
     bench.grow(22);
     bench.finalized(22).await;
     assert_eq!(bench.anchor().finals().sizes(), [3, 8, 21, 22]);
@@ -264,11 +273,33 @@ async fn another_chain_and_an_address_without_code_are_refused() {
     bench.config.chain_id = 1;
     bench.start().await;
     bench.alert("chain_id is 1", true).await;
+    // It waits for its operator; the log goes on without it.
+    let ended = tokio::time::timeout(std::time::Duration::from_millis(300), bench.anchor().ended());
+    assert!(ended.await.is_err());
+    bench.stop().await;
     let mut bench = Bench::new(&anvil);
     bench.config.contract = Address::repeat_byte(7);
     bench.start().await;
     bench.alert("no contract", true).await;
     bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_its_state_cannot_be_written_an_anchor_sends_nothing_and_then_goes_on() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    let path = bench.pending_path();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir_all(path.join("in the way")).unwrap();
+    bench.grow(3);
+    bench.alert("pending.json", false).await;
+    assert!(bench.anchor().status().in_flight.is_none());
+    assert_eq!(anvil.nonce(), 0);
+    std::fs::remove_dir_all(&path).unwrap();
+    bench.recovered().await;
+    bench.finalized(3).await;
+    assert_eq!(anvil.nonce(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

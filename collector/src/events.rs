@@ -8,7 +8,6 @@ use meshchain_core::{BatchKind, Equivocation, Source};
 use meshchain_log::{Checked, Event, Next};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// What it means that something speaks of another history than the log's.
 pub const OLDER_COPY: &str = "this is an older copy of the log, or another one";
@@ -132,8 +131,15 @@ impl Events {
     pub fn anchor(&self, event: &AnchorEvent) {
         let metrics = &self.metrics;
         match event {
-            AnchorEvent::Final { chain, size, gas_used, .. } => {
-                metrics.anchored(chain, *size, SystemTime::now());
+            AnchorEvent::Found { chain, size, block_time, gas_used } => {
+                if let (Some(size), Some(block_time)) = (size, block_time) {
+                    metrics.anchored(chain, *size, *block_time);
+                }
+                let chain = Chain { chain: chain.clone() };
+                metrics.anchor_gas.get_or_create(&chain).inc_by(*gas_used);
+            }
+            AnchorEvent::Final { chain, size, block_time, gas_used, .. } => {
+                metrics.anchored(chain, *size, *block_time);
                 let chain = Chain { chain: chain.clone() };
                 metrics.anchor_gas.get_or_create(&chain).inc_by(*gas_used);
             }

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
@@ -71,7 +71,7 @@ pub struct Metrics {
     /// Lines that nobody took from standard output.
     pub audit_echo_dropped: Counter,
     anchored_size: Family<Chain, Gauge>,
-    anchored_at: Family<Chain, Gauge>,
+    anchored_time: Family<Chain, Gauge>,
     /// 1 while an anchor waits for an operator.
     pub anchor_alert: Family<Chain, Gauge>,
     /// Gas that final anchors used.
@@ -123,7 +123,7 @@ impl Default for Metrics {
             audit_failing: new(r, "audit_failing", "1 while audit lines cannot be kept and no batch is taken: make room, or mend the disk or bucket"),
             audit_echo_dropped: new(r, "audit_echo_dropped", "Audit lines that standard output did not take; they are in the audit log all the same"),
             anchored_size: new(r, "anchored_size", "Leaves in the newest final anchor"),
-            anchored_at: new(r, "anchor_final_timestamp_seconds", "When the newest final anchor became so, unix time: the age of the anchors is time() less this"),
+            anchored_time: new(r, "anchored_timestamp_seconds", "Time of the newest final anchor's block, unix time: the age of the anchors is time() less this"),
             anchor_alert: new(r, "anchor_alert", "1 while an anchor needs an operator: /v1/anchors says why"),
             anchor_gas: new(r, "anchor_gas", "Gas used by final anchors"),
             registry: Registry::default(),
@@ -184,12 +184,11 @@ impl Metrics {
         drop(self.anchored_size.get_or_create(&chain));
     }
 
-    /// Notes the newest final anchor, and when it became so.
-    pub fn anchored(&self, chain: &str, size: u64, at: SystemTime) {
+    /// Notes the newest final anchor, and the time of its block, unix seconds.
+    pub fn anchored(&self, chain: &str, size: u64, block_time: u64) {
         let chain = Chain { chain: chain.to_owned() };
         self.anchored_size.get_or_create(&chain).set(size as i64);
-        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.anchored_at.get_or_create(&chain).set(since.as_secs() as i64);
+        self.anchored_time.get_or_create(&chain).set(block_time as i64);
     }
 
     /// The exposition text at this moment, in which the oldest batch has waited for so long.

@@ -11,8 +11,10 @@ use crate::metrics::Metrics;
 use crate::past;
 use crate::quota::Quotas;
 use anyhow::{Context, Result};
-use futures::future::try_join_all;
-use meshchain_anchor::{AnchorEvent, OwnRoots};
+use futures::StreamExt;
+use futures::future::{pending, try_join_all};
+use futures::stream::FuturesUnordered;
+use meshchain_anchor::{AnchorEvent, AnchorHandle, OwnRoots};
 use meshchain_log::{Fatal, Log};
 use meshchain_store::Store;
 use serde_json::json;
@@ -141,6 +143,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         ended = &mut watching => Some(early("the watch over the disk", ended.map(Ok::<_, Fatal>))),
         ended = &mut telling => Some(early("the limit of refusals", ended.map(Ok::<_, Fatal>))),
         () = audit.ended() => Some(anyhow::anyhow!("the audit log ended early")),
+        ended = an_anchor_ended(&anchors) => Some(ended),
     };
     retaining.abort();
     watching.abort();
@@ -192,7 +195,7 @@ async fn end<T>(mut task: JoinHandle<T>, what: &str) {
 async fn retain(log: Arc<Log>, keep: Option<Duration>) {
     match keep {
         Some(keep) => meshchain_log::delete_old_records(log, keep).await,
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }
 
@@ -205,6 +208,15 @@ where
         Ok(Err(error)) => anyhow::Error::new(error).context("the log failed"),
         Ok(Ok(())) => anyhow::anyhow!("{what} ended early"),
         Err(error) => anyhow::Error::new(error).context(format!("{what} failed")),
+    }
+}
+
+/// Why an anchor ended, as none does by itself.
+async fn an_anchor_ended(anchors: &[AnchorHandle]) -> anyhow::Error {
+    let mut ended: FuturesUnordered<_> = anchors.iter().map(AnchorHandle::ended).collect();
+    match ended.next().await {
+        Some(error) => error.into(),
+        None => pending().await,
     }
 }
 

@@ -127,7 +127,7 @@ pub fn verify_handover(
 
 /// Checks many signatures at once, at a fraction of the cost of one by one; fails where any does
 /// not verify, without telling which. `rng` must not be foreseeable by who signed.
-pub fn verify_all(
+fn verify_all(
     signed: impl IntoIterator<Item = Signed>,
     rng: impl CryptoRng,
 ) -> Result<(), BadSignature> {
@@ -139,9 +139,21 @@ pub fn verify_all(
     all.verify(rng).map_err(|_| BadSignature)
 }
 
+/// Whether each signature verifies: all at once, and one by one only where that fails, to tell which. Without
+/// an `rng`, which must not be foreseeable by who signed, one by one in any case.
+pub fn verify_each(signed: &[Signed], rng: Option<impl CryptoRng>) -> Vec<bool> {
+    match rng.map(|rng| verify_all(signed.iter().copied(), rng)) {
+        Some(Ok(())) => vec![true; signed.len()],
+        Some(Err(BadSignature)) | None => signed.iter().map(|s| s.verify().is_ok()).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
 
     fn signed(seed: u8, chain: u8) -> Signed {
         let key = SessionKey::from_seed([seed; 32]);
@@ -160,10 +172,28 @@ mod tests {
         flipped.signature[63] ^= 1;
         for bad in [other_key, other_chain, no_key, flipped] {
             assert_eq!(bad.verify(), Err(BadSignature));
-            let rng = || rand_chacha::ChaCha8Rng::from_seed([7; 32]);
-            use rand_chacha::rand_core::SeedableRng;
+            let rng = || ChaCha8Rng::from_seed([7; 32]);
             assert_eq!(verify_all([good, signed(4, 4), bad], rng()), Err(BadSignature));
             assert_eq!(verify_all([good, signed(4, 4)], rng()), Ok(()));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn just_those_that_are_bad_are_told(
+            bad in prop::collection::vec(any::<bool>(), 0..20),
+            seed in proptest::option::of(any::<[u8; 32]>()),
+        ) {
+            let all: Vec<_> = (0..).zip(&bad).map(|(at, bad)| {
+                // Some sessions have several batches here.
+                let mut signed = signed(at % 5, at);
+                signed.signature[usize::from(at)] ^= u8::from(*bad);
+                signed
+            }).collect();
+            let good: Vec<_> = bad.iter().map(|bad| !bad).collect();
+            prop_assert_eq!(verify_each(&all, seed.map(ChaCha8Rng::from_seed)), good);
         }
     }
 

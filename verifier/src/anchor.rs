@@ -2,13 +2,13 @@
 
 use crate::chain::{BlockAnswer, BlockQuery, ChainView};
 use crate::checkpoint::Checkpoints;
-use crate::evm::{AnchorFact, read_anchor};
 use crate::history::LogHead;
 use crate::policy::{AnchorPolicy, LogPolicy, Policy};
 use crate::report::{AnchorReport, Outcome, Step};
 use crate::shown::shown;
 use meshchain_core::evidence::EvmAnchor;
 use meshchain_core::{Checkpoint, Hash, TreeHead, hash, merkle};
+use meshchain_evm::{AnchorFact, read_anchor};
 use std::collections::HashMap;
 
 /// Most anchors of one file that the chain is asked about.

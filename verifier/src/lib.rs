@@ -9,7 +9,6 @@ mod anchor;
 mod chain;
 mod checkpoint;
 mod equivocation;
-mod evm;
 mod fetch;
 mod history;
 mod hop_report;
@@ -20,7 +19,6 @@ mod policy;
 mod report;
 mod rpc;
 mod rpc_anchors;
-mod rpc_block;
 mod rpc_proof;
 mod shown;
 mod span;
@@ -33,9 +31,9 @@ pub use chain::{
 };
 pub use checkpoint::MAX_CHECKPOINTS;
 pub use equivocation::{EquivocationReport, judge_equivocation};
-pub use evm::{AnchorFact, EvmError, anchored_topic, read_anchor};
 pub use fetch::{EvidencePage, FetchError, PagePlace, fetch_evidence, write_atomically};
 pub use hops::HopAgreement;
+pub use meshchain_evm::{AnchorFact, EvmError, anchored_topic, read_anchor};
 pub use nodes::{NodeUrl, Nodes, NotNodeUrl};
 pub use policy::{AnchorPolicy, Finality, LogPolicy, Policy, PolicyError};
 pub use report::{

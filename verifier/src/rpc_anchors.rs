@@ -1,9 +1,9 @@
 //! The anchors of a log as a node of the chain tells them: the contract's events and its head.
 
-use crate::evm::{Anchored, anchored_topic};
 use crate::rpc::{RpcChain, RpcError};
 use alloy_primitives::{Address, B256, Bytes, U64, U256, keccak256};
 use meshchain_core::{Hash, TreeHead};
+use meshchain_evm::{Anchored, anchored_topic};
 use serde::Deserialize;
 use serde_json::json;
 

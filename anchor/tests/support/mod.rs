@@ -14,10 +14,12 @@ use meshchain_anchor::{
 };
 use meshchain_core::{SignedHead, TreeHead};
 use meshchain_store::{Location, Store};
+use object_store::memory::InMemory;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -33,7 +35,7 @@ sol! {
 
 pub const ORIGIN: &str = "log.example.org/test";
 /// Longest wait for anything that has to come.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Anvil's first account, which anchors.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
@@ -208,9 +210,19 @@ impl Bench {
         }
     }
 
+    /// The same over a bucket.
+    pub fn over(anvil: &Anvil, objects: Arc<InMemory>) -> Self {
+        Self { store: Store::over(objects, false), ..Self::new(anvil) }
+    }
+
     pub async fn start(&mut self) {
         let sent = self.sent.clone();
-        let events = move |event| drop(sent.send(event));
+        self.start_telling(move |event| drop(sent.send(event))).await;
+        self.event("key", |e| matches!(e, AnchorEvent::KeyLoaded { .. })).await;
+    }
+
+    /// Starts with `events` in place of what [`Self::event`] awaits.
+    pub async fn start_telling(&mut self, events: impl Fn(AnchorEvent) + Send + Sync + 'static) {
         let heads = self.heads.subscribe();
         let own = self.heads.subscribe();
         let roots: anchor::OwnRoots = Box::new(move |size| {
@@ -220,7 +232,6 @@ impl Bench {
         let store = self.store.clone();
         let started = anchor::start(self.config.clone(), ORIGIN, store, heads, roots, events);
         self.running = Some(started.await.unwrap());
-        self.event("key", |e| matches!(e, AnchorEvent::KeyLoaded { .. })).await;
     }
 
     pub async fn stop(&mut self) {
@@ -310,8 +321,11 @@ impl Bench {
 
     /// The state object, as on disk.
     pub fn pending(&self) -> Value {
-        let path = self.directory.path().join("data/anchor/test/pending.json");
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+        serde_json::from_slice(&std::fs::read(self.pending_path()).unwrap()).unwrap()
+    }
+
+    pub fn pending_path(&self) -> PathBuf {
+        self.directory.path().join("data/anchor/test/pending.json")
     }
 }
 

@@ -1,11 +1,11 @@
 //! What a collector keeps of its anchors, below `anchor/<chain>/`, and whether each file says what
 //! its own proof proves.
 
-use crate::evm::read_anchor;
 use crate::shown::{quoted, shown};
 use alloy_primitives::{Address, B256};
 use meshchain_core::evidence::EvmAnchor;
 use meshchain_core::{Checkpoint, TreeHead, VerifierKey, hash};
+use meshchain_evm::read_anchor;
 use serde::{Deserialize, Serialize};
 
 /// The only version of both objects.

@@ -1,7 +1,7 @@
 //! The signatures of the leaves, checked many at once, which costs a fraction of one by one.
 
 use super::findings::{Damage, FsckReport};
-use meshchain_core::session::{Signed, verify_all};
+use meshchain_core::session::{Signed, verify_each};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -32,13 +32,13 @@ impl Signatures {
 
     /// All so far, without those that hold.
     fn take_bad(&mut self) -> Vec<Pending> {
-        let mut all = std::mem::take(&mut self.0);
+        let all = std::mem::take(&mut self.0);
+        let signed: Vec<_> = all.iter().map(|pending| pending.signed).collect();
         let mut seed = [0; 32];
         // Without randomness many at once prove nothing: one by one then.
-        let at_once = getrandom::fill(&mut seed).is_ok()
-            && verify_all(all.iter().map(|p| p.signed), ChaCha20Rng::from_seed(seed)).is_ok();
-        all.retain(|pending| !at_once && pending.signed.verify().is_err());
-        all
+        let rng = getrandom::fill(&mut seed).is_ok().then(|| ChaCha20Rng::from_seed(seed));
+        let good = verify_each(&signed, rng);
+        all.into_iter().zip(good).filter(|(_, good)| !good).map(|(pending, _)| pending).collect()
     }
 
     /// Checks what is pending.

@@ -133,7 +133,9 @@ impl Chain {
                 "address": log.address, "topics": log.data.topics(), "data": log.data.data,
             })).collect();
                 json!({
-                    "transactionHash": transaction, "type": "0x2", "status": "0x1",
+                    "transactionHash": transaction, "transactionIndex": format!("{at:#x}"),
+                    "blockHash": hash, "blockNumber": format!("{:#x}", event.number),
+                    "type": "0x2", "status": "0x1",
                     "cumulativeGasUsed": format!("{:#x}", receipt.cumulative_gas_used()),
                     "logsBloom": receipt.bloom(), "logs": logs,
                     "gasUsed": format!("{:#x}", 21_000), "effectiveGasPrice": "0x9",

@@ -1,0 +1,259 @@
+//! The objects of an anchor, below `anchor/<chain>/`, and the right to replace its state:
+//!
+//! - `pending.json`: the anchor in flight with all its attempts, the next nonce and what was spent
+//!   today. One object, so that one atomic write moves all of it. Whoever starts makes it its own, and
+//!   the writer before can replace it no more.
+//! - `receipts/<size, 20 digits>.json`: one final anchor each.
+
+use crate::state::{FinalAnchor, State, StateError, VERSION};
+use meshchain_store::{Store, StoreError, Version};
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// Digits of a size in a name, so that names sort as sizes do.
+const DIGITS: usize = 20;
+/// How often a state is taken over that its former writer replaces meanwhile. Its writes are a poll or
+/// an answer of its node apart.
+const ATTEMPTS: usize = 4;
+
+/// That the state on disk was this writer's own a moment ago, with all that it is to send. Only a write
+/// gives it.
+#[derive(Debug)]
+pub(crate) struct Written(());
+
+/// The objects of one anchor.
+#[derive(Clone)]
+pub(crate) struct Objects {
+    store: Store,
+    prefix: String,
+    pending: Arc<Mutex<Pending>>,
+}
+
+/// The state as this writer last left it: who took it over has replaced it.
+#[derive(Default)]
+struct Pending {
+    version: Version,
+    /// What a save that failed was to write: it may be there all the same.
+    doubtful: Option<Vec<u8>>,
+}
+
+impl Objects {
+    pub(crate) fn new(store: Store, chain: &str) -> Self {
+        Self { store, prefix: format!("anchor/{chain}"), pending: Arc::default() }
+    }
+
+    fn pending_name(&self) -> String {
+        format!("{}/pending.json", self.prefix)
+    }
+
+    fn receipt_name(&self, size: u64) -> String {
+        format!("{}/receipts/{size:0DIGITS$}.json", self.prefix)
+    }
+
+    /// Makes the state this writer's, which `fresh` names, and gives what to go on with. Nothing but the
+    /// writer is changed: whoever starts with the wrong account by mistake loses nothing.
+    pub(crate) async fn take_over(&self, fresh: State) -> Result<State, StateError> {
+        let name = self.pending_name();
+        for _ in 0..ATTEMPTS {
+            let (found, version) = match self.store.get_version(&name).await? {
+                Some((data, version)) => {
+                    let json = |source| StateError::Json { name: name.clone(), source };
+                    (serde_json::from_slice(&data).map_err(json)?, version)
+                }
+                None => (fresh.clone(), Version::default()),
+            };
+            let foreign = |reason: &str| StateError::Foreign {
+                name: name.clone(),
+                reason: reason.to_owned(),
+            };
+            let state = State::resumed(found.clone(), &fresh).map_err(foreign)?;
+            self.pending.lock().await.version = version;
+            match self.save(&State { writer: fresh.writer.clone(), ..found }).await {
+                Ok(Written(())) => return Ok(state),
+                // The former writer wrote in this moment.
+                Err(StateError::Store(StoreError::TakenOver(_))) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::TakenOver(name).into())
+    }
+
+    /// Replaces the state; [`StoreError::TakenOver`] where it is another writer's by now.
+    pub(crate) async fn save(&self, state: &State) -> Result<Written, StateError> {
+        let name = self.pending_name();
+        let data = serde_json::to_vec_pretty(state);
+        let data = data.map_err(|source| StateError::Json { name: name.clone(), source })?;
+        let mut pending = self.pending.lock().await;
+        if let Some(doubtful) = pending.doubtful.take()
+            && let Some((found, version)) = self.store.get_version(&name).await?
+            && found == doubtful
+        {
+            pending.version = version;
+        }
+        match self.store.swap(&name, data.clone(), &pending.version).await {
+            Ok(version) => pending.version = version,
+            Err(error) => {
+                pending.doubtful = Some(data);
+                return Err(error.into());
+            }
+        }
+        Ok(Written(()))
+    }
+
+    pub(crate) async fn put_final(&self, anchor: &FinalAnchor) -> Result<(), StateError> {
+        let name = self.receipt_name(anchor.size);
+        let data = serde_json::to_vec_pretty(anchor);
+        let data = data.map_err(|source| StateError::Json { name: name.clone(), source })?;
+        Ok(self.store.put(&name, data).await?)
+    }
+
+    pub(crate) async fn get_final(&self, size: u64) -> Result<Option<FinalAnchor>, StateError> {
+        let name = self.receipt_name(size);
+        let Some(data) = self.store.get(&name).await? else { return Ok(None) };
+        let anchor: FinalAnchor = serde_json::from_slice(&data)
+            .map_err(|source| StateError::Json { name: name.clone(), source })?;
+        if anchor.version != VERSION || anchor.size != size {
+            let reason = "is of another version or size".to_owned();
+            return Err(StateError::Foreign { name, reason });
+        }
+        Ok(Some(anchor))
+    }
+
+    /// Sizes of all final anchors, ascending; known by their names alone.
+    pub(crate) async fn final_sizes(&self) -> Result<Vec<u64>, StateError> {
+        let names = self.store.list(&format!("{}/receipts", self.prefix)).await?;
+        let size = |(name, _): &(String, u64)| {
+            let file = name.rsplit('/').next()?.strip_suffix(".json")?;
+            (file.len() == DIGITS).then(|| file.parse().ok()).flatten()
+        };
+        Ok(names.iter().filter_map(size).collect())
+    }
+}
+
+impl std::fmt::Debug for Objects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Objects").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Attempt, InFlight};
+    use alloy_primitives::{Address, B256, Bytes};
+    use meshchain_store::Location;
+    use object_store::memory::InMemory;
+
+    fn fresh(account: u8, chain: u64) -> State {
+        State::new(Address::repeat_byte(account), Address::repeat_byte(9), chain)
+    }
+
+    fn of(writer: &str) -> State {
+        State { writer: writer.to_owned(), ..fresh(1, 1) }
+    }
+
+    #[tokio::test]
+    async fn state_survives_and_another_account_begins_anew_unless_an_anchor_is_in_flight() {
+        let directory = tempfile::tempdir().unwrap();
+        let objects =
+            Objects::new(Store::open(&Location::Directory(directory.path().into())).unwrap(), "a");
+        let mut state = fresh(1, 1);
+        state.next_nonce = Some(7);
+        // More wei than an integer of JSON's usual 64 bits holds.
+        state.spent = (3, u128::from(u64::MAX) * 5);
+        state.gas_used = 11;
+        objects.save(&state).await.unwrap();
+        assert_eq!(objects.take_over(fresh(1, 1)).await.unwrap(), state);
+        let rotated = objects.take_over(fresh(2, 1)).await.unwrap();
+        assert_eq!((rotated.next_nonce, rotated.spent), (None, state.spent));
+        assert_eq!(rotated.gas_used, 11);
+        assert!(objects.take_over(fresh(1, 2)).await.is_err(), "another chain");
+        assert_eq!(objects.take_over(fresh(1, 1)).await.unwrap(), state, "nothing was lost");
+
+        let mut flight =
+            InFlight { nonce: 7, attempts: Vec::new(), waiting_since_ms: 0, mined: None };
+        state.in_flight = Some(flight.clone());
+        objects.save(&state).await.unwrap();
+        assert!(objects.take_over(fresh(1, 1)).await.is_err(), "no attempt");
+        flight.attempts.push(Attempt {
+            tx: B256::ZERO,
+            raw: Bytes::from_static(&[2, 3]),
+            prev_size: 0,
+            size: u64::MAX,
+            root: B256::ZERO,
+            checkpoint: "c".into(),
+            max_fee: u128::MAX,
+            tip: 1,
+            gas_limit: 1,
+            time_ms: 1,
+        });
+        state.in_flight = Some(flight);
+        objects.save(&state).await.unwrap();
+        assert_eq!(objects.take_over(fresh(1, 1)).await.unwrap(), state);
+        let moved = State { contract: Address::repeat_byte(8), ..fresh(1, 1) };
+        assert!(objects.take_over(moved).await.is_err(), "another contract's anchor in flight");
+        let rotated = objects.take_over(fresh(2, 1)).await.unwrap();
+        assert_eq!((rotated.in_flight, rotated.spent), (None, state.spent), "a new account");
+
+        objects.store.put(&objects.pending_name(), "{").await.unwrap();
+        assert!(matches!(objects.take_over(fresh(1, 1)).await, Err(StateError::Json { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_state_of_before_there_were_writers_is_taken_over() {
+        let objects = Objects::new(Store::over(Arc::new(InMemory::new()), false), "a");
+        let mut old = serde_json::to_value(fresh(1, 1)).unwrap();
+        old["next_nonce"] = 7.into();
+        old.as_object_mut().unwrap().retain(|field, _| !["writer", "gas_used"].contains(&&**field));
+        objects.store.put(&objects.pending_name(), old.to_string()).await.unwrap();
+        let taken = objects.take_over(of("a")).await.unwrap();
+        assert_eq!(taken, State { next_nonce: Some(7), ..of("a") });
+    }
+
+    #[tokio::test]
+    async fn in_a_bucket_the_state_is_that_of_who_started_last() {
+        let bucket = Arc::new(InMemory::new());
+        let at = || Objects::new(Store::over(bucket.clone(), false), "a");
+        let taken = |saved: Result<Written, StateError>| {
+            matches!(saved, Err(StateError::Store(StoreError::TakenOver(_))))
+        };
+        let (a, b, c) = (at(), at(), at());
+        let first = a.take_over(of("a")).await.unwrap();
+        a.save(&first).await.unwrap();
+        let next = State { next_nonce: Some(1), ..first.clone() };
+        a.save(&next).await.unwrap();
+        let second = b.take_over(of("b")).await.unwrap();
+        assert_eq!(second, State { next_nonce: Some(1), ..of("b") }, "what the first one left");
+        for _ in 0..2 {
+            assert!(taken(a.save(&next).await), "not even what it wrote itself");
+            b.save(&second).await.unwrap();
+        }
+        c.take_over(of("c")).await.unwrap();
+        assert!(taken(a.save(&next).await) && taken(b.save(&second).await));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_state_that_is_written_meanwhile_is_taken_over_all_the_same() {
+        for _ in 0..50 {
+            let bucket = Arc::new(InMemory::new());
+            let at = || Objects::new(Store::over(bucket.clone(), false), "a");
+            let (a, b) = (at(), at());
+            let first = a.take_over(of("a")).await.unwrap();
+            let writing = tokio::spawn(async move {
+                let mut written = 0;
+                // As often as one may be overtaken.
+                for nonce in 1..ATTEMPTS as u64 {
+                    let next = State { next_nonce: Some(nonce), ..first.clone() };
+                    if a.save(&next).await.is_err() {
+                        break;
+                    }
+                    written = nonce;
+                }
+                written
+            });
+            let second = b.take_over(of("b")).await.unwrap();
+            let written = writing.await.unwrap();
+            assert_eq!(second.next_nonce.unwrap_or(0), written, "all that was written, or refused");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What leaves a runner: events, and the status that readers see.
+
+use crate::event::AnchorEvent;
+use crate::handle::InFlightStatus;
+use crate::runner::{Runner, now_ms};
+use alloy_primitives::U256;
+
+impl Runner {
+    pub(crate) fn emit(&self, event: AnchorEvent) {
+        (self.events)(event);
+    }
+
+    pub(crate) fn alert(&self, reason: String, stopped: bool) {
+        let before = self.shared.get();
+        if before.alert.as_ref() == Some(&reason) && before.stopped == stopped {
+            return;
+        }
+        self.shared.change(|s| {
+            s.alert = Some(reason.clone());
+            s.stopped = stopped;
+        });
+        self.emit(AnchorEvent::Alert { chain: self.config.chain.clone(), reason, stopped });
+    }
+
+    pub(crate) fn other_history(&self, reason: String) {
+        let chain = self.config.chain.clone();
+        self.emit(AnchorEvent::OtherHistory { chain, reason: reason.clone() });
+        self.alert(reason, true);
+    }
+
+    pub(crate) fn recovered(&self) {
+        if self.shared.get().alert.is_some() {
+            self.shared.change(|s| s.alert = None);
+            self.emit(AnchorEvent::Recovered { chain: self.config.chain.clone() });
+        }
+    }
+
+    /// Copies the state to where readers see it.
+    pub(crate) fn show(&self) {
+        let flight = self.state.in_flight.as_ref();
+        let in_flight =
+            flight.and_then(|f| f.newest().map(|a| (f, a))).map(|(f, a)| InFlightStatus {
+                nonce: f.nonce,
+                attempts: f.attempts.len(),
+                tx: a.tx,
+                size: a.size,
+                root: a.root,
+                max_fee: a.max_fee,
+                mined_block: f.mined.map(|m| m.block),
+            });
+        let spent = self.state.spent_on_day(now_ms());
+        self.shared.change(|s| {
+            s.in_flight = in_flight;
+            s.last_final_size = self.finals.last_size();
+            s.spent_today_wei = U256::from(spent);
+        });
+    }
+
+    /// Tells what the runs before have left.
+    pub(crate) async fn tell_found(&self) {
+        let size = self.finals.last_size();
+        let newest = match size {
+            // Rot is told where the kept anchor is compared with the log.
+            Some(size) => self.finals.get(size).await.ok().flatten(),
+            None => None,
+        };
+        self.emit(AnchorEvent::Found {
+            chain: self.config.chain.clone(),
+            size,
+            block_time: newest.map(|anchor| anchor.block_timestamp),
+            gas_used: self.state.gas_used,
+        });
+    }
+}

@@ -43,7 +43,12 @@ impl Runner {
     pub(crate) async fn compare_contract(&self) -> Result<(), Trouble> {
         let (contract, sender) = (self.config.contract, self.account.address());
         let head = self.node.anchored(contract, sender, self.log_id).await?;
-        self.compare("the contract's head", head.size, &head.root.into()).await
+        self.compare(
+            "the contract's head, by the word of the RPC node,",
+            head.size,
+            &head.root.into(),
+        )
+        .await
     }
 
     async fn compare(&self, what: &str, size: u64, root: &B256) -> Result<(), Trouble> {

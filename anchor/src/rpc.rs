@@ -192,9 +192,13 @@ fn transport(error: &ureq::Error) -> String {
     }
 }
 
-/// A node's words, fit for one line of a log.
+/// A node's words, fit for one line of a log: printable ASCII, and nothing that could pass for another line.
 fn quote(text: &str) -> String {
-    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let printable = |c: char| match c {
+        ' '..='~' => c,
+        c if c.is_control() => ' ',
+        _ => '?',
+    };
     text.chars().map(printable).take(MAX_QUOTE).collect()
 }
 

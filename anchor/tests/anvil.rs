@@ -290,13 +290,16 @@ async fn while_its_state_cannot_be_written_an_anchor_sends_nothing_and_then_goes
     let mut bench = Bench::new(&anvil);
     bench.start().await;
     let path = bench.pending_path();
+    let state = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    std::fs::create_dir_all(path.join("in the way")).unwrap();
+    // A link to itself: a disk that answers with errors.
+    std::os::unix::fs::symlink(&path, &path).unwrap();
     bench.grow(3);
     bench.alert("pending.json", false).await;
     assert!(bench.anchor().status().in_flight.is_none());
     assert_eq!(anvil.nonce(), 0);
-    std::fs::remove_dir_all(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, state).unwrap();
     bench.recovered().await;
     bench.finalized(3).await;
     assert_eq!(anvil.nonce(), 1);

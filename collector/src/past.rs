@@ -52,6 +52,23 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
     Ok(largest)
 }
 
+/// Leaves of which the audit log may say nothing after a kill: those of the commits at work.
+const CUT_OFF: u64 = 8192;
+
+/// Says so where the audit log is not all there: it was taken away, or put back from an older copy.
+pub fn warn_of_missing(size: u64, audited: Option<&AuditedLog>) {
+    match audited {
+        None if size > 0 => log::warn!(
+            "the log has {size} leaves and no audit log beside it: what that told is lost, and a new one begins"
+        ),
+        Some(audited) if audited.size + CUT_OFF < size => log::warn!(
+            "the audit log ends at {} leaves, the log has {size}: its end was taken away, or it is an older copy",
+            audited.size
+        ),
+        _ => {}
+    }
+}
+
 /// Halts the log where the audit log speaks of a larger tree, or of another one.
 pub async fn compare(log: &Log, audited: Option<AuditedLog>) -> Result<()> {
     let Some(AuditedLog { size, root, .. }) = audited else { return Ok(()) };

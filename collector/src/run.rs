@@ -69,12 +69,17 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         audit.set_head(head);
         metrics.found(head.size);
     }
+    past::warn_of_missing(head.map_or(0, |head| head.size), audited.as_ref());
+    let audited_size = audited.as_ref().map(|audited| audited.size);
     past::compare(&log, audited).await?;
     let address = listener.local_addr()?;
     let chains: Vec<_> = config.anchor.iter().map(|a| a.chain.as_str()).collect();
     chains.iter().for_each(|chain| metrics.chain(chain));
     let version = env!("CARGO_PKG_VERSION");
-    audit.line("start", json!({ "version": version, "listen": address, "chains": chains }));
+    let line = json!({
+        "version": version, "listen": address, "chains": chains, "audited_size": audited_size,
+    });
+    audit.line("start", line);
     let line = json!({ "key": "log", "vkey": vkey.to_string(), "new": new_key });
     audit.line("key", line);
     log::info!("meshchain-collector {version} listens on http://{address}");

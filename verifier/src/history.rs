@@ -54,7 +54,8 @@ fn check_leaves(
     checkpoints: &Checkpoints<'_>,
     proven: &mut BTreeSet<String>,
 ) {
-    let mut first: HashMap<(&str, u64), (usize, Hash, bool)> = HashMap::new();
+    // Each leaf that stands at an index, once for each kind of word for it.
+    let mut seen: HashMap<(&str, u64), Vec<(usize, Hash, bool)>> = HashMap::new();
     for span in spans {
         let in_log = |s: &Step| s.name == "log" && s.outcome == Outcome::Ok;
         let included = span.report.steps.iter().any(in_log);
@@ -63,18 +64,21 @@ fn check_leaves(
         let Some(Checkpoint { origin, .. }) = &checkpoint.parsed else { continue };
         let (number, leaf) = (span.report.number, merkle::leaf_hash(span.leaf_bytes));
         let signed = checkpoint.is_signed();
-        let (other, seen, other_signed) =
-            *first.entry((origin, place.leaf_index)).or_insert((number, leaf, signed));
-        if seen == leaf {
-            continue;
+        let leaves = seen.entry((origin, place.leaf_index)).or_default();
+        let others = || leaves.iter().filter(|(_, other, _)| *other != leaf);
+        let other = others().next().map(|(number, ..)| *number);
+        let proves = signed && others().any(|(.., signed)| *signed);
+        if !leaves.iter().any(|(_, known, by)| (known, by) == (&leaf, &signed)) {
+            leaves.push((number, leaf, signed));
         }
+        let Some(other) = other else { continue };
         let text = format!(
             "two histories: leaf {} of log {} is another one in span {other}",
             place.leaf_index,
             quoted(origin)
         );
         span.report.steps.push(Step::of(STEP, Err(text)));
-        if signed && other_signed {
+        if proves {
             proven.insert(quoted(origin));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::anchors::{Against, Tree};
 use super::check::Fsck;
+use super::files::of_collector;
 use super::findings::Damage;
 use super::source::{LogSource, SourceError};
 use meshchain_core::{Hash, TreeHead};
@@ -13,6 +14,9 @@ use meshchain_stored::audit_line::{
 const MAX_LEN: u64 = 256 << 20;
 /// How often the files are read that a running collector puts aside meanwhile.
 const ATTEMPTS: usize = 3;
+
+/// Leaves that lines may leave out between two: what a kill takes along.
+const CUT_OFF: u64 = 8192;
 
 /// Where the chain stands.
 struct Followed {
@@ -27,6 +31,11 @@ impl Fsck<'_> {
     pub(super) fn check_audit(&mut self) {
         let read = read(self.source);
         let Some(files) = self.keep(read) else { return };
+        let own = of_collector(self.source);
+        if files.is_empty() && self.keep(own) == Some(true) {
+            let note = "there is no audit log beside the log: what it told of refusals and gaps is not here";
+            self.report.note(note.to_owned());
+        }
         let tree = self.tree();
         let whole =
             files.first().is_some_and(|(name, _)| name == AUDIT_FILE || *name == rotated_name(1));
@@ -74,6 +83,18 @@ impl Fsck<'_> {
         let last = followed.head.replace(head);
         if last == Some(head) {
             return;
+        }
+        let from = match (&last, before) {
+            (Some(last), _) => last.size,
+            (None, Some(CHAIN_START)) => 0,
+            (None, _) => head.size,
+        };
+        if from + CUT_OFF < head.size {
+            let fault = format!(
+                "lines are missing: this one speaks of {} leaves, the one before of {from}",
+                head.size
+            );
+            self.audit_damage(at, fault);
         }
         if let Some(last) = last.filter(|last| last.size > head.size) {
             let fault = format!("speaks of {} leaves, the line before of {}", head.size, last.size);

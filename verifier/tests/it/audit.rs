@@ -85,6 +85,25 @@ fn a_line_that_was_changed_taken_out_or_put_in_is_damage_at_its_place() {
 }
 
 #[test]
+fn lines_that_were_taken_away_are_damage_though_a_new_chain_or_the_old_one_goes_on() {
+    let mut log = Grown::new(0, 1);
+    let mut heads = vec![TreeHead { size: 0, root: meshchain_core::merkle::empty_root() }];
+    for _ in 0..3 {
+        log.commit(9_000);
+        log.publish();
+        heads.push(published(&log));
+    }
+    let told = |heads: &[TreeHead]| {
+        log.write("audit.jsonl", lines(heads).concat().as_bytes());
+        check(&log).damages.iter().any(|damage| damage.fault.contains("lines are missing"))
+    };
+    assert!(told(&heads[3..]), "all that was before is gone");
+    assert!(told(&[heads[0], heads[2]]), "an older copy was put back");
+    std::fs::remove_file(log.path("audit.jsonl")).unwrap();
+    assert!(check(&log).notes.iter().any(|note| note.contains("no audit log")));
+}
+
+#[test]
 fn a_chain_that_speaks_of_other_trees_is_damage() {
     let (log, _) = audited();
     let found = |heads: &[TreeHead], fault: &str| {

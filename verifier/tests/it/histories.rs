@@ -45,6 +45,23 @@ fn two_anchored_histories_are_refuted_and_the_file_is_the_proof() {
 }
 
 #[test]
+fn a_proof_of_two_histories_is_one_whatever_unsigned_spans_stand_around_it() {
+    let [one, two] = forks();
+    // Of the same origin, by keys that the policy does not know.
+    let others = [LogOf::with(ORIGIN, 2, 900), LogOf::new(ORIGIN, 2), LogOf::with(ORIGIN, 2, 500)];
+    let proof = [one.span(3, 2, 4), two.span(3, 2, 6)];
+    for other in others {
+        let bogus = other.span(3, 2, 5);
+        for at in 0..=2 {
+            let mut spans = proof.to_vec();
+            spans.insert(at, bogus.clone());
+            let report = judge(spans, vec![anchor(&one, 4, 4), anchor(&two, 6, 6)]);
+            assert_eq!(report.two_histories, [ORIGIN], "at {at}: {:?}", report.reasons);
+        }
+    }
+}
+
+#[test]
 fn heads_of_two_forks_are_never_verified_in_one_file() {
     // Every pair of sizes of the two forks, with every pair of leaves shown: where the heads reach
     // beyond the fork, the file is refuted, or at least not verified.

@@ -162,13 +162,14 @@ impl ConfigError {
     fn parse(path: &Path, text: &str, error: &toml::de::Error) -> Self {
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
-        // In the message a value that is of no use there may be quoted, as `"VALUE"`.
-        let mut parts = error.message().split('"');
-        let first = parts.next().unwrap_or_default().to_owned();
-        let fault = parts.enumerate().fold(first, |told, (at, part)| match at % 2 {
-            0 => told + "\"...\"",
-            _ => told + part,
-        });
+        // In the message a value that is of no use there may be quoted, with quotes of its own in it.
+        let message = error.message();
+        let fault = match (message.find('"'), message.rfind('"')) {
+            (Some(from), Some(to)) if from < to => {
+                format!("{}\"...\"{}", &message[..from], &message[to + 1..])
+            }
+            _ => message.to_owned(),
+        };
         Self::Parse { path: path.to_owned(), line: line.unwrap_or_default(), fault }
     }
 }
@@ -357,6 +358,7 @@ chain = 'two'
             ("rpc = 'http://a'", "rpc = 'http://s3cret"),
             ("chain_id = 1", "chain_id = 's3cret'"),
             ("key_file = '/k'", "key_file = { s3cret = 1 }"),
+            ("chain_id = 1", "chain_id = 'a\"s3cret\"b'"),
         ] {
             let text = ANCHORS.replacen(from, to, 1);
             assert_ne!(text, ANCHORS);

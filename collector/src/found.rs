@@ -1,6 +1,6 @@
 //! Which log is in a place, and with which key: a new one begins only where nobody can have lost one.
 
-use crate::key::{KeyError, load_or_create};
+use crate::key::{KeyError, NewKey, load};
 use meshchain_core::SigningKey;
 use meshchain_store::{Location, Store, StoreError};
 use std::path::{Path, PathBuf};
@@ -50,7 +50,8 @@ pub enum FoundError {
     },
 }
 
-/// Stands in a place from before its key is made until its log is there: a first start that was cut off goes on.
+/// Stands in a place from before its key is kept until its log is there, and holds its verification key: a first start
+/// that was cut off goes on.
 const FOUNDING: &str = "founding";
 
 /// The log is there.
@@ -88,17 +89,20 @@ pub async fn key_of(
         let held = held.map_or("parts of a log".to_owned(), |held| format!("the log {held}"));
         return Err(FoundError::NoKey { place: place.to_string(), held, key: file.to_owned() });
     }
-    let mut founding = store.get(FOUNDING).await?.is_some();
-    if !is_there && !founding && !file.exists() {
-        store.put(FOUNDING, &b"\n"[..]).await?;
-        founding = true;
-    }
-    let (key, new) = load_or_create(file, origin)?;
+    let Some(key) = load(file, origin)? else {
+        let new = NewKey::draw(file, origin)?;
+        store.put(FOUNDING, new.key.verifier().to_string()).await?;
+        new.keep(file, origin)?;
+        return Ok((new.key, true));
+    };
+    // Only the key that was made there: another one has come from elsewhere, and may have had a log.
+    let founding = store.get(FOUNDING).await?;
+    let founding = founding.is_some_and(|by| by == key.verifier().to_string());
     match held {
         Some(held) if held != key.verifier().name() => Err(other(&held, key.verifier().name())),
-        None if !is_there && !new && !found && !founding => {
+        None if !is_there && !found && !founding => {
             Err(FoundError::NoLog { place: place.to_string(), key: file.to_owned() })
         }
-        _ => Ok((key, new)),
+        _ => Ok((key, false)),
     }
 }

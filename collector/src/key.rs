@@ -34,24 +34,24 @@ pub enum KeyError {
         /// Origin asked for.
         origin: String,
     },
-    /// The origin cannot be the name of a key.
-    #[error("origin {0:?} has a space, a plus or nothing in it")]
+    /// The origin cannot be the name of a log.
+    #[error("origin {0:?} is not 1 to {MOST_ORIGIN} visible ASCII characters without a plus")]
     Origin(String),
+    /// It is a directory, or another thing that no key is in.
+    #[error("key file {0} is not a file")]
+    NoFile(PathBuf),
 }
 
-/// Loads the file as the key of the log `origin`, or makes it. True where it is new.
+/// Longest origin, in bytes: it stands in each line of the audit log.
+const MOST_ORIGIN: usize = 255;
+
+/// Loads the file as the key of the log `origin`; `None` where there is none.
 ///
 /// The file has 64 hexadecimal digits, and in a second line the origin, if there was one when it was made. Without an
 /// origin the log is named after its key, which is as unique and lasts as long. The group may read it, as Kubernetes
 /// hands Secrets to programs that do not run as root.
-pub fn load_or_create(path: &Path, origin: Option<&str>) -> Result<(SigningKey, bool), KeyError> {
-    if let Some(origin) = origin {
-        SigningKey::from_seed(origin, &[0; 32]).map_err(|_| KeyError::Origin(origin.to_owned()))?;
-    }
-    let (seed, of, new) = match read(path)? {
-        Some((seed, of)) => (seed, of, false),
-        None => (create(path, origin)?, None, true),
-    };
+pub fn load(path: &Path, origin: Option<&str>) -> Result<Option<SigningKey>, KeyError> {
+    let Some((seed, of)) = read(path)? else { return Ok(None) };
     let origin = match (origin, of.as_deref()) {
         (Some(origin), Some(of)) if origin != of => {
             let (path, of, origin) = (path.to_owned(), of.to_owned(), origin.to_owned());
@@ -59,18 +59,50 @@ pub fn load_or_create(path: &Path, origin: Option<&str>) -> Result<(SigningKey, 
         }
         (given, of) => given.or(of),
     };
+    named(&seed, origin).map(Some)
+}
+
+/// The key of a seed, for the log `origin`, or for one that is named after it.
+fn named(seed: &[u8; 32], origin: Option<&str>) -> Result<SigningKey, KeyError> {
     let named = |name: &str| {
-        SigningKey::from_seed(name, &seed).map_err(|_| KeyError::Origin(name.to_owned()))
+        let good = name.len() <= MOST_ORIGIN && name.bytes().all(|byte| byte.is_ascii_graphic());
+        let key = SigningKey::from_seed(name, seed).ok().filter(|_| good);
+        key.ok_or_else(|| KeyError::Origin(name.to_owned()))
     };
-    let key = match origin {
-        Some(origin) => named(origin)?,
+    match origin {
+        Some(origin) => named(origin),
         None => {
             let public = named("meshchain.local")?.verifier().to_string();
             let id = hash::tagged(&[], &[public.as_bytes()]);
-            named(&format!("meshchain.local/{}", hex::encode(&id[..8])))?
+            named(&format!("meshchain.local/{}", hex::encode(&id[..8])))
         }
-    };
-    Ok((key, new))
+    }
+}
+
+/// A new key, which is nowhere yet.
+pub struct NewKey {
+    seed: [u8; 32],
+    /// The key.
+    pub key: SigningKey,
+}
+
+impl NewKey {
+    /// Draws one for the log `origin`.
+    pub fn draw(path: &Path, origin: Option<&str>) -> Result<Self, KeyError> {
+        let mut seed = [0; 32];
+        let failed = |e: getrandom::Error| {
+            let source = io::Error::other(e.to_string());
+            KeyError::Io { path: path.to_owned(), source }
+        };
+        getrandom::fill(&mut seed).map_err(failed)?;
+        Ok(Self { seed, key: named(&seed, origin)? })
+    }
+
+    /// Writes it to a file beside its own first: what a crash leaves is no key.
+    pub fn keep(&self, path: &Path, origin: Option<&str>) -> Result<(), KeyError> {
+        create(path, origin, &self.seed)
+            .map_err(|source| KeyError::Io { path: path.to_owned(), source })
+    }
 }
 
 /// Seed, and the origin where the file has one.
@@ -83,7 +115,11 @@ fn read(path: &Path) -> Result<Option<KeyFile>, KeyError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
     };
-    if file.metadata().map_err(io)?.mode() & 0o007 != 0 {
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(KeyError::NoFile(path.to_owned()));
+    }
+    if metadata.mode() & 0o007 != 0 {
         return Err(KeyError::Exposed(path.to_owned()));
     }
     let mut text = String::new();
@@ -95,33 +131,27 @@ fn read(path: &Path) -> Result<Option<KeyFile>, KeyError> {
     decoded.map(|()| Some((seed, origin))).map_err(|_| KeyError::Malformed(path.to_owned()))
 }
 
-/// Writes the key to a file beside it first: what a crash leaves is no key, and the next start makes
-/// one.
-fn create(path: &Path, origin: Option<&str>) -> Result<[u8; 32], KeyError> {
-    let io = |source| KeyError::Io { path: path.to_owned(), source };
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|e| io(io::Error::other(e.to_string())))?;
+fn create(path: &Path, origin: Option<&str>, seed: &[u8; 32]) -> io::Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".unfinished");
     let unfinished = PathBuf::from(unfinished);
     match std::fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
-    let mut file = options.open(&unfinished).map_err(io)?;
-    writeln!(file, "{}", hex::encode(seed)).map_err(io)?;
+    let mut file = options.open(&unfinished)?;
+    writeln!(file, "{}", hex::encode(seed))?;
     if let Some(origin) = origin {
-        writeln!(file, "{origin}").map_err(io)?;
+        writeln!(file, "{origin}")?;
     }
-    file.sync_all().map_err(io)?;
+    file.sync_all()?;
     // Unlike a rename, a link never replaces a key that appeared meanwhile.
-    std::fs::hard_link(&unfinished, path).map_err(io)?;
-    std::fs::remove_file(&unfinished).map_err(io)?;
+    std::fs::hard_link(&unfinished, path)?;
+    std::fs::remove_file(&unfinished)?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|d| d.sync_all()).map_err(io)?;
-    Ok(seed)
+    File::open(parent).and_then(|d| d.sync_all())
 }
 
 #[cfg(test)]
@@ -135,12 +165,17 @@ mod tests {
         let file = directory.path().join("key");
         // What a start that was cut off leaves.
         std::fs::write(directory.path().join("key.unfinished"), "ab").unwrap();
-        let load = |origin| load_or_create(&file, origin);
-        let (first, new) = load(Some("o")).unwrap();
-        let (second, again) = load(Some("o")).unwrap();
-        assert_eq!((first.verifier(), new, again), (second.verifier(), true, false));
+        let load = |origin| super::load(&file, origin).map(Option::unwrap);
+        assert!(super::load(&file, Some("o")).unwrap().is_none());
+        let new = NewKey::draw(&file, Some("o")).unwrap();
+        new.keep(&file, Some("o")).unwrap();
+        let first = load(Some("o")).unwrap();
+        assert_eq!(new.key.verifier(), first.verifier());
+        let other = NewKey::draw(&file, Some("o")).unwrap();
+        assert!(other.keep(&file, Some("o")).is_err(), "a key is never replaced");
+        std::fs::remove_file(directory.path().join("key.unfinished")).unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
-        assert_eq!(load(None).unwrap().0.verifier(), first.verifier(), "it knows its log");
+        assert_eq!(load(None).unwrap().verifier(), first.verifier(), "it knows its log");
         assert!(matches!(load(Some("p")), Err(KeyError::OtherLog { .. })));
         assert!(load(Some("two words")).is_err());
         for (mode, good) in [(0o440, true), (0o660, true), (0o604, false), (0o601, false)] {
@@ -151,9 +186,14 @@ mod tests {
         std::fs::write(&file, "short").unwrap();
         assert!(matches!(load(Some("o")), Err(KeyError::Malformed(_))));
         let other = directory.path().join("other");
-        assert!(load_or_create(&other, Some("two words")).is_err() && !other.exists());
-        let (unnamed, _) = load_or_create(&other, None).unwrap();
-        assert!(unnamed.verifier().name().starts_with("meshchain.local/"));
-        assert_eq!(load_or_create(&other, None).unwrap().0.verifier(), unnamed.verifier());
+        for origin in ["two words", "a+b", "", "\u{202e}", &"x".repeat(MOST_ORIGIN + 1)] {
+            assert!(NewKey::draw(&other, Some(origin)).is_err(), "{origin}");
+        }
+        let unnamed = NewKey::draw(&other, None).unwrap();
+        unnamed.keep(&other, None).unwrap();
+        assert!(unnamed.key.verifier().name().starts_with("meshchain.local/"));
+        let found = super::load(&other, None).unwrap().unwrap();
+        assert_eq!(found.verifier(), unnamed.key.verifier());
+        assert!(matches!(super::load(directory.path(), None), Err(KeyError::NoFile(_))));
     }
 }

@@ -142,7 +142,7 @@ impl Writer {
 
     /// Takes batches again where room or files lacked. Whether they still do, the next commit tells.
     async fn look_for_room(&self) {
-        if self.log.writer_lacks.get().is_some() && self.log.store.hold_reserve().await.is_ok() {
+        if self.log.writer_lacks.get().is_some() && self.log.store.ready().await.is_ok() {
             self.log.writer_lacks.set(None);
         }
     }
@@ -200,10 +200,14 @@ impl Writer {
         let intake = intake.map_err(|e| StoreError::damaged(&name, e))?;
 
         let written = async {
-            log.store.hold_reserve().await?;
+            log.store.ready().await?;
             log.store.put(&name, bundle.clone()).await
         };
         if let Err(error) = written.await {
+            if matches!(error, StoreError::TakenOver(_)) {
+                judgement.call_off(|| SubmitError::Unavailable);
+                return Err(error.into());
+            }
             log::error!("commit failed, nothing was changed: {error}");
             log.tell(Event::CommitFailed);
             log.writer_lacks.set(error.lack());

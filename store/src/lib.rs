@@ -119,7 +119,7 @@ pub struct Store {
     /// Others may write too, as in a bucket: objects are replaced by conditional PUT.
     shared: bool,
     /// The lock file of a directory, locked until the last clone is dropped.
-    _lock: Option<Arc<File>>,
+    lock: Option<Arc<File>>,
     /// Of a directory.
     reserve: Option<Arc<Reserve>>,
 }
@@ -129,13 +129,13 @@ impl Store {
     pub fn open(location: &Location) -> Result<Self, AccessError> {
         let (objects, lock) = location.open()?;
         let reserve = location.directory().map(|directory| Arc::new(Reserve::find(directory)));
-        Ok(Self { objects, shared: lock.is_none(), _lock: lock.map(Arc::new), reserve })
+        Ok(Self { objects, shared: lock.is_none(), lock: lock.map(Arc::new), reserve })
     }
 
     /// A store over objects of the caller's: `locked` as a directory is, where the caller sees to it that
     /// nobody else writes, or as a bucket.
     pub fn over(objects: Arc<dyn ObjectStore>, locked: bool) -> Self {
-        Self { objects, shared: !locked, _lock: None, reserve: None }
+        Self { objects, shared: !locked, lock: None, reserve: None }
     }
 
     /// Whether another collector may take over at any time, as nothing locks the place.
@@ -143,15 +143,25 @@ impl Store {
         self.shared
     }
 
-    /// Sees to it that there is room for what must be written, however full the disk becomes meanwhile:
-    /// [`put_committed`](Self::put_committed) and [`swap`](Self::swap) use it up. A bucket needs none.
-    pub async fn hold_reserve(&self) -> Result<(), StoreError> {
-        let Some(reserve) = self.reserve.clone().filter(|reserve| !reserve.is_held()) else {
+    /// Sees to it that the directory is still the one that is locked, and that there is room in it for what must be
+    /// written, however full the disk becomes meanwhile: [`put_committed`](Self::put_committed) and
+    /// [`swap`](Self::swap) use it up. A bucket needs neither.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        let (Some(reserve), Some(lock)) = (self.reserve.clone(), self.lock.clone()) else {
             return Ok(());
         };
-        let held = tokio::task::spawn_blocking(move || reserve.hold()).await;
-        let held = held.unwrap_or_else(|failed| Err(io::Error::other(failed)));
-        held.map_err(|e| error("hold", "reserve")(generic(e)))
+        let ready = move || {
+            if !reserve.is_beside(&lock)? {
+                return Ok(false);
+            }
+            reserve.hold().map(|()| true)
+        };
+        let ready = tokio::task::spawn_blocking(ready).await;
+        match ready.unwrap_or_else(|failed| Err(io::Error::other(failed))) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StoreError::TakenOver("lock".to_owned())),
+            Err(failed) => Err(error("hold", "reserve")(generic(failed))),
+        }
     }
 
     /// Bytes that are free where the directory is; `None` for a bucket. Blocks for as long as a stat does.
@@ -395,8 +405,12 @@ mod tests {
         let ours = Store::open(&location).unwrap();
         let version = ours.swap("head", "1", &Version::default()).await.unwrap();
         ours.check("head", &version).await.unwrap();
+        ours.ready().await.unwrap();
         std::fs::remove_file(directory.path().join("lock")).unwrap();
+        assert!(matches!(ours.ready().await, Err(StoreError::TakenOver(_))), "gone");
         let theirs = Store::open(&location).unwrap();
+        theirs.ready().await.unwrap();
+        assert!(matches!(ours.ready().await, Err(StoreError::TakenOver(_))), "another one");
         let (_, found) = theirs.get_version("head").await.unwrap().unwrap();
         theirs.swap("head", "2", &found).await.unwrap();
         assert!(taken(ours.check("head", &version).await));

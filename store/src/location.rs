@@ -1,5 +1,6 @@
 //! Where the state is: a directory, or a bucket that speaks S3.
 
+use crate::reserve::LOCK;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
@@ -130,7 +131,7 @@ fn open_directory(directory: &Path) -> Result<(Arc<dyn ObjectStore>, File), Acce
     let path = directory.display().to_string();
     let io = |source| AccessError::Io { path: path.clone(), source };
     std::fs::create_dir_all(directory).map_err(io)?;
-    let lock = File::create(directory.join("lock")).map_err(io)?;
+    let lock = File::create(directory.join(LOCK)).map_err(io)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(AccessError::Locked(path)),

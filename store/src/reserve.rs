@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// File that is locked.
+pub(crate) const LOCK: &str = "lock";
 /// File of the reserve.
 const RESERVE: &str = "reserve";
 /// Its bytes: more than the tiles, the head and the checkpoint of the largest commit.
@@ -33,6 +35,16 @@ impl Reserve {
     /// Whether it is there.
     pub(crate) fn is_held(&self) -> bool {
         self.held.load(Ordering::Acquire)
+    }
+
+    /// Whether the directory's lock is still this file: the directory was not exchanged, nor its lock lost. Blocks.
+    pub(crate) fn is_beside(&self, lock: &File) -> io::Result<bool> {
+        let held = lock.metadata()?;
+        match fs::metadata(self.directory.join(LOCK)) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (held.dev(), held.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes it, unless it is there. Blocks.

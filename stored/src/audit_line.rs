@@ -5,12 +5,14 @@
 //! ```
 //!
 //! `prev` is the SHA-256 of the line before, without its newline and without any prefix; 32 zero bytes in the first
-//! line of a log. So the lines are a chain, whatever files they are in.
+//! line of a log, and 32 bytes of 255 where it begins beside a log that has leaves: one that was there before is gone. So the lines are a chain, whatever files they are in.
 
 use meshchain_core::{Hash, hash};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// `prev` of the first line of an audit log that begins beside a log with leaves: the one before it is gone.
+pub const CHAIN_LOST: Hash = [0xff; 32];
 /// `prev` of the first line.
 pub const CHAIN_START: Hash = [0; 32];
 /// The file that grows. In it, and in the files that were it, a line ends with a newline.

@@ -89,6 +89,8 @@ pub fn fetch_evidence(
     let url = format!("{collector}/v1/evidence/{}{query}", hex::encode(id.0));
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
+        // Whom to ask is the user's word, not the collector's.
+        .max_redirects(0)
         .http_status_as_error(false)
         .build();
     let mut response = ureq::Agent::from(config).get(&url).call().map_err(Box::new)?;

@@ -6,6 +6,7 @@ use meshchain_stored::audit_line::{
 };
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Bytes from which on a file is put aside and a new one begun.
@@ -45,6 +46,7 @@ impl AuditFile {
         if self.kept >= self.rotate_at {
             self.rotate()?;
         }
+        self.settle()?;
         // What an earlier try left, where it could not be taken back then.
         cut(&self.file, self.kept)?;
         let written = self.file.write_all(lines).and_then(|()| self.file.sync_data());
@@ -54,6 +56,31 @@ impl AuditFile {
             Err(_) => drop(cut(&self.file, self.kept)),
         }
         written
+    }
+
+    /// Sees to it that lines go to the file that stands in the directory. What somebody took away shows: the next line
+    /// names one that is not there.
+    fn settle(&mut self) -> io::Result<()> {
+        let path = self.directory.join(AUDIT_FILE);
+        let held = self.file.metadata()?;
+        let stands = match fs::metadata(&path) {
+            Ok(found) => (found.dev(), found.ino()) == (held.dev(), held.ino()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if !stands {
+            log::error!(
+                "{} was taken away or exchanged: its lines are lost, a new one begins",
+                path.display()
+            );
+            self.file = open(&self.directory)?;
+            self.kept = self.file.metadata()?.len();
+            File::open(&self.directory)?.sync_all()?;
+        } else if held.len() < self.kept {
+            log::error!("{} was cut: its last lines are lost", path.display());
+            self.kept = held.len();
+        }
+        Ok(())
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -136,6 +163,26 @@ mod tests {
         assert_eq!(open().1, line_hash(b"five"));
         fs::write(folder.path().join(AUDIT_FILE), "").unwrap();
         assert_eq!(open().1, line_hash(b"four"), "a crash after the rename");
+    }
+
+    #[test]
+    fn lines_go_to_the_file_that_stands_there_whatever_became_of_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut file, _) = AuditFile::open(folder.path(), ROTATE_AT).unwrap();
+        let path = folder.path().join(AUDIT_FILE);
+        let read = || fs::read_to_string(&path).unwrap();
+        file.keep(b"one\n").unwrap();
+        fs::remove_file(&path).unwrap();
+        file.keep(b"two\n").unwrap();
+        assert_eq!(read(), "two\n", "taken away");
+        fs::rename(&path, folder.path().join("audit.jsonl.1")).unwrap();
+        fs::write(&path, "").unwrap();
+        file.keep(b"three\n").unwrap();
+        assert_eq!(read(), "three\n", "exchanged");
+        fs::write(&path, "").unwrap();
+        file.keep(b"four\n").unwrap();
+        file.keep(b"five\n").unwrap();
+        assert_eq!(read(), "four\nfive\n", "cut in its place");
     }
 
     #[test]

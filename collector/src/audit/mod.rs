@@ -15,7 +15,7 @@ use keeper::{Keeper, Sink, Weight};
 use meshchain_anchor::AnchorEvent;
 use meshchain_core::{Equivocation, Hash, TreeHead};
 use meshchain_store::{Location, Store};
-use meshchain_stored::audit_line::{AuditLine, AuditedLog, line_hash};
+use meshchain_stored::audit_line::{AuditLine, AuditedLog, CHAIN_LOST, CHAIN_START, line_hash};
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -100,7 +100,12 @@ impl Audit {
 
     /// From now on, lines speak of this tree: the one last committed.
     pub fn set_head(&self, head: TreeHead) {
-        self.lock().head = head;
+        let mut inner = self.lock();
+        inner.head = head;
+        // No line was told for any of these leaves: the audit log that did is gone.
+        if head.size > 0 && inner.prev == CHAIN_START {
+            inner.prev = CHAIN_LOST;
+        }
     }
 
     /// Writes a line: `event`, and the members of `fields`, which must serialize to an object.
@@ -135,10 +140,13 @@ impl Audit {
             if inner.proved.len() >= MOST_PROVED {
                 inner.proved.clear();
             }
-            if refusal.proof.is_some() && !inner.proved.insert(place) {
+            if inner.proved.contains(&place) {
                 refusal.proof = None;
             }
-            self.write(&mut inner, "refusal", refusal, Weight::Refusal);
+            let proves = refusal.proof.is_some();
+            if self.write(&mut inner, "refusal", refusal, Weight::Refusal) && proves {
+                inner.proved.insert(place);
+            }
         }
     }
 
@@ -187,7 +195,14 @@ impl Audit {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, inner: &mut Inner, event: &str, fields: impl Serialize, weight: Weight) {
+    /// Whether the line is on its way to where it is kept.
+    fn write(
+        &self,
+        inner: &mut Inner,
+        event: &str,
+        fields: impl Serialize,
+        weight: Weight,
+    ) -> bool {
         let TreeHead { size, root } = inner.head;
         let members = match serde_json::to_value(fields) {
             Ok(Value::Object(members)) => members,
@@ -203,13 +218,15 @@ impl Audit {
         let text = line.print();
         let prev = line_hash(text.as_bytes());
         let text = text + "\n";
-        if self.keeper.push(text.as_bytes(), weight) {
+        let kept = self.keeper.push(text.as_bytes(), weight);
+        if kept {
             inner.prev = prev;
         } else {
             self.lost.inc();
         }
         // The same line for whoever collects the standard output.
         self.echo.write(text.into_bytes());
+        kept
     }
 }
 

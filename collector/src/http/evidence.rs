@@ -10,6 +10,7 @@ use meshchain_anchor::AnchorHandle;
 use meshchain_core::evidence::{Disclosed, EvmAnchor, FORMAT, InBatch, MAX_ITEMS, SpanEvidence};
 use meshchain_core::leaf::entry_hashes;
 use meshchain_core::record::ShownPath;
+use meshchain_core::tile::TILE_WIDTH;
 use meshchain_core::{
     Canonical, ENTRY_LEN, Evidence, Hash, SpanRecord, TlogProof, TraceId, merkle,
 };
@@ -235,10 +236,10 @@ impl Proven {
         Ok(Self { leaf, batch, nodes, tlog_proof: proof.to_string() })
     }
 
-    /// Bytes that were read and hashed for it, about.
+    /// Bytes that were read and hashed for it, about: of a sealed leaf its bundle too.
     fn bytes(&self) -> usize {
-        self.batch.entries.len()
-            + self.batch.records.iter().map(|record| record.len()).sum::<usize>()
+        let records = self.batch.records.iter().map(|record| record.len()).sum::<usize>();
+        self.batch.entries.len() + records + TILE_WIDTH as usize * self.batch.leaf.len()
     }
 
     /// The receipt of one entry; `None` where it is not in the batch, or of another trace.

@@ -149,6 +149,8 @@ struct Holding {
     _place: Place,
 }
 
+/// Its end is told only by the last poll: a body that says before that it has ended is dropped, and its place with it,
+/// while what it gave is not sent yet.
 impl HttpBody for Holding {
     type Data = Bytes;
     type Error = axum::Error;

@@ -105,3 +105,36 @@ fn a_broken_configuration_ends_with_2_before_a_port_is_opened() {
     assert_eq!(fails(&["--config", "/does/not/exist"]).0, 2);
     assert_eq!(fails(&["--no-such-flag"]).0, 2);
 }
+
+#[test]
+fn a_log_is_founded_by_the_key_that_was_made_for_it_and_by_no_other() {
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    let (secret, data) = (path("secret"), path("data"));
+    let key = secret.join("key");
+    let (key, data) = (key.to_str().unwrap(), data.to_str().unwrap());
+    fs::create_dir(&secret).unwrap();
+    let log = Collector::start(path("data").as_path(), &["--key", key]);
+    assert_eq!(log.post(&body(&Session::new(1).next(1, 7))).0, 200);
+    drop(log);
+    // The volume is lost, and the key's is not there yet when it starts.
+    fs::rename(data, path("lost")).unwrap();
+    fs::rename(&secret, path("away")).unwrap();
+    let arguments = ["--listen", "127.0.0.1:0", "--data", data, "--key", key];
+    let (code, error) = fails(&arguments);
+    assert!(code == 1 && error.contains("key file"), "{error}");
+    fs::rename(path("away"), &secret).unwrap();
+    for _ in 0..2 {
+        let (code, error) = fails(&arguments);
+        assert!(code == 1 && error.contains("holds no log, and the key"), "{error}");
+    }
+    // What was cut off between its key and its log goes on.
+    fs::remove_file(key).unwrap();
+    let new = Collector::start(path("data").as_path(), &["--key", key]);
+    let vkey = new.audit("key")["vkey"].as_str().unwrap().to_owned();
+    drop(new);
+    fs::remove_dir_all(data).unwrap();
+    fs::create_dir(data).unwrap();
+    fs::write(path("data").join("founding"), vkey).unwrap();
+    drop(Collector::start(path("data").as_path(), &["--key", key]));
+}

@@ -7,7 +7,7 @@ use super::findings::Damage;
 use super::source::{LogSource, SourceError};
 use meshchain_core::{Hash, TreeHead};
 use meshchain_stored::audit_line::{
-    AUDIT_FILE, AuditLine, CHAIN_START, line_hash, rotated_name, rotated_number,
+    AUDIT_FILE, AuditLine, CHAIN_LOST, CHAIN_START, line_hash, rotated_name, rotated_number,
 };
 
 /// Most bytes of a file: a collector begins another one far below that.
@@ -24,6 +24,8 @@ struct Followed {
     prev: Option<Hash>,
     /// Tree of the line before.
     head: Option<TreeHead>,
+    /// Leaves that are accounted for: at a start all that are there, then those that a `checkpoint` line tells.
+    told: Option<u64>,
 }
 
 impl Fsck<'_> {
@@ -39,7 +41,7 @@ impl Fsck<'_> {
         let tree = self.tree();
         let whole =
             files.first().is_some_and(|(name, _)| name == AUDIT_FILE || *name == rotated_name(1));
-        let mut followed = Followed { prev: whole.then_some(CHAIN_START), head: None };
+        let mut followed = Followed { prev: whole.then_some(CHAIN_START), head: None, told: None };
         if let (false, Some((first, _))) = (whole, files.first()) {
             self.report
                 .note(format!("the audit log begins with {first}: older files were taken away"));
@@ -69,10 +71,13 @@ impl Fsck<'_> {
     fn line(&mut self, tree: &Tree<'_>, at: (&str, u64), line: &[u8], followed: &mut Followed) {
         let before = followed.prev.replace(line_hash(line));
         let parsed = std::str::from_utf8(line).ok().and_then(|text| AuditLine::parse(text).ok());
-        let Some(AuditLine { log, prev, .. }) = parsed else {
+        let Some(AuditLine { log, prev, event, members, .. }) = parsed else {
             return self.audit_damage(at, "no line of an audit log".to_owned());
         };
-        if before.is_some_and(|before| before != prev) {
+        if (before, prev) == (Some(CHAIN_START), CHAIN_LOST) {
+            let fault = format!("begins at {} leaves: the audit log before it is gone", log.size);
+            self.audit_damage(at, fault);
+        } else if before.is_some_and(|before| before != prev) {
             let fault = "does not follow the line before: one was changed, taken out or put in";
             self.audit_damage(at, fault.to_owned());
         }
@@ -80,6 +85,22 @@ impl Fsck<'_> {
             return self.audit_damage(at, "speaks of another log".to_owned());
         }
         let head = TreeHead { size: log.size, root: log.root };
+        let leaves = members.get("leaves").and_then(serde_json::Value::as_u64);
+        match (event.as_str(), followed.told, leaves) {
+            ("start", ..) => followed.told = Some(head.size),
+            ("checkpoint", told, Some(leaves)) => {
+                if told.is_some_and(|told| told.checked_add(leaves) != Some(head.size)) {
+                    let told = followed.told.unwrap_or(0);
+                    let fault = format!(
+                        "lines are missing: it tells {leaves} new leaves of {}, the ones before it {told}",
+                        head.size
+                    );
+                    self.audit_damage(at, fault);
+                }
+                followed.told = Some(head.size);
+            }
+            _ => {}
+        }
         let last = followed.head.replace(head);
         if last == Some(head) {
             return;

@@ -141,6 +141,8 @@ impl HttpLog {
     pub fn new(url: &str) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
+            // Whom to ask is the user's word, not the log's.
+            .max_redirects(0)
             .http_status_as_error(false)
             .build();
         Self { agent: config.into(), url: url.trim_end_matches('/').to_owned() }

@@ -1,26 +1,32 @@
 use crate::fsck::check;
 use crate::grown::{Grown, ORIGIN};
 use meshchain::log::FsckVerdict;
-use meshchain_core::{Checkpoint, TreeHead};
-use meshchain_stored::audit_line::{AuditLine, AuditedLog, CHAIN_START, line_hash};
+use meshchain_core::{Checkpoint, Hash, TreeHead};
+use meshchain_stored::audit_line::{AuditLine, AuditedLog, CHAIN_LOST, CHAIN_START, line_hash};
 use serde_json::Map;
 
 /// Lines of checkpoints, each following the one before, as they are in two files.
 fn lines(heads: &[TreeHead]) -> Vec<String> {
-    let mut prev = CHAIN_START;
-    let line = |head: &TreeHead| {
+    let before = [0].into_iter().chain(heads.iter().map(|head| head.size));
+    let new = |(head, before): (&TreeHead, u64)| (*head, head.size.saturating_sub(before));
+    chained(CHAIN_START, &heads.iter().zip(before).map(new).collect::<Vec<_>>())
+}
+
+/// A chain of lines that begins with `prev`; each tells so many new leaves.
+fn chained(mut prev: Hash, checkpoints: &[(TreeHead, u64)]) -> Vec<String> {
+    let line = |(head, leaves): &(TreeHead, u64)| {
         let line = AuditLine {
             time: "2026-01-02T03:04:05.678Z".to_owned(),
             event: "checkpoint".to_owned(),
             log: AuditedLog { origin: ORIGIN.to_owned(), size: head.size, root: head.root },
             prev,
-            members: Map::new(),
+            members: Map::from_iter([("leaves".to_owned(), (*leaves).into())]),
         };
         let text = line.print();
         prev = line_hash(text.as_bytes());
         text + "\n"
     };
-    heads.iter().map(line).collect()
+    checkpoints.iter().map(line).collect()
 }
 
 /// A log with its audit log in two files.
@@ -101,6 +107,33 @@ fn lines_that_were_taken_away_are_damage_though_a_new_chain_or_the_old_one_goes_
     assert!(told(&[heads[0], heads[2]]), "an older copy was put back");
     std::fs::remove_file(log.path("audit.jsonl")).unwrap();
     assert!(check(&log).notes.iter().any(|note| note.contains("no audit log")));
+}
+
+#[test]
+fn a_chain_that_was_made_anew_without_some_of_its_lines_is_damage() {
+    let (log, all) = audited();
+    let told: Vec<(TreeHead, u64)> = all
+        .iter()
+        .map(|line| {
+            let line = AuditLine::parse(line).unwrap();
+            let head = TreeHead { size: line.log.size, root: line.log.root };
+            (head, line.members["leaves"].as_u64().unwrap())
+        })
+        .collect();
+    let faults = |prev, told: &[(TreeHead, u64)]| {
+        keep(&log, &chained(prev, told));
+        let damages = check(&log).damages;
+        damages.into_iter().map(|damage| damage.fault).collect::<Vec<_>>()
+    };
+    assert_eq!(faults(CHAIN_START, &told), Vec::<String>::new());
+    for gone in 1..told.len() - 1 {
+        let mut fewer = told.clone();
+        fewer.remove(gone);
+        let faults = faults(CHAIN_START, &fewer);
+        assert!(faults.len() == 1 && faults[0].contains("lines are missing"), "{gone}: {faults:?}");
+    }
+    let begun_again = faults(CHAIN_LOST, &told[3..]);
+    assert!(begun_again[0].contains("the audit log before it is gone"), "{begun_again:?}");
 }
 
 #[test]

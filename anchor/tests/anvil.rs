@@ -285,27 +285,6 @@ async fn another_chain_and_an_address_without_code_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_its_state_cannot_be_written_an_anchor_sends_nothing_and_then_goes_on() {
-    let anvil = Anvil::start();
-    let mut bench = Bench::new(&anvil);
-    bench.start().await;
-    let path = bench.pending_path();
-    let state = std::fs::read(&path).unwrap();
-    std::fs::remove_file(&path).unwrap();
-    // A link to itself: a disk that answers with errors.
-    std::os::unix::fs::symlink(&path, &path).unwrap();
-    bench.grow(3);
-    bench.alert("pending.json", false).await;
-    assert!(bench.anchor().status().in_flight.is_none());
-    assert_eq!(anvil.nonce(), 0);
-    std::fs::remove_file(&path).unwrap();
-    std::fs::write(&path, state).unwrap();
-    bench.recovered().await;
-    bench.finalized(3).await;
-    assert_eq!(anvil.nonce(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn caps_on_price_budget_and_balance_wait_and_alert() {
     let anvil = Anvil::start();
     let mut bench = Bench::new(&anvil);

@@ -1,5 +1,7 @@
-//! Two collectors over one bucket: the one that started last anchors, and the other one sends nothing any more.
+//! The state on disk: whose it is, and what is sent only after it was written. Of two collectors over one bucket
+//! the one that started last anchors, and the other one sends nothing any more.
 
+use super::support::flaky::{Flaky, Writes};
 use super::support::proxy::{Fate, Proxy};
 use super::support::{Anvil, Bench, DEADLINE};
 use meshchain_anchor::AnchorEvent;
@@ -29,7 +31,7 @@ async fn handed_over(step: Step, at: usize) -> String {
     anvil.automine(step == Step::Settlement);
     let objects = Arc::new(InMemory::new());
     let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
-    let mut former = Bench::over(&anvil, objects.clone());
+    let mut former = Bench::over(&anvil, objects.clone(), false);
     former.config.rpc.clone_from(&proxy.url);
     if step == Step::Replacement {
         // At each poll one is due.
@@ -70,7 +72,7 @@ async fn handed_over(step: Step, at: usize) -> String {
     former.grow(4);
     let method = timeout(DEADLINE, told.recv()).await.unwrap().unwrap();
 
-    let mut next = Bench::over(&anvil, objects.clone());
+    let mut next = Bench::over(&anvil, objects.clone(), false);
     next.start().await;
     go_on.send(()).unwrap();
     if method == SEND {
@@ -125,13 +127,13 @@ async fn who_takes_over_goes_on_with_what_was_sent_and_anchors_nothing_twice() {
     let anvil = Anvil::start();
     anvil.automine(false);
     let objects = Arc::new(InMemory::new());
-    let mut former = Bench::over(&anvil, objects.clone());
+    let mut former = Bench::over(&anvil, objects.clone(), false);
     former.start().await;
     former.grow(3);
     let sent = former.submitted().await;
     former.until(|| anvil.knows(sent.tx)).await;
 
-    let mut next = Bench::over(&anvil, objects);
+    let mut next = Bench::over(&anvil, objects, false);
     next.grow(5);
     next.start().await;
     anvil.mine(1);
@@ -156,4 +158,25 @@ async fn an_anchor_that_panics_is_told() {
     let ended = timeout(DEADLINE, bench.anchor().ended()).await.unwrap().to_string();
     assert!(ended.starts_with("anchor test ended") && ended.contains("a bug"), "{ended}");
     bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_its_state_cannot_be_written_an_anchor_sends_nothing_and_then_goes_on() {
+    for writes in [Writes::Refused, Writes::Unanswered] {
+        for locked in [true, false] {
+            let anvil = Anvil::start();
+            let objects = Arc::new(Flaky::default());
+            let mut bench = Bench::over(&anvil, objects.clone(), locked);
+            bench.start().await;
+            objects.set(writes);
+            bench.grow(3);
+            bench.alert("pending.json: Generic flaky error: the disk fails", false).await;
+            assert!(bench.anchor().status().in_flight.is_none());
+            assert_eq!(anvil.nonce(), 0);
+            objects.set(Writes::Work);
+            bench.recovered().await;
+            bench.finalized(3).await;
+            assert_eq!(anvil.nonce(), 1);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! A real anvil, the committed contract on it, and an anchor whose events can be awaited.
 
+pub mod flaky;
 pub mod proxy;
 
 use alloy_consensus::{Header, ReceiptEnvelope};
@@ -14,7 +15,7 @@ use meshchain_anchor::{
 };
 use meshchain_core::{SignedHead, TreeHead};
 use meshchain_store::{Location, Store};
-use object_store::memory::InMemory;
+use object_store::ObjectStore;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -210,9 +211,9 @@ impl Bench {
         }
     }
 
-    /// The same over a bucket.
-    pub fn over(anvil: &Anvil, objects: Arc<InMemory>) -> Self {
-        Self { store: Store::over(objects, false), ..Self::new(anvil) }
+    /// The same over objects of the caller's, as those of a locked directory or of a bucket.
+    pub fn over(anvil: &Anvil, objects: Arc<dyn ObjectStore>, locked: bool) -> Self {
+        Self { store: Store::over(objects, locked), ..Self::new(anvil) }
     }
 
     pub async fn start(&mut self) {
@@ -321,11 +322,8 @@ impl Bench {
 
     /// The state object, as on disk.
     pub fn pending(&self) -> Value {
-        serde_json::from_slice(&std::fs::read(self.pending_path()).unwrap()).unwrap()
-    }
-
-    pub fn pending_path(&self) -> PathBuf {
-        self.directory.path().join("data/anchor/test/pending.json")
+        let path = self.directory.path().join("data/anchor/test/pending.json");
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }
 }
 

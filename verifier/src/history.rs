@@ -54,8 +54,10 @@ fn check_leaves(
     checkpoints: &Checkpoints<'_>,
     proven: &mut BTreeSet<String>,
 ) {
+    /// A span's number, its leaf, and whether a signature stands for it.
+    type Seen = (usize, Hash, bool);
     // Each leaf that stands at an index, once for each kind of word for it.
-    let mut seen: HashMap<(&str, u64), Vec<(usize, Hash, bool)>> = HashMap::new();
+    let mut seen: HashMap<(&str, u64), Vec<Seen>> = HashMap::new();
     for span in spans {
         let in_log = |s: &Step| s.name == "log" && s.outcome == Outcome::Ok;
         let included = span.report.steps.iter().any(in_log);

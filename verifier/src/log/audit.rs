@@ -36,7 +36,7 @@ impl Fsck<'_> {
         let own = of_collector(self.source);
         if files.is_empty() && self.keep(own) == Some(true) {
             let note = "there is no audit log beside the log: what it told of refusals and gaps is not here";
-            self.report.note(note.to_owned());
+            self.report.note(note);
         }
         let tree = self.tree();
         let whole =

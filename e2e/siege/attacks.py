@@ -67,7 +67,8 @@ ATTACKS = {
     "deaf_readers": lambda: Held(100, _head("GET", "/v1/sessions", "deaf") + _head("GET", EVIDENCE[0], "deaf"), reads=False),
     # Each holds an answer of megabytes, or as much of a head as it may.
     "deaf_to_tiles": lambda: Held(400, _head("GET", WIDE_BUNDLE, "tiles") * 8, reads=False),
-    "long_heads": lambda: Held(1_000, _head(POST, BATCHES, "heads", "x-long: " + 380_000 * "x")[:-2]),
+    "long_heads": lambda: Held(1_000, _head(POST, BATCHES, "heads", "x-long: " + 31_000 * "x")[:-2]),
+    "longer_heads": lambda: Held(20, _head(POST, BATCHES, "heads", "x-long: " + 380_000 * "x")[:-2]),
     "malformed": lambda: Flood(4, 100, identity("malformed"), _malformed),
     "one_trace": lambda: Flood(1, 10, identity("stranger"), _one_trace),
     "fresh_sessions": lambda: Flood(16, 20, identity("fresh"), _fresh),

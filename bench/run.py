@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measures MeshChain: `run.py [filter] [speed] [designs] [collector] [scale] [profile] [rivals] [verify] [gas]`, all by default.
+"""Measures MeshChain: `run.py [filter] [speed] [designs] [collector] [scale] [sessions] [profile] [rivals] [verify] [gas]`, all by default.
 
 Builds what it needs, prints one table per measurement, and writes target/bench/NAME.json.
 With --docs the tables of docs/performance.md are replaced.
@@ -18,15 +18,16 @@ import native  # noqa: E402
 import profile_collector  # noqa: E402
 import rivals  # noqa: E402
 import scale  # noqa: E402
+import sessions  # noqa: E402
 import speed  # noqa: E402
 from lab.collector import BUILD, FILTER  # noqa: E402
 from lab.tools import REPOSITORY  # noqa: E402
 from report import machine_line, update_docs  # noqa: E402
 
-BENCHES = ("filter", "speed", "designs", "collector", "scale", "profile", "rivals", "verify", "gas")
+BENCHES = ("filter", "speed", "designs", "collector", "scale", "sessions", "profile", "rivals", "verify", "gas")
 # Those that need only the folder of the programs.
 SIMPLE = {"designs": designs.run, "collector": native.collector, "profile": profile_collector.run, "rivals": rivals.run,
-          "verify": native.verify, "gas": native.gas}
+          "sessions": sessions.run, "verify": native.verify, "gas": native.gas}
 
 
 def main() -> None:

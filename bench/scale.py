@@ -49,8 +49,8 @@ def run(binaries: Path, full: bool) -> None:
             mark = _mark(binaries, process.pid, address, step, data)
             mark |= {"append_per_s": sent["published_per_s"], "cpu_us_per_digest": cpu / DIGESTS / 1e3}
             if step >= RESTARTED:
-                process, address, restart = _restart(processes, process, binaries, data)
-                mark |= restart | {"rss_mb_restarted": rss_mb(process.pid)}
+                process, address, times = restart(processes, process, binaries, data)
+                mark |= times | {"rss_mb_restarted": rss_mb(process.pid)}
                 mark["restarted"] = _looked_up(binaries, address, step)  # it still knows every trace
             measured.append(mark)
     head = ["digests", "append/s", "CPU us each", "RSS MB", "lookup us p50, p99", "verify us p50", "proof B",
@@ -80,7 +80,7 @@ def _looked_up(binaries: Path, address: str, steps: int) -> dict:
     return run_program(argv, LOOKUP_S)
 
 
-def _restart(processes: Processes, process: Process, binaries: Path, data: Path) -> tuple[Process, str, dict]:
+def restart(processes: Processes, process: Process, binaries: Path, data: Path) -> tuple[Process, str, dict]:
     """Stops the collector and starts it again on the same data; the new one, its address, times of both."""
     begun = time.monotonic()
     if (code := processes.stop(process, grace_s=STOP_S)) != 0:

@@ -112,7 +112,7 @@ impl Default for Metrics {
             segments: new(r, "segments", "Sealed segments"),
             seal_failures: new(r, "seal_failures", "Attempts to seal that failed and are made again: the error log says why"),
             records_deleted: new(r, "records_deleted", "Records deleted by age"),
-            sessions_silent: new(r, "sessions_silent", "Sessions that were not closed and not heard of for two minutes: a proxy died or cannot reach this collector"),
+            sessions_silent: new(r, "sessions_silent", "Sessions that fell silent since this process started, not closed and not heard of for two minutes: a proxy died or cannot reach this collector"),
             free_bytes: new(r, "free_bytes", "Bytes free where the log is, 0 in a bucket, which has no end: make room before it is free_bytes_warning"),
             free_bytes_warning: new(r, "free_bytes_warning", "The bytes of warn_free_bytes in the configuration"),
             older_copy: new(r, "older_copy", "1 where this is an older copy of the log, or another one, and takes no batches: docs/restore.md"),

@@ -2,7 +2,7 @@
 
 use crate::segment::{EntryPlace, Sealed};
 use hashbrown::HashTable;
-use meshchain_core::{ENTRY_LEN, Hash, TreeHead};
+use meshchain_core::{ENTRY_LEN, Hash, SessionId, TreeHead};
 use meshchain_stored::staging::LeafSlices;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub struct SealAt {
     pub bundles: usize,
     /// Bytes in staging bundles.
     pub bytes: u64,
+    /// Bytes that the sessions take which came into memory for it, about: they can leave when it is sealed.
+    pub session_bytes: usize,
     /// Time since its first batch was received.
     pub age: Duration,
 }
@@ -32,10 +34,14 @@ impl Default for SealAt {
             leaves: 1 << 17,
             bundles: 4096,
             bytes: 512 << 20,
+            session_bytes: 8 << 20,
             age: Duration::from_secs(24 * 3600),
         }
     }
 }
+
+/// What a session takes in memory beside its texts, which are about as long as a leaf of it.
+const SESSION_BYTES: usize = 1024;
 
 /// A leaf that is not sealed yet.
 #[derive(Debug, Clone)]
@@ -50,6 +56,18 @@ pub struct LeafPlace {
     pub chain: Hash,
 }
 
+/// A leaf that is committed.
+pub struct PushedLeaf<'a> {
+    /// Of its batch.
+    pub session: SessionId,
+    /// The session came into memory for it.
+    pub came: bool,
+    /// Where it is.
+    pub place: LeafPlace,
+    /// The batch's entries.
+    pub entries: &'a [u8],
+}
+
 /// A run of leaves that becomes one segment.
 #[derive(Debug, Default)]
 pub struct Part {
@@ -58,6 +76,7 @@ pub struct Part {
     head: Option<TreeHead>,
     since_ns: u64,
     bytes: u64,
+    session_bytes: usize,
     bundles: Vec<Arc<str>>,
     leaves: Vec<LeafPlace>,
     /// Leaves of each session, less `first`, ascending.
@@ -158,7 +177,7 @@ impl Catalog {
         bytes: usize,
         head: TreeHead,
         received_ns: u64,
-        leaves: impl IntoIterator<Item = ([u8; 16], LeafPlace, &'a [u8])>,
+        leaves: impl IntoIterator<Item = PushedLeaf<'a>>,
     ) {
         let seed = self.seed;
         let Some(part) = self.parts.back_mut() else {
@@ -167,9 +186,12 @@ impl Catalog {
         if part.bundles.is_empty() {
             part.since_ns = received_ns;
         }
-        for (session, place, entries) in leaves {
+        for PushedLeaf { session, came, place, entries } in leaves {
             let leaf = part.leaves.len() as u32;
             part.sessions.entry(session).or_default().push(leaf);
+            if came {
+                part.session_bytes += SESSION_BYTES + place.slices.leaf().len();
+            }
             part.leaves.push(place);
             for (index, entry) in (0..).zip(entries.chunks_exact(ENTRY_LEN)) {
                 part.push_row(XxHash64::oneshot(seed, &entry[2..18]), leaf, index);
@@ -182,7 +204,8 @@ impl Catalog {
         let full = part.rows.len() >= at.entries as usize
             || part.leaves.len() >= at.leaves as usize
             || part.bundles.len() >= at.bundles
-            || part.bytes >= at.bytes;
+            || part.bytes >= at.bytes
+            || part.session_bytes >= at.session_bytes;
         if full {
             self.close();
         }

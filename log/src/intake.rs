@@ -1,8 +1,8 @@
 //! Taking a committed bundle in: what the catalog and the sessions learn of its leaves.
 
-use crate::catalog::{Catalog, LeafPlace};
+use crate::catalog::{Catalog, LeafPlace, PushedLeaf};
 use crate::sessions::Sessions;
-use meshchain_core::{BatchLeaf, Canonical, DecodeError, TreeHead};
+use meshchain_core::{BatchLeaf, Canonical, DecodeError, SessionId, TreeHead};
 use meshchain_stored::staging::LeafSlices;
 use std::sync::Arc;
 
@@ -38,19 +38,28 @@ impl Intake<'_> {
         Some(self.first + bad as u64)
     }
 
-    /// Teaches catalog and sessions.
+    /// The sessions of its leaves.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        let header = |(leaf, _): &(BatchLeaf<'_>, LeafSlices)| {
+            leaf.parse_header().map(|header| header.session).unwrap_or_default()
+        };
+        self.leaves.iter().map(header)
+    }
+
+    /// Teaches catalog and sessions; what the sessions had before is known there.
     pub(crate) fn apply(self, catalog: &mut Catalog, sessions: &mut Sessions) {
         let mut known = Vec::with_capacity(self.leaves.len());
         for (at, (leaf, slices)) in (self.first..).zip(&self.leaves) {
             let header = leaf.parse_header().unwrap_or_default();
-            sessions.record(leaf, &header, at);
+            let came = sessions.record(leaf, &header, at);
             let place = LeafPlace {
                 bundle: self.bundle.clone(),
                 slices: *slices,
                 seq: header.seq,
                 chain: leaf.chain,
             };
-            known.push((header.session, place, &self.bytes[slices.entries()]));
+            let entries = &self.bytes[slices.entries()];
+            known.push(PushedLeaf { session: header.session, came, place, entries });
         }
         let received = self.leaves.first().map_or(0, |(leaf, _)| leaf.received_ns);
         catalog.push_bundle(self.bundle, self.bytes.len(), self.head, received, known);

@@ -10,9 +10,10 @@
 //! 5. the checkpoint (`checkpoint`) is replaced: the tree is published.
 //!
 //! Beside that, published bundles are sealed: their entries and records written as a segment
-//! (`segment/N-M.*`), then `sealed` replaced, the commit point; then the bundles are deleted. A crash
-//! leaves a segment that `sealed` does not speak of, which the next start deletes, or bundles that it
-//! does speak of, which the next start deletes too.
+//! (`segment/N-M-SEED.*`) and where their sessions stand as a table (`sessions/N-M-SEED`), then `sealed` replaced, the
+//! commit point; then the bundles are deleted, and the tables that are part of the new one. A crash leaves a segment
+//! or a table that `sealed` does not speak of, which the next start deletes, or bundles that it does speak of, which
+//! the next start deletes too.
 //!
 //! What happens is told as [`Event`]s; who runs the log makes audit lines and metrics of them. Each step is
 //! in the log at level debug.
@@ -20,6 +21,7 @@
 mod answers;
 mod batch;
 mod build;
+mod build_table;
 mod catalog;
 mod clock;
 #[cfg(test)]
@@ -38,16 +40,21 @@ mod open;
 mod owned;
 mod past;
 mod read;
+mod recall;
 mod replay;
 mod retain;
 mod seal;
 mod segment;
 mod segment_files;
+#[cfg(test)]
+mod session_tests;
 mod sessions;
 mod signatures;
 mod submission;
+mod table;
 mod tiles;
 mod tree;
+mod upload;
 mod writer;
 
 pub use batch::Checked;
@@ -60,9 +67,9 @@ pub use misfit::{MAX_JUMP, Misfit};
 pub use open::open;
 pub use owned::{is_there, origin};
 pub use read::Batch;
+pub use recall::Listed;
 pub use retain::delete_old_records;
 pub use seal::Sealer;
 pub use segment::EntryPlace;
-pub use sessions::Sessions;
 pub use submission::{Accepted, Submission, SubmitError};
 pub use writer::{Fatal, Writer, run};

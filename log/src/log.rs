@@ -6,6 +6,7 @@ use crate::lacking::Lacking;
 use crate::lag::Lag;
 use crate::segment::Files;
 use crate::sessions::Sessions;
+use crate::table::Tables;
 use meshchain_core::{SignedHead, SigningKey};
 use meshchain_store::{Lack, Store};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -30,6 +31,8 @@ pub struct Log {
     catalog: RwLock<Catalog>,
     /// Changed by the writer alone.
     sessions: RwLock<Sessions>,
+    /// Where the other sessions stand. Changed by the sealer, for moments only.
+    tables: RwLock<Tables>,
     pub(crate) files: Arc<Files>,
     pub(crate) published: watch::Sender<Option<SignedHead>>,
     /// A part of the tail may wait to be sealed.
@@ -49,12 +52,12 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log of which `catalog` and `sessions` know all that is committed.
+    /// The log of which `catalog`, `sessions` and `tables` know all that is committed.
     pub(crate) fn new(
         store: Store,
         key: SigningKey,
         catalog: Catalog,
-        sessions: Sessions,
+        (sessions, tables): (Sessions, Tables),
         published: SignedHead,
         events: Events,
     ) -> Self {
@@ -64,6 +67,7 @@ impl Log {
             key,
             catalog: RwLock::new(catalog),
             sessions: RwLock::new(sessions),
+            tables: RwLock::new(tables),
             published: watch::Sender::new(Some(published)),
             parts_closed: Notify::new(),
             parts_sealed: Notify::new(),
@@ -86,13 +90,27 @@ impl Log {
         self.published.subscribe()
     }
 
-    /// Sessions so far.
-    pub fn sessions(&self) -> RwLockReadGuard<'_, Sessions> {
+    /// The sessions in memory.
+    pub(crate) fn sessions(&self) -> RwLockReadGuard<'_, Sessions> {
         self.sessions.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn sessions_mut(&self) -> RwLockWriteGuard<'_, Sessions> {
         self.sessions.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of sessions that fell silent since this log was opened, and were not heard of again.
+    pub fn silent_sessions(&self) -> usize {
+        self.sessions().silent()
+    }
+
+    /// The tables of this moment.
+    pub(crate) fn tables(&self) -> Tables {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_tables(&self, tables: Tables) {
+        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = tables;
     }
 
     pub(crate) fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {

@@ -9,14 +9,15 @@ use crate::past::contradiction;
 use crate::replay::{Bundles, Replay};
 use crate::seal::Sealer;
 use crate::segment::Sealed;
-use crate::sessions::SILENT_AFTER_NS;
+use crate::sessions::{SILENT_AFTER_NS, Sessions};
+use crate::table::{Table, Tables};
 use crate::tree::Tree;
 use crate::writer::Writer;
 use futures::{StreamExt, TryStreamExt, stream};
 use meshchain_core::{SignedHead, SigningKey};
 use meshchain_store::Store;
 use meshchain_stored::sealed::{SEALED, SealedState};
-use meshchain_stored::{SegmentFile, SegmentName, staging};
+use meshchain_stored::{SegmentFile, SegmentName, parse_table_path, staging, table_path};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -50,13 +51,16 @@ pub async fn open(
         ));
     }
     let (segments, mut leftovers) = segments(&store, &sealed).await?;
+    let (tables, merged) = tables(&store, &sealed).await?;
+    leftovers.extend(merged);
     let mut replay = Replay {
         store: &store,
         applied,
         head,
         tree,
         catalog: Catalog::new(segments, seal_at, random()?),
-        sessions: sealed.sessions.clone().into(),
+        sessions: Sessions::default(),
+        tables,
     };
     let (bundles, sealed_ones) = bundles(&store, sealed.end()).await?;
     leftovers.extend(sealed_ones);
@@ -81,11 +85,17 @@ pub async fn open(
         log::debug!("{} objects that a crash left are deleted", leftovers.len());
         store.delete_all(leftovers).await;
     }
-    let Replay { tree, catalog, mut sessions, .. } = replay;
-    sessions.forget_silent(SILENT_AFTER_NS);
+    let Replay { tree, catalog, mut sessions, tables, .. } = replay;
+    // Who had been silent for so long when the newest batch was received was told.
+    let told = sessions.newest_ns().max(tables.newest_ns()).saturating_sub(SILENT_AFTER_NS);
+    for (id, session) in tables.open_since(&store, told).await? {
+        sessions.restore(id, session, false);
+    }
+    sessions.count_silent(told);
+    sessions.fall_silent(told);
     let checkpoint = owned.publish_taken(&head, published, &key).await?;
     let signed = SignedHead { head, checkpoint };
-    let log = Arc::new(Log::new(store, key, catalog, sessions, signed, events));
+    let log = Arc::new(Log::new(store, key, catalog, (sessions, tables), signed, events));
     if let Some(why) = contradiction {
         log.halt(why);
     }
@@ -128,6 +138,23 @@ async fn segments(
         count => log::info!("the records of {count} segments are gone: deleted by age, or lost"),
     }
     Ok((segments, leftovers))
+}
+
+/// The session tables that the sealed state speaks of, and what else lies there: a crash left it.
+async fn tables(store: &Store, state: &SealedState) -> Result<(Tables, Vec<String>), OpenError> {
+    let (mut lengths, mut leftovers) = (HashMap::new(), Vec::new());
+    for (path, len) in store.list("sessions").await? {
+        match parse_table_path(&path).filter(|name| state.sessions.contains(name)) {
+            Some(name) => drop(lengths.insert(name, len)),
+            None => leftovers.push(path),
+        }
+    }
+    let mut tables = Vec::with_capacity(state.sessions.len());
+    for name in &state.sessions {
+        let len = lengths.get(name).ok_or_else(|| damaged(table_path(name), "missing"))?;
+        tables.push(Arc::new(Table::load(store, *name, *len).await?));
+    }
+    Ok((Tables(tables), leftovers))
 }
 
 /// Bundles by first leaf, from `end` on, and those before: they are sealed already.

@@ -192,7 +192,7 @@ async fn has_leaves(store: &Store) -> Result<bool, StoreError> {
     if sealed {
         return Ok(true);
     }
-    for folder in ["pool", "tile", "segment"] {
+    for folder in ["pool", "tile", "segment", "sessions"] {
         if !store.list(folder).await?.is_empty() {
             return Ok(true);
         }

@@ -6,7 +6,7 @@ use crate::tree::Tree;
 use meshchain_core::tile::{TILE_HEIGHT, TILE_WIDTH, TileKind, TileName, split_bundle};
 use meshchain_core::{TreeHead, merkle};
 use meshchain_store::{Store, StoreError};
-use meshchain_stored::SegmentName;
+use meshchain_stored::{SegmentName, parse_table_path};
 
 /// Levels of tiles that a tree of 2^64 leaves has.
 const LEVELS: u8 = 8;
@@ -25,7 +25,8 @@ pub(crate) async fn contradiction(
         return Ok(Some(ahead(name, &head)));
     }
     let later = |name: &&String| {
-        SegmentName::parse(name).is_some_and(|(segment, _)| segment.end > head.size)
+        let segment = SegmentName::parse(name).map(|(segment, _)| segment);
+        segment.or_else(|| parse_table_path(name)).is_some_and(|of| of.end > head.size)
     };
     if let Some(name) = unsealed.iter().find(later) {
         return Ok(Some(ahead(name, &head)));

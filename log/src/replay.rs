@@ -4,6 +4,7 @@ use crate::catalog::Catalog;
 use crate::error::{OpenError, damaged};
 use crate::intake::take_in;
 use crate::sessions::Sessions;
+use crate::table::Tables;
 use crate::tiles::leaf_hashes;
 use crate::tree::Tree;
 use bytes::Bytes;
@@ -40,7 +41,10 @@ pub(crate) struct Replay<'a> {
     /// Tree of what was taken in.
     pub(crate) tree: Tree,
     pub(crate) catalog: Catalog,
+    /// Those with batches that were taken in.
     pub(crate) sessions: Sessions,
+    /// Where the sessions stand at the end of what is sealed.
+    pub(crate) tables: Tables,
 }
 
 impl Replay<'_> {
@@ -129,6 +133,10 @@ impl Replay<'_> {
         let intake = intake.map_err(|e| damaged(name, e))?;
         if let Some(leaf) = intake.without_its_entries() {
             return Err(damaged(name, format!("leaf {leaf} does not hold its entries")));
+        }
+        let new = intake.sessions().filter(|id| self.sessions.get(id).is_none()).collect();
+        for (id, session) in self.tables.find_all(self.store, new).await? {
+            self.sessions.restore(id, session, false);
         }
         intake.apply(&mut self.catalog, &mut self.sessions);
         Ok(())

@@ -1,15 +1,14 @@
 //! Sealing: what is published moves from staging bundles into segments, beside the writer.
 
-use crate::build::Build;
+use crate::build::{Build, Built};
 use crate::catalog::Sealing;
 use crate::clock::unix_ns;
 use crate::error::{OpenError, random};
 use crate::event::Event;
 use crate::log::Log;
 use crate::segment::Sealed;
-use meshchain_store::{Store, StoreError, Version};
+use meshchain_store::{StoreError, Version};
 use meshchain_stored::sealed::{SEALED, SealedState};
-use meshchain_stored::{SegmentFile, SegmentName};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -97,24 +96,26 @@ impl Sealer {
         }
     }
 
-    /// Writes one segment, commits it, and deletes the bundles that it replaces.
+    /// Writes one segment, commits it, and deletes the bundles and session tables that it replaces.
     async fn seal(
         &mut self,
         sealing: &Sealing,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Arc<Sealed>, OpenError> {
         let store = self.log.store.clone();
-        room_for(&store, sealing).await?;
         let cancel = Cancel::default();
         let build = Build {
             store: store.clone(),
             runtime: Handle::current(),
             sealing: sealing.clone(),
             state: self.state.clone(),
+            tables: self.log.tables(),
             seed: random()?,
             cancelled: cancel.0.clone(),
         };
-        let name = build.name();
+        room_for(&build).await?;
+        // What stays of a try that failed goes at the next start.
+        let objects = build.objects();
         let (first, end) = (sealing.first, sealing.head.size);
         log::debug!("leaves {first} to {end} are being sealed: {} bundles", sealing.bundles.len());
         let mut building = tokio::task::spawn_blocking(move || build.run());
@@ -126,11 +127,11 @@ impl Sealer {
             }
         };
         let built = built.unwrap_or_else(|e| Err(StoreError::damaged("segment", e)));
-        let (sealed, state, bytes) = match built {
+        let Built { sealed, state, tables, merged } = match built {
             Ok(built) => built,
             Err(error) => {
                 // The next try has another name.
-                leave_nothing(&store, &name).await;
+                store.delete_all(objects).await;
                 if !store.is_shared() {
                     return Err(error.into());
                 }
@@ -140,6 +141,7 @@ impl Sealer {
             }
         };
         log::debug!("segment {} is written", sealed.name);
+        let bytes = state.to_bytes();
         self.version = match store.swap(SEALED, bytes.clone(), &self.version).await {
             Ok(version) => version,
             Err(error) => match store.get_version(SEALED).await {
@@ -147,7 +149,7 @@ impl Sealer {
                 Ok(Some((found, version))) if found == bytes => version,
                 // In a bucket, what failed may still come to pass: then its objects are needed.
                 Ok(_) if !store.is_shared() => {
-                    leave_nothing(&store, &name).await;
+                    store.delete_all(objects).await;
                     return Err(error.into());
                 }
                 _ => return Err(error.into()),
@@ -155,31 +157,28 @@ impl Sealer {
         };
         self.state = state;
         let sealed = Arc::new(sealed);
+        self.log.set_tables(tables);
         self.log.catalog_mut().sealed_part(sealed.clone());
         self.log.parts_sealed.notify_one();
         log::debug!("segment {} is committed: its bundles go", sealed.name);
         // What stays is deleted at the next start.
-        store.delete_all(sealing.bundles.iter().map(|bundle| bundle.to_string())).await;
+        let bundles = sealing.bundles.iter().map(|bundle| bundle.to_string());
+        store.delete_all(bundles.chain(merged)).await;
         Ok(sealed)
     }
 }
 
-/// A segment takes as much as its bundles, which stay until it is there. Fails where that is not free.
-async fn room_for(store: &Store, sealing: &Sealing) -> Result<(), StoreError> {
-    let asked = store.clone();
+/// A segment takes as much as its bundles, which stay until it is there, and so do the tables that become one. Fails
+/// where that is not free.
+async fn room_for(build: &Build) -> Result<(), StoreError> {
+    let (asked, name, needed) = (build.store.clone(), build.name(), build.bytes());
     let free = tokio::task::spawn_blocking(move || asked.free_bytes()).await;
     let Ok(Some(free)) = free else { return Ok(()) };
-    if sealing.bytes <= free {
+    if needed <= free {
         return Ok(());
     }
-    let name = format!("the segment of leaves {} to {}", sealing.first, sealing.head.size);
-    Err(StoreError::NoRoom { name, needed: sealing.bytes, free })
-}
-
-/// Deletes what a try completed that failed. What cannot be deleted goes at the next start.
-async fn leave_nothing(store: &Store, name: &SegmentName) {
-    let parts = [SegmentFile::Entries, SegmentFile::Records, SegmentFile::Index];
-    store.delete_all(parts.map(|part| name.path(part))).await;
+    let name = format!("the segment of leaves {} to {}", name.first, name.end);
+    Err(StoreError::NoRoom { name, needed, free })
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

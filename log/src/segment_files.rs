@@ -2,17 +2,14 @@
 //! without entries or records has no such file.
 
 use crate::segment::file_error;
+use crate::upload::Upload;
 use meshchain_core::{BatchHeader, BatchLeaf};
-use meshchain_store::{Store, StoreError, wait};
+use meshchain_store::{Store, StoreError};
 use meshchain_stored::entries::EntriesWriter;
 use meshchain_stored::records::RecordsWriter;
 use meshchain_stored::{FileError, SegmentFile, SegmentName, staging};
-use std::io::{self, Write};
 use std::ops::Range;
 use tokio::runtime::Handle;
-
-/// Bytes of an upload that are sent at once.
-const PART_BYTES: usize = 8 << 20;
 
 /// Both files. Only for threads that may block.
 pub struct SegmentFiles {
@@ -35,11 +32,7 @@ impl SegmentFiles {
     }
 
     fn upload(&self, part: SegmentFile) -> Result<Upload, StoreError> {
-        let (name, store) = (self.name.path(part), self.store.clone());
-        let of = name.clone();
-        let parts = wait(&self.runtime, async move { store.upload(&of).await })?;
-        let runtime = self.runtime.clone();
-        Ok(Upload { name, parts: Some(parts), runtime, waiting: Vec::new(), sent: 0 })
+        Upload::begin(&self.store, &self.runtime, self.name.path(part))
     }
 
     /// Appends the entries of leaf `at`.
@@ -93,63 +86,5 @@ impl SegmentFiles {
         let records = records.map_err(self.damaged(SegmentFile::Records))?;
         let complete = |upload: Option<Upload>| upload.map(Upload::complete).transpose();
         Ok((complete(entries)?, complete(records)?))
-    }
-}
-
-/// Writes an object part by part. Where it is dropped before it is complete, nothing is left of it.
-struct Upload {
-    name: String,
-    /// Taken while a part is written, and for good by its end.
-    parts: Option<meshchain_store::Upload>,
-    runtime: Handle,
-    waiting: Vec<u8>,
-    sent: u64,
-}
-
-impl Upload {
-    fn send(&mut self) -> Result<(), StoreError> {
-        let mut parts = self.parts.take().ok_or_else(|| StoreError::missing(&self.name))?;
-        let part = std::mem::take(&mut self.waiting);
-        self.sent += part.len() as u64;
-        let (parts, put) = wait(&self.runtime, async move {
-            let put = parts.put(part).await;
-            Ok((parts, put))
-        })?;
-        self.parts = Some(parts);
-        put
-    }
-
-    /// Makes the object; its length.
-    fn complete(mut self) -> Result<u64, StoreError> {
-        if !self.waiting.is_empty() {
-            self.send()?;
-        }
-        let parts = self.parts.take().ok_or_else(|| StoreError::missing(&self.name))?;
-        wait(&self.runtime, parts.complete())?;
-        Ok(self.sent)
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some(parts) = self.parts.take()
-            && let Err(error) = wait(&self.runtime, parts.call_off())
-        {
-            log::warn!("parts of {} are left: {error}", self.name);
-        }
-    }
-}
-
-impl Write for Upload {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.waiting.extend_from_slice(bytes);
-        if self.waiting.len() >= PART_BYTES {
-            self.send().map_err(io::Error::other)?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

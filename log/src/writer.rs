@@ -9,6 +9,7 @@ use crate::lacking::Insist;
 use crate::log::Log;
 use crate::misfit::Misfit;
 use crate::owned::Owned;
+use crate::recall::Recalled;
 use crate::sessions::SILENT_AFTER_NS;
 use crate::signatures;
 use crate::submission::{Accepted, Submission, SubmitError};
@@ -44,6 +45,8 @@ pub struct Writer {
     log: Arc<Log>,
     tree: Tree,
     owned: Owned,
+    /// Leaves that were sealed when the sessions that ended were last let go.
+    swept: u64,
 }
 
 /// Runs until `stop` is true and what was submitted before is answered.
@@ -69,6 +72,7 @@ pub async fn run(
                 _ = idle.tick() => {
                     writer.look_for_room().await;
                     writer.report_silence();
+                    writer.log.sessions_mut().let_ended_go(writer.log.tables().end());
                     writer.check_owned().await?;
                     continue;
                 }
@@ -125,7 +129,7 @@ fn refuse(submissions: impl Iterator<Item = Submission>, why: impl Fn() -> Submi
 
 impl Writer {
     pub(crate) fn new(log: Arc<Log>, tree: Tree, owned: Owned) -> Self {
-        Self { log, tree, owned }
+        Self { log, tree, owned, swept: 0 }
     }
 
     /// Another collector may take over what no lock holds, and a directory be exchanged, its lock with it.
@@ -170,6 +174,30 @@ impl Writer {
         }
         let started = Instant::now();
         let waiting = verified(&self.log, waiting).await;
+        let log = self.log.clone();
+        let sessions = waiting.iter().map(|submission| submission.batch.session).collect();
+        let Recalled { back, unread } = log.recall(sessions).await;
+        let (unknown, known): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|submission| unread.contains(&submission.batch.session));
+        for submission in unknown {
+            let _ = submission.reply.send(Err(SubmitError::Unavailable));
+        }
+        let committed = self.commit_known(known, started).await;
+        let end = log.tables().end();
+        if std::mem::replace(&mut self.swept, end) != end {
+            log.sessions_mut().let_ended_go(end);
+        } else if !back.is_empty() {
+            log.sessions_mut().let_go(&back, end);
+        }
+        committed
+    }
+
+    /// As [`Writer::commit`], once all that the log has of the batches' sessions is in memory.
+    async fn commit_known(
+        &mut self,
+        waiting: Vec<Submission>,
+        started: Instant,
+    ) -> Result<(), Fatal> {
         let judgement = self.judge(waiting);
         let Judgement { taken, again, refused } = &judgement;
         log::debug!(

@@ -137,7 +137,7 @@ fn open_directory(directory: &Path) -> Result<(Arc<dyn ObjectStore>, File), Acce
         Err(TryLockError::WouldBlock) => return Err(AccessError::Locked(path)),
         Err(TryLockError::Error(source)) => return Err(io(source)),
     }
-    for folder in ["pool", "segment"] {
+    for folder in ["pool", "segment", "sessions"] {
         remove_staged(&directory.join(folder)).map_err(io)?;
     }
     let objects = LocalFileSystem::new_with_prefix(directory)

@@ -8,9 +8,14 @@ pub mod sealed;
 pub mod segment;
 mod session;
 pub mod staging;
+mod table;
 
 pub use segment::{
     Bucket, FileError, IndexBuilder, IndexError, Layout, MAX_ROWS, NameError, RowRange,
     SegmentFile, SegmentName, SessionRun, entries, records, trace_key,
 };
 pub use session::{Drops, Followed, Former, Oddity, Session};
+pub use table::{
+    Block, Row, TableError, TableIndex, TableLayout, TableWriter, covered, heard, parse_table_path,
+    table_path,
+};

@@ -1,5 +1,5 @@
-//! What a session has in the log, counted leaf by leaf: the collector keeps it in `sealed`, and fsck
-//! counts it again.
+//! What a session has in the log, counted leaf by leaf: the collector keeps it in memory or in a
+//! session table, and fsck counts it again.
 
 use meshchain_core::header::Dropped;
 use meshchain_core::{BatchHeader, BatchKind, BatchLeaf, Hash, SessionId, Source};

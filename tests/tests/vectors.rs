@@ -1,5 +1,6 @@
 //! Every vector file against core, and against encoders and trees that are not core's.
 
+use bytes::Bytes;
 use meshchain_core::context::TraceHeaders;
 use meshchain_core::equivocation::Equivocation;
 use meshchain_core::hash::log_id;
@@ -10,12 +11,13 @@ use meshchain_core::target::{canonical_authority, canonical_path};
 use meshchain_core::tile::{TileKind, TileName, put_entry, split_bundle};
 use meshchain_core::tlog_checkpoint::TreeHead;
 use meshchain_core::{
-    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Evidence, HopPart, OwnPart, SessionKey,
-    SpanId, SpanRecord, TlogProof, TraceId, VerifierKey, hop, leaf, merkle, note, own,
+    BatchHeader, BatchLeaf, Canonical, Checkpoint, Entry, Evidence, HopPart, OwnPart, SessionId,
+    SessionKey, SpanId, SpanRecord, TlogProof, TraceId, VerifierKey, hop, leaf, merkle, note, own,
 };
 use meshchain_stored::audit_line::AuditLine;
 use meshchain_stored::sealed::SealedState;
 use meshchain_stored::staging::{self, StagingWriter};
+use meshchain_stored::{Block, TableLayout, heard, table_path};
 use meshchain_tests::vector::{self, Vector, bytes, hash, hashes, plain_hex};
 use meshchain_tests::{cases, naive, proto, receipt};
 use meshchain_wire::Batch;
@@ -144,6 +146,7 @@ fn check(format: &str, vector: &Vector) {
                 assert_eq!(serde_json::from_str::<Value>(text).unwrap(), *input, "{name}");
             })
             .map_err(|e| e.to_string()),
+        "session-table" => session_table(json, &encoded),
         "audit-line" => AuditLine::parse(text)
             .map(|line| {
                 assert_eq!(line.print(), text, "{name}");
@@ -153,6 +156,36 @@ fn check(format: &str, vector: &Vector) {
         other => panic!("{name}: nothing checks the format {other}"),
     };
     assert_eq!(verdict, expected, "{name}");
+}
+
+/// Each session of the input is found where index and rows lead to.
+fn session_table(json: &Value, encoded: &[u8]) -> Result<(), String> {
+    let cut = |range: std::ops::Range<u64>| {
+        let found = encoded.get(range.start as usize..range.end as usize);
+        Bytes::copy_from_slice(found.unwrap_or_default())
+    };
+    let len = encoded.len() as u64;
+    let layout = TableLayout::parse(&cut(len - TableLayout::TAIL..len), len);
+    let layout = layout.map_err(|e| e.to_string())?;
+    let index = layout.index(cut(layout.index_at())).map_err(|e| e.to_string())?;
+    let blocks: Vec<Block> = (0..).map_while(|at| index.block(at)).collect();
+    let read = |block: &Block| block.read(&cut(block.all.clone())).map_err(|e| e.to_string());
+    let read = blocks.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(table_path(&layout.name), json["name"]);
+    let sessions = json["input"]["sessions"].as_array().unwrap();
+    assert_eq!(read.iter().map(Vec::len).sum::<usize>(), sessions.len());
+    assert_eq!(layout.rows as usize, sessions.len());
+    for given in sessions {
+        let id: SessionId = plain_hex(&given[0]).try_into().unwrap();
+        assert!(index.may_hold(&id));
+        let at = index.block_of(&id);
+        let (row, state) = read[at].iter().find(|(row, _)| row.id == id).unwrap();
+        let session = row.session(state).unwrap();
+        assert_eq!(serde_json::to_value(&session).unwrap(), given[1]);
+        assert_eq!(row.heard_ns, heard(&session));
+        assert!(row.heard_ns <= blocks[at].newest_ns && blocks[at].newest_ns <= index.newest_ns());
+    }
+    Ok(())
 }
 
 /// The parts are those of the input, and give the bundle again.

@@ -125,7 +125,11 @@ async fn receive(
     }
     charge.batch(body.len() as u64)?;
     let batch = parse(body, charge.principal()).await?;
-    if doors.log.sessions().get(&batch.session).is_none() {
+    let known = doors.log.knows(&batch.session).await.map_err(|error| {
+        log::error!("a session cannot be looked up: {error}");
+        NoBatch::Busy(Busy::Unavailable)
+    })?;
+    if !known {
         charge.session()?;
     }
     Ok((batch, room))

@@ -6,13 +6,12 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
+use hex::FromHexError;
 use meshchain_core::SessionId;
-use meshchain_log::Log;
+use meshchain_log::Listed;
 use meshchain_store::StoreError;
-use meshchain_stored::Session;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 /// Most items of a page, and as many as there are without `limit`.
@@ -20,62 +19,49 @@ const MOST_SESSIONS: usize = 1000;
 /// Final anchors of a chain.
 const MOST_ANCHORS: usize = 50;
 
-/// `?after=LEAF&limit=N`
+/// `?after=SESSION&limit=N`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionPage {
-    /// First leaf of the last session of the page before.
-    after: Option<u64>,
+    /// The last session of the page before, hex.
+    after: Option<String>,
     limit: Option<usize>,
 }
 
-/// Sessions by their first leaf.
+/// All sessions, by id, those that ended too.
 pub async fn sessions(
     State(doors): State<Arc<Doors>>,
     reader: Reader,
     page: Result<Query<SessionPage>, QueryRejection>,
 ) -> Result<Response, BadRequest> {
-    let SessionPage { after, limit } = asked(page, "pages are asked for with ?after=LEAF&limit=N")?;
+    const PAGES: &str = "pages are asked for with ?after=SESSION&limit=N";
+    let SessionPage { after, limit } = asked(page, PAGES)?;
+    let after = after.map(|after| session_id(&after)).transpose();
+    let after = after.map_err(|_| BadRequest("query", PAGES))?;
     let limit = limit.unwrap_or(MOST_SESSIONS).clamp(1, MOST_SESSIONS);
     let read = {
         let doors = doors.clone();
         async move {
-            let (page, more) = session_page(&doors.log, after, limit);
-            let last = page.last().map(|(first_leaf, _)| *first_leaf);
-            let list: Vec<Value> = page.into_iter().map(|(_, value)| value).collect();
-            let next = last
-                .filter(|_| more)
-                .map(|last| format!("/v1/sessions?after={last}&limit={limit}"));
+            let (page, more) = match doors.log.session_page(after, limit).await {
+                Ok(page) => page,
+                Err(error) => return failed(&error),
+            };
+            let last = page.last().filter(|_| more).map(|listed| hex::encode(listed.id));
+            let next = last.map(|last| format!("/v1/sessions?after={last}&limit={limit}"));
+            let list: Vec<Value> = page.iter().map(shown).collect();
             (next_page(next), Json(list)).into_response()
         }
     };
     Ok(doors.heavy(&reader, read).await)
 }
 
-/// The first sessions behind `after`, and whether there are more. Only their names are gathered while others wait
-/// for the lock.
-fn session_page(log: &Log, after: Option<u64>, limit: usize) -> (Vec<(u64, Value)>, bool) {
-    let mut first: BinaryHeap<(u64, SessionId)> = BinaryHeap::with_capacity(limit + 2);
-    for (id, session) in log.sessions().iter() {
-        if after.is_none_or(|after| session.first_leaf > after) {
-            first.push((session.first_leaf, *id));
-            if first.len() > limit + 1 {
-                first.pop();
-            }
-        }
-    }
-    let mut page = first.into_sorted_vec();
-    let more = page.len() > limit;
-    page.truncate(limit);
-    let shown = page.into_iter().filter_map(|(first_leaf, id)| {
-        let sessions = log.sessions();
-        let session = sessions.get(&id)?;
-        Some((first_leaf, shown(&id, session, sessions.is_silent(&id))))
-    });
-    (shown.collect(), more)
+fn session_id(text: &str) -> Result<SessionId, FromHexError> {
+    let mut id = [0; 16];
+    hex::decode_to_slice(text, &mut id).map(|()| id)
 }
 
-fn shown(id: &SessionId, s: &Session, silent: bool) -> Value {
+fn shown(listed: &Listed) -> Value {
+    let Listed { id, session: s, silent } = listed;
     let [mesh, cluster, namespace, workload, pod, revision, filter] = &s.source;
     json!({
         "session": hex::encode(id),

@@ -77,7 +77,7 @@ pub async fn metrics(State(doors): State<Arc<Doors>>, headers: HeaderMap) -> Res
     } else {
         "text/plain; version=0.0.4; charset=utf-8"
     };
-    doors.events.metrics.sessions_silent.set(doors.log.sessions().silent() as i64);
+    doors.events.metrics.sessions_silent.set(doors.log.silent_sessions() as i64);
     let text = doors.events.metrics.render(doors.rooms.oldest_whole());
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

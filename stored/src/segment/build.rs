@@ -76,7 +76,8 @@ impl IndexBuilder {
         let keys = |rows: &[u64]| rows.iter().map(|r| r >> ITEM_BITS).collect::<Vec<u64>>();
         let mut distinct = keys(&self.rows);
         distinct.dedup();
-        let blocks = (distinct.len() * BLOOM_BITS).div_ceil(512) as u32;
+        let bloom = bloom(&distinct);
+        let blocks = (bloom.len() / 64) as u32;
         let bits = bits_for(self.rows());
 
         let mut out = Vec::with_capacity(self.rows.len() * 8 + self.leaves.len() * 16 + 4096);
@@ -94,7 +95,7 @@ impl IndexBuilder {
             out.extend_from_slice(&row.to_be_bytes());
             out.extend_from_slice(&record.to_be_bytes());
         }
-        put_bloom(&mut out, &distinct, blocks);
+        out.extend_from_slice(&bloom);
         put_items(&mut out, &self.rows, bits);
         put_sessions(&mut out, &self.sessions);
         let sum = hash::tagged(&[], &[&out]);
@@ -108,16 +109,17 @@ fn bits_for(rows: u32) -> u32 {
     (rows / BUCKET_ITEMS).max(2).ilog2().min(KEY_BITS - ITEM_BITS)
 }
 
-fn put_bloom(out: &mut Vec<u8>, keys: &[u64], blocks: u32) {
-    let start = out.len();
-    out.resize(start + blocks as usize * 64, 0);
-    let bloom = &mut out[start..];
+/// A bloom filter of distinct keys.
+pub(crate) fn bloom(keys: &[u64]) -> Vec<u8> {
+    let blocks = (keys.len() * BLOOM_BITS).div_ceil(512) as u32;
+    let mut bloom = vec![0; blocks as usize * 64];
     for key in keys {
         let (block, bits) = probes(*key, blocks);
         for bit in bits {
             bloom[block as usize * 64 + bit / 8] |= 1 << (bit % 8);
         }
     }
+    bloom
 }
 
 fn put_items(out: &mut Vec<u8>, rows: &[u64], bits: u32) {

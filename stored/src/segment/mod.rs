@@ -15,7 +15,9 @@ mod index;
 mod name;
 pub mod records;
 
+pub(crate) use build::bloom;
 pub use build::{IndexBuilder, MAX_ROWS};
 pub use columns::FileError;
+pub(crate) use index::probes;
 pub use index::{Bucket, IndexError, Layout, RowRange, SessionRun, trace_key};
 pub use name::{NameError, SegmentFile, SegmentName};

@@ -1,16 +1,17 @@
-//! What a collector stores: staging bundles, `sealed`, audit lines.
+//! What a collector stores: staging bundles, `sealed`, session tables, audit lines.
 
 use crate::vector::{Vector, show, show_hex};
-use meshchain_core::{BatchHeader, BatchKind, BatchLeaf, Dropped, Source, hash, merkle};
+use bytes::Bytes;
+use meshchain_core::{BatchHeader, BatchKind, BatchLeaf, Dropped, SessionId, Source, hash, merkle};
 use meshchain_stored::audit_line::{AuditLine, AuditedLog, CHAIN_START, line_hash};
 use meshchain_stored::sealed::SealedState;
 use meshchain_stored::staging::{self, StagingWriter};
-use meshchain_stored::{SegmentName, Session};
+use meshchain_stored::{SegmentName, Session, TableError, TableLayout, TableWriter, table_path};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::ops::Range;
 
 pub(super) fn cases() -> Vec<Vector> {
-    [bundles(), sealed(), audit_lines()].concat()
+    [bundles(), sealed(), tables(), audit_lines()].concat()
 }
 
 const STAGING: &str = "staging-bundle";
@@ -85,7 +86,7 @@ fn sealed() -> Vec<Vector> {
         writer: "0123456789abcdef".to_owned(),
         segments: vec![name(0, 8), name(8, 20)],
         root: [9; 32],
-        sessions: HashMap::from([([2; 16], session()), ([1; 16], Session::default())]),
+        sessions: vec![SegmentName { first: 0, end: 20, seed: 0xcd }],
     };
     let text = |state: &SealedState| String::from_utf8(state.to_bytes()).expect("JSON is text");
     let valid = |name: &str, case: &str, state: &SealedState| {
@@ -100,16 +101,83 @@ fn sealed() -> Vec<Vector> {
         let error = SealedState::parse(text.as_bytes()).expect_err(name);
         Vector::invalid("sealed", name, case, error).with("text", text)
     };
-    let (one, two) = ("01".repeat(16), "02".repeat(16));
     vec![
-        valid("two-segments", "two segments and two sessions", &state),
+        valid("two-segments", "two segments, whose sessions are in one table", &state),
         valid("empty", "nothing is sealed", &SealedState::empty()),
-        invalid("other-version", "of another version", ("\"version\":1", "\"version\":2")),
+        invalid("other-version", "of another version", ("\"version\":2", "\"version\":1")),
         invalid("gap", "a leaf between the segments", ("00008-", "00009-")),
         invalid("unknown", "an unknown member", ("{\"version\"", "{\"extra\":1,\"version\"")),
-        invalid("twice", "a session that is there twice", (&two, &one)),
+        invalid(
+            "other-end",
+            "a table of more leaves",
+            ("00020-00000000000000cd", "00021-00000000000000cd"),
+        ),
         invalid("short-root", "a root of 31 bytes", ("\"root\":\"09", "\"root\":\"")),
     ]
+}
+
+fn tables() -> Vec<Vector> {
+    let closed = Session { closed: true, ..session() };
+    // More than a block, by id, of which every other one was closed.
+    let open = session();
+    let many = (0..130_u8).map(|at| {
+        let state = if at % 2 == 0 { &closed } else { &open };
+        (
+            [at; 16],
+            Session { first_leaf: at.into(), last_received_ns: 7 + u64::from(at), ..state.clone() },
+        )
+    });
+    let two = [([1; 16], session()), ([2; 16], closed.clone())];
+    let (good, valid) = table("two-sessions", "one that goes on, and one that was closed", &two);
+    let many = many.collect::<Vec<_>>();
+    let (large, of_blocks) = table("two-blocks", "more sessions than a block has", &many);
+    let invalid = |name: &str, case: &str, bytes: &[u8]| {
+        let error = read_table(bytes).expect_err(name);
+        Vector::invalid("session-table", name, case, error).encoded(bytes)
+    };
+    let flipped = |bytes: &[u8], at: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let tail = good.len() - TableLayout::TAIL as usize;
+    let rows = tail - 64 - 48 - 2 * 36;
+    vec![
+        valid,
+        of_blocks,
+        invalid("other-version", "of another version", &flipped(&good, tail + 15)),
+        invalid("short", "a byte is missing in front", &good[1..]),
+        invalid("other-state", "a state is not that of its row", &flipped(&good, 20)),
+        invalid("other-row", "a row is not that of its fence", &flipped(&good, rows + 7)),
+        invalid("other-fence", "a fence is not that of the sum", &flipped(&good, tail - 64 - 1)),
+        invalid("other-bloom", "a bloom filter is not that of the sum", &flipped(&good, tail - 1)),
+        invalid("last-block", "a state of the last block is false", &flipped(&large, 128 * 300)),
+    ]
+}
+
+/// A table of these sessions, which come by id.
+fn table(name: &str, case: &str, sessions: &[(SessionId, Session)]) -> (Vec<u8>, Vector) {
+    let of = SegmentName { first: 8, end: 20, seed: 0xcd };
+    let mut writer = TableWriter::new(Vec::new(), of);
+    for (id, session) in sessions {
+        writer.push(id, session).expect("memory");
+    }
+    let (bytes, _) = writer.finish().expect("memory");
+    let shown: Vec<_> =
+        sessions.iter().map(|(id, session)| json!([hex::encode(id), session])).collect();
+    let input = json!({ "first": 8, "end": 20, "seed": 0xcd, "sessions": shown });
+    let vector = Vector::valid("session-table", name, case, input);
+    (bytes.clone(), vector.encoded(&bytes).with("name", table_path(&of)))
+}
+
+/// Reads all of a table.
+fn read_table(bytes: &[u8]) -> Result<(), TableError> {
+    let bytes = Bytes::copy_from_slice(bytes);
+    let cut = |at: Range<u64>| bytes.slice(at.start as usize..at.end as usize);
+    let len = bytes.len() as u64;
+    let layout = TableLayout::parse(&cut(len - TableLayout::TAIL..len), len)?;
+    let index = layout.index(cut(layout.index_at()))?;
+    (0..).map_while(|at| index.block(at)).try_for_each(|b| b.read(&cut(b.all.clone())).map(drop))
 }
 
 fn audit_lines() -> Vec<Vector> {

@@ -27,7 +27,7 @@ impl Fsck<'_> {
 
     /// What the leaf says, and how it follows its session.
     pub(super) fn leaf(&mut self, at: u64, bytes: Option<&[u8]>, bundle: &Option<Column>) {
-        self.sealed_sessions(at);
+        self.session_tables(at);
         let Some(bytes) = bytes else {
             self.sealed.lost |= at < self.sealed.end;
             return;

@@ -18,8 +18,8 @@ pub(super) struct SealedCheck {
     pub(super) state: Option<SealedState>,
     /// Leaves that it speaks of.
     pub(super) end: u64,
-    /// The sessions were compared.
-    pub(super) compared: bool,
+    /// How many of its session tables were compared.
+    pub(super) compared: usize,
     /// Some of these leaves are lost.
     pub(super) lost: bool,
 }

@@ -99,12 +99,14 @@ impl Fsck<'_> {
             }
         }
         self.root();
-        self.sealed_sessions(size);
+        self.session_tables(size);
         self.unpublished(progress);
         self.followed();
         self.signatures.check(&mut self.report);
         if collector {
             self.check_needed();
+            let listed = self.other_tables();
+            self.keep(listed);
             let walked = files::check(self.source, size, committed, &mut self.report);
             self.keep(walked);
             self.check_audit();

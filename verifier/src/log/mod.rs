@@ -24,6 +24,7 @@ mod segment;
 mod segment_columns;
 mod segment_index;
 mod segments;
+mod session_tables;
 mod sessions;
 mod signatures;
 mod source;

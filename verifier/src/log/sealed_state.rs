@@ -1,4 +1,4 @@
-//! What `sealed` says, against the leaves: the root of their tree, and what the sessions had.
+//! What `sealed` says, against the leaves: the root of their tree.
 
 use super::check::Fsck;
 use super::findings::Damage;
@@ -21,27 +21,6 @@ impl Fsck<'_> {
             hex::encode(found.root)
         );
         self.sealed_damage(fault, "the collector does not start; no leaf or entry is lost");
-    }
-
-    /// Compares the sessions, when all leaves below `at` were read; once, at the end of what is sealed.
-    pub(super) fn sealed_sessions(&mut self, at: u64) {
-        let Some(state) = self.sealed.state.as_ref() else { return };
-        if at != self.sealed.end || state.end() > self.heads.published.size {
-            return; // not yet, told, or sealed meanwhile
-        }
-        if std::mem::replace(&mut self.sealed.compared, true) {
-            return;
-        }
-        if self.sealed.lost {
-            return self.report.note("the sessions in `sealed` were not compared: leaves are lost");
-        }
-        if let Some(fault) = self.sessions.differs(&state.sessions) {
-            self.sealed_damage(
-                fault,
-                "the collector goes on from wrong sessions: it may refuse the next batches of this \
-                 one, or report gaps that are none",
-            );
-        }
     }
 
     fn sealed_damage(&mut self, fault: String, cost: &str) {

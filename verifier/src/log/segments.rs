@@ -9,8 +9,8 @@ use meshchain_stored::staging::place;
 use meshchain_stored::{SegmentFile, SegmentName};
 use std::collections::BTreeMap;
 
-/// Longest that `sealed` can be: some 500 bytes per session.
-const MAX_SEALED: u64 = 1 << 30;
+/// Longest that `sealed` can be: some 60 bytes per segment.
+const MAX_SEALED: u64 = 1 << 28;
 /// How often `sealed` is read again, where a running collector seals meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -172,8 +172,13 @@ impl<'a> Segments<'a> {
 
 /// First leaf that is not sealed, as `sealed` says now.
 pub(crate) fn sealed_to(source: &dyn LogSource) -> Result<u64, SourceError> {
+    Ok(sealed_now(source)?.map_or(0, |state| state.end()))
+}
+
+/// What `sealed` says now, where it can be read.
+pub(crate) fn sealed_now(source: &dyn LogSource) -> Result<Option<SealedState>, SourceError> {
     let bytes = source.get(SEALED, MAX_SEALED)?;
-    Ok(bytes.and_then(|bytes| SealedState::parse(&bytes).ok()).map_or(0, |state| state.end()))
+    Ok(bytes.and_then(|bytes| SealedState::parse(&bytes).ok()))
 }
 
 const COST_STATE: &str =

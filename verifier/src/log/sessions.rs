@@ -2,8 +2,9 @@
 //! Some 600 bytes of memory per session.
 
 use meshchain_core::{BatchHeader, BatchLeaf, SessionId};
-use meshchain_stored::{Followed, Oddity, Session};
+use meshchain_stored::{Followed, Oddity, SegmentName, Session, TableWriter};
 use std::collections::HashMap;
+use std::io::{self, Write};
 
 /// How a leaf follows its session.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,25 +63,16 @@ impl Sessions {
         all
     }
 
-    /// How stored sessions differ from these, in words.
-    pub(crate) fn differs(&self, stored: &HashMap<SessionId, Session>) -> Option<String> {
-        let mut wrong: Vec<(SessionId, &str)> = Vec::new();
-        for (id, known) in &self.0 {
-            let field = match stored.get(id) {
-                Some(stored) => differs(&known.session, stored),
-                None => Some("all, it is missing"),
-            };
-            wrong.extend(field.map(|field| (*id, field)));
+    /// Writes the table of this name: the sessions with leaves from its first on, as they are at its end.
+    pub(crate) fn table<W: Write>(&self, name: SegmentName, out: W) -> io::Result<W> {
+        let within = self.0.iter().filter(|(_, known)| known.leaf >= name.first);
+        let mut within: Vec<_> = within.collect();
+        within.sort_unstable_by_key(|(id, _)| **id);
+        let mut writer = TableWriter::new(out, name);
+        for (id, known) in within {
+            writer.push(id, &known.session)?;
         }
-        let foreign = stored.keys().filter(|id| !self.0.contains_key(*id));
-        wrong.extend(foreign.map(|id| (*id, "all, no leaf is of it")));
-        wrong.sort_unstable();
-        let (id, field) = wrong.first()?;
-        let more = match wrong.len() {
-            1 => String::new(),
-            count => format!("; {} more sessions differ", count - 1),
-        };
-        Some(format!("session {} is not that of the leaves: {field}{more}", hex::encode(id)))
+        Ok(writer.finish()?.0)
     }
 }
 
@@ -108,27 +100,6 @@ fn follows(known: &Known, leaf: &BatchLeaf<'_>, header: &BatchHeader<'_>) -> Fol
         0 => Follows::InOrder,
         missing => Follows::AfterGap(missing),
     }
-}
-
-/// First field that differs.
-fn differs(one: &Session, other: &Session) -> Option<&'static str> {
-    [
-        ("first_leaf", one.first_leaf == other.first_leaf),
-        ("batches", one.batches == other.batches),
-        ("last_seq", one.last_seq == other.last_seq),
-        ("chain", one.chain == other.chain),
-        ("entries", one.entries == other.entries),
-        ("missing", one.missing == other.missing),
-        ("dropped", one.dropped == other.dropped),
-        ("notices", one.notices == other.notices),
-        ("last_received_ns", one.last_received_ns == other.last_received_ns),
-        ("source", one.source == other.source),
-        ("principal", one.principal == other.principal),
-        ("closed", one.closed == other.closed),
-        ("previous", one.previous == other.previous),
-    ]
-    .into_iter()
-    .find_map(|(field, same)| (!same).then_some(field))
 }
 
 #[cfg(test)]

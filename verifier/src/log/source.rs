@@ -37,7 +37,7 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    fn unreadable(name: &str, reason: impl ToString) -> Self {
+    pub(crate) fn unreadable(name: &str, reason: impl ToString) -> Self {
         Self::Unreadable { name: name.to_owned(), reason: reason.to_string() }
     }
 }

@@ -1,10 +1,10 @@
 //! Sealing a grown log as a collector seals its own.
 
 use crate::grown::Grown;
-use meshchain_core::{BatchKind, BatchLeaf, Canonical, ENTRY_LEN, Hash, merkle};
+use meshchain_core::{BatchLeaf, Canonical, ENTRY_LEN, Hash, SessionId, merkle};
 use meshchain_stored::entries::EntriesWriter;
 use meshchain_stored::records::RecordsWriter;
-use meshchain_stored::{IndexBuilder, SegmentFile, SegmentName};
+use meshchain_stored::{IndexBuilder, SegmentFile, SegmentName, Session, TableWriter, table_path};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -28,6 +28,7 @@ pub(crate) fn names(ends: &[u64]) -> Vec<SegmentName> {
 pub(crate) fn seal(log: &Grown, ends: &[u64]) {
     for name in names(ends) {
         segment(log, name);
+        table(log, name);
         for pool in log.pools.iter().filter(|pool| (name.first..name.end).contains(*pool)) {
             std::fs::remove_file(log.path(&log.pool_file(*pool))).unwrap();
         }
@@ -39,37 +40,31 @@ pub(crate) fn seal(log: &Grown, ends: &[u64]) {
 pub(crate) fn state(log: &Grown, ends: &[u64]) -> Value {
     let leaves = &log.batches[..*ends.last().unwrap() as usize];
     let hashes: Vec<Hash> = leaves.iter().map(|batch| merkle::leaf_hash(&batch.leaf)).collect();
-    let mut sessions: BTreeMap<String, Value> = BTreeMap::new();
-    for (at, batch) in leaves.iter().enumerate() {
+    let tables: Vec<_> = names(ends).iter().map(SegmentName::to_string).collect();
+    json!({
+        "version": 2,
+        "writer": "0123456789abcdef",
+        "segments": tables,
+        "root": hex::encode(merkle::root(&hashes)),
+        "sessions": tables,
+    })
+}
+
+/// The table of the sessions of a segment.
+fn table(log: &Grown, name: SegmentName) {
+    let mut sessions: BTreeMap<SessionId, (u64, Session)> = BTreeMap::new();
+    for (at, batch) in (0..name.end).zip(&log.batches) {
         let leaf = BatchLeaf::decode(&batch.leaf).unwrap();
         let header = leaf.parse_header().unwrap();
-        let before = sessions.get(&hex::encode(header.session)).cloned();
-        let number = |field: &str| before.as_ref().map_or(0, |s| s[field].as_u64().unwrap());
-        let next = before.as_ref().map_or(0, |_| number("last_seq") + 1);
-        let s = header.source;
-        let session = json!({
-            "first_leaf": before.as_ref().map_or(at as u64, |_| number("first_leaf")),
-            "batches": number("batches") + 1,
-            "last_seq": header.seq,
-            "chain": hex::encode(leaf.chain),
-            "entries": number("entries") + u64::from(header.count),
-            "missing": number("missing") + header.seq - next,
-            "dropped": [],
-            "notices": [],
-            "last_received_ns": leaf.received_ns,
-            "source": [s.mesh, s.cluster, s.namespace, s.workload, s.pod, s.revision, s.filter],
-            "principal": String::from_utf8_lossy(leaf.principal),
-            "closed": header.kind == BatchKind::Close,
-        });
-        sessions.insert(hex::encode(header.session), session);
+        let (last, session) = sessions.entry(header.session).or_default();
+        *last = at;
+        session.record(&leaf, &header, at);
     }
-    json!({
-        "version": 1,
-        "writer": "0123456789abcdef",
-        "segments": names(ends).iter().map(SegmentName::to_string).collect::<Vec<_>>(),
-        "root": hex::encode(merkle::root(&hashes)),
-        "sessions": sessions.into_iter().collect::<Vec<_>>(),
-    })
+    let mut writer = TableWriter::new(Vec::new(), name);
+    for (id, (_, session)) in sessions.iter().filter(|(_, (last, _))| *last >= name.first) {
+        writer.push(id, session).unwrap();
+    }
+    log.write(&table_path(&name), &writer.finish().unwrap().0);
 }
 
 /// Every eleventh batch came without records.

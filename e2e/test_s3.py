@@ -30,7 +30,7 @@ SESSIONS, RACERS = 6, 16
 SAMPLES, WORKERS = 6, 4  # requests that are struck in turn, lives at a time
 POST_S = 1.0  # a batch is sent again after that
 RETRY_S = 0.02
-OUTAGE_S = 3.0
+OUTAGE_S = 5.0
 LATE_S = 3.0  # far longer than POST_S and a start
 LEAF = re.compile(rb"\x1a\x20(?:.{32})\x22\x20(.{32})\x2a\x20", re.S)  # prev, chain, entries root
 
@@ -252,7 +252,7 @@ FAULTS = {
     "no answer": Fault(Lose(after_s=OUTAGE_S)),
     "one late": Fault(Delay(1.0)),
 }
-UNNOTICED = {"one 500", "one 503", "one late"}
+UNNOTICED = {"one 500", "one 503", "503 for a while", "one lost answer", "one late"}
 EACH = ["one 500", "one 503", "503 for a while", "one lost answer"]
 # Method, key, and what happens to it: while batches come in, and at a start.
 RUNNING = {

@@ -4,6 +4,7 @@
 
 pub(crate) mod fsck;
 mod full;
+mod lost_tiles;
 pub(crate) mod store;
 
 use crate::{Accepted, Checked, Log, OpenError, SealAt, Submission, SubmitError, open, run};

@@ -26,6 +26,7 @@ mod catalog;
 mod clock;
 #[cfg(test)]
 mod commit_tests;
+mod edge;
 mod error;
 mod event;
 #[cfg(test)]

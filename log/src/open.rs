@@ -50,6 +50,7 @@ pub async fn open(
             format!("they do not make the tree of {} leaves", sealed.end()),
         ));
     }
+    let sealed_tree = tree.clone();
     let (segments, mut leftovers) = segments(&store, &sealed).await?;
     let (tables, merged) = tables(&store, &sealed).await?;
     leftovers.extend(merged);
@@ -94,6 +95,12 @@ pub async fn open(
     sessions.count_silent(told);
     sessions.fall_silent(told);
     let checkpoint = owned.publish_taken(&head, published, &key).await?;
+    // Where something speaks of another history, all stays as it is.
+    if contradiction.is_none() {
+        for tree in [&sealed_tree, &tree] {
+            tree.mend_edge(&store).await?;
+        }
+    }
     let signed = SignedHead { head, checkpoint };
     let log = Arc::new(Log::new(store, key, catalog, (sessions, tables), signed, events));
     if let Some(why) = contradiction {

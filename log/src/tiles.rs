@@ -15,15 +15,18 @@ pub(crate) async fn tile(store: &Store, name: &TileName) -> Result<Option<Bytes>
     if full == *name {
         return Ok(None);
     }
+    Ok(store.get(&full.path()).await?.map(|bytes| cut(&bytes, name)))
+}
+
+/// The tile `name` out of the bytes of a wider one.
+pub(crate) fn cut(wider: &Bytes, name: &TileName) -> Bytes {
     let width = usize::from(name.width);
-    Ok(store.get(&full.path()).await?.map(|bytes| {
-        let end = match name.kind {
-            TileKind::Hashes(_) => width * 32,
-            TileKind::Entries => split_bundle(&bytes)
-                .map_or(0, |entries| entries.iter().take(width).map(|e| e.len() + 2).sum()),
-        };
-        bytes.slice(..end.min(bytes.len()))
-    }))
+    let end = match name.kind {
+        TileKind::Hashes(_) => width * 32,
+        TileKind::Entries => split_bundle(wider)
+            .map_or(0, |entries| entries.iter().take(width).map(|e| e.len() + 2).sum()),
+    };
+    wider.slice(..end.min(wider.len()))
 }
 
 /// Hashes out of a tile's bytes.

@@ -1,9 +1,12 @@
 //! The growing tree, and the objects that each growth writes.
 
+use crate::edge;
 use crate::tiles::{hashes, tile};
 use bytes::Bytes;
 use futures::future::try_join_all;
-use meshchain_core::tile::{EdgeTiles, TILE_WIDTH, TileKind, TileName, put_entry, width_at};
+use meshchain_core::tile::{
+    EdgeTiles, TILE_WIDTH, TileKind, TileName, put_entry, split_bundle, width_at,
+};
 use meshchain_core::{Hash, TreeHead, merkle};
 use meshchain_store::{Store, StoreError};
 use std::collections::HashMap;
@@ -40,7 +43,7 @@ impl Growth {
 }
 
 impl Tree {
-    /// The tree of `size` leaves, out of its stored tiles.
+    /// The tree of `size` leaves, out of its stored tiles. Whether they are right, its root tells.
     pub async fn load(store: &Store, size: u64) -> Result<Self, StoreError> {
         let mut tiles = HashMap::new();
         let (mut level, mut count) = (0, size);
@@ -61,7 +64,40 @@ impl Tree {
         let (index, width) = (size / TILE_WIDTH, (size % TILE_WIDTH) as u16);
         let name = TileName { kind: TileKind::Entries, index, width };
         let bundle = if width > 0 { required(store, &name).await?.to_vec() } else { Vec::new() };
+        let leaves = split_bundle(&bundle).unwrap_or_default();
+        let hashed = leaves.iter().map(|leaf| merkle::leaf_hash(leaf));
+        let within = edge.partials().find(|(level, ..)| *level == 0).map_or(&[][..], |(.., h)| h);
+        if !hashed.eq(within.iter().copied()) {
+            return Err(StoreError::damaged(&name.path(), "other leaves than the tile beside it"));
+        }
         Ok(Self { edge, bundle })
+    }
+
+    /// Writes those tiles of the right edge that are not there, of a tree that is published.
+    pub async fn mend_edge(&self, store: &Store) -> Result<(), StoreError> {
+        for (name, bytes) in self.right_edge() {
+            if tile(store, &name).await?.is_none() {
+                log::warn!("{} was lost, and is made again", name.path());
+                store.put_committed(&name.path(), bytes.into()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The partial tiles, and the entry bundle that is being filled.
+    fn right_edge(&self) -> Vec<(TileName, Vec<u8>)> {
+        let tiles = self.edge.partials().map(|(level, index, hashes)| {
+            let width = hashes.len() as u16;
+            let name = TileName { kind: TileKind::Hashes(level), index, width };
+            (name, hashes.as_flattened().to_vec())
+        });
+        let mut edge: Vec<_> = tiles.collect();
+        let (index, width) = (self.edge.size() / TILE_WIDTH, self.edge.size() % TILE_WIDTH);
+        if width > 0 {
+            let name = TileName { kind: TileKind::Entries, index, width: width as u16 };
+            edge.push((name, self.bundle.clone()));
+        }
+        edge
     }
 
     /// Size and root.
@@ -98,23 +134,16 @@ impl Tree {
                 growth.objects.push((name, std::mem::take(&mut self.bundle)));
             }
         }
-        for (level, index, hashes) in self.edge.partials() {
-            let width = hashes.len() as u16;
-            // The upper levels seldom change: then the tile is there.
-            if width_at(before, level, index) != width {
-                let name = TileName { kind: TileKind::Hashes(level), index, width };
-                growth.objects.push((name, hashes.as_flattened().to_vec()));
-            }
-        }
-        let (index, within) = (self.edge.size() / TILE_WIDTH, self.edge.size() % TILE_WIDTH);
-        if within > 0 {
-            let name = TileName { kind: TileKind::Entries, index, width: within as u16 };
-            growth.objects.push((name, self.bundle.clone()));
-        }
+        // The upper levels seldom change: then the tile is there.
+        let changed = |name: &TileName| match name.kind {
+            TileKind::Hashes(level) => width_at(before, level, name.index) != name.width,
+            TileKind::Entries => true,
+        };
+        growth.objects.extend(self.right_edge().into_iter().filter(|(name, _)| changed(name)));
         growth
     }
 }
 
 async fn required(store: &Store, name: &TileName) -> Result<Bytes, StoreError> {
-    tile(store, name).await?.ok_or_else(|| StoreError::missing(&name.path()))
+    edge::find(store, name).await?.ok_or_else(|| StoreError::missing(&name.path()))
 }

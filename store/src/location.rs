@@ -4,7 +4,7 @@ use crate::reserve::LOCK;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 use serde::Deserialize;
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -15,8 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
-/// A failing bucket is tried again for so long; then the batch is refused, or the collector ends.
-const RETRY: Duration = Duration::from_secs(8);
+/// A failing bucket is tried again for so long, however quickly it fails; then the batch is refused, or the collector ends.
+const RETRY: Duration = Duration::from_secs(15);
+/// First and longest pause between two tries.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 /// Time that one request to a bucket may take.
 const REQUEST_TIMEOUT: &str = "10 seconds";
 
@@ -166,7 +168,9 @@ fn remove_staged(folder: &Path) -> io::Result<()> {
 fn open_bucket(bucket: &str) -> Result<impl ObjectStore, object_store::Error> {
     // Fails only where one is installed already, which does as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let retry = RetryConfig { retry_timeout: RETRY, ..RetryConfig::default() };
+    let [init_backoff, max_backoff] = PAUSES;
+    let backoff = BackoffConfig { init_backoff, max_backoff, ..BackoffConfig::default() };
+    let retry = RetryConfig { backoff, max_retries: usize::MAX, retry_timeout: RETRY };
     AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_retry(retry)

@@ -44,14 +44,16 @@ impl Fsck<'_> {
             }
         });
         let how = match &bytes {
-            Some(_) => "nothing is lost: --repair writes it out of the newer one",
-            None => "the newer one is damaged too: repair that first",
+            Some(_) => {
+                "nothing is lost: the next start, or --repair, writes it out of the newer one"
+            }
+            None => "the collector does not start; the newer one is damaged too: repair that first",
         };
         self.report.damage(Damage {
             file: name.path(),
             offset: None,
             fault: "missing".to_owned(),
-            cost: format!("the collector does not start; {how}"),
+            cost: how.to_owned(),
             leaves: None,
         });
         self.report.repairs.extend(bytes.map(|bytes| (name.path(), bytes)));

@@ -31,6 +31,13 @@ impl Events {
         match event {
             Event::Committed(head) => audit.set_head(head),
             Event::Logged { batch, leaf, next } => self.logged(batch, leaf, next),
+            Event::Odd { session, leaf, odd } => {
+                metrics.odd.inc();
+                let line = json!({
+                    "session": hex::encode(session), "leaf": leaf, "odd": odd.to_string(),
+                });
+                audit.batch("odd", line);
+            }
             Event::Replayed => drop(metrics.replayed.inc()),
             Event::Refused { batch, misfit, proof } => {
                 self.refused(

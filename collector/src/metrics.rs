@@ -36,6 +36,8 @@ pub struct Metrics {
     refused: Family<Reason, Counter>,
     /// Batches that came again and were acknowledged again.
     pub replayed: Counter,
+    /// Batches that no honest proxy sends.
+    pub odd: Counter,
     /// Batches that a session jumped over.
     pub missing: Counter,
     /// Commits that were called off.
@@ -101,6 +103,7 @@ impl Default for Metrics {
             refused: new(r, "batches_refused",
                 "Batches refused for good: any of equivocation, foreign_session, wrong_principal says something about a peer, read its audit line"),
             replayed: new(r, "batches_replayed", "Batches that were logged already, and acknowledged again"),
+            odd: new(r, "batches_odd", "Batches logged that no honest proxy sends, as one after its session's close: look for odd in the audit log"),
             missing: new(r, "batches_missing", "Batches that sessions jumped over: look for gap in the audit log"),
             commit_failures: new(r, "commit_failures", "Commits called off with nothing changed: the error log says why"),
             pushed_back: new(r, "batches_pushed_back",

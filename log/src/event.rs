@@ -4,7 +4,7 @@ use crate::batch::Checked;
 use crate::judge::Next;
 use crate::misfit::Misfit;
 use meshchain_core::{Equivocation, SessionId, TreeHead};
-use meshchain_stored::SegmentName;
+use meshchain_stored::{Oddity, SegmentName};
 use std::time::Duration;
 
 /// Takes events, one at a time, from the writer, the sealer and the answers to batches that come again;
@@ -24,6 +24,15 @@ pub enum Event<'a> {
         leaf: u64,
         /// How it follows its session.
         next: Next,
+    },
+    /// A batch is about to be told as logged that no honest proxy sends.
+    Odd {
+        /// Its session.
+        session: SessionId,
+        /// Its leaf index.
+        leaf: u64,
+        /// What is odd about it.
+        odd: Oddity,
     },
     /// A batch that was in the log already was acknowledged again.
     Replayed,

@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, LeafPlace, PushedLeaf};
 use crate::sessions::Sessions;
 use meshchain_core::{BatchLeaf, Canonical, DecodeError, SessionId, TreeHead};
+use meshchain_stored::Oddity;
 use meshchain_stored::staging::LeafSlices;
 use std::sync::Arc;
 
@@ -46,12 +47,18 @@ impl Intake<'_> {
         self.leaves.iter().map(header)
     }
 
-    /// Teaches catalog and sessions; what the sessions had before is known there.
-    pub(crate) fn apply(self, catalog: &mut Catalog, sessions: &mut Sessions) {
+    /// Teaches catalog and sessions; what the sessions had before is known there. Gives what is odd about leaves.
+    pub(crate) fn apply(
+        self,
+        catalog: &mut Catalog,
+        sessions: &mut Sessions,
+    ) -> Vec<(u64, SessionId, Oddity)> {
+        let mut oddities = Vec::new();
         let mut known = Vec::with_capacity(self.leaves.len());
         for (at, (leaf, slices)) in (self.first..).zip(&self.leaves) {
             let header = leaf.parse_header().unwrap_or_default();
-            let came = sessions.record(leaf, &header, at);
+            let (came, odd) = sessions.record(leaf, &header, at);
+            oddities.extend(odd.into_iter().map(|odd| (at, header.session, odd)));
             let place = LeafPlace {
                 bundle: self.bundle.clone(),
                 slices: *slices,
@@ -63,5 +70,6 @@ impl Intake<'_> {
         }
         let received = self.leaves.first().map_or(0, |(leaf, _)| leaf.received_ns);
         catalog.push_bundle(self.bundle, self.bytes.len(), self.head, received, known);
+        oddities
     }
 }

@@ -138,7 +138,8 @@ impl Replay<'_> {
         for (id, session) in self.tables.find_all(self.store, new).await? {
             self.sessions.restore(id, session, false);
         }
-        intake.apply(&mut self.catalog, &mut self.sessions);
+        // What is odd was told when it was committed.
+        let _ = intake.apply(&mut self.catalog, &mut self.sessions);
         Ok(())
     }
 }

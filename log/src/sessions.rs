@@ -1,7 +1,7 @@
 //! Sessions: where each proxy's run of batches stands.
 
 use meshchain_core::{BatchHeader, BatchLeaf, SessionId};
-use meshchain_stored::Session;
+use meshchain_stored::{Oddity, Session};
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
@@ -28,17 +28,20 @@ struct Known {
 
 impl Sessions {
     /// Takes in a batch that is in the log. What the session had before must be here. Whether it came into memory for
-    /// this batch: it is new, or had ended.
-    pub fn record(&mut self, leaf: &BatchLeaf<'_>, header: &BatchHeader<'_>, index: u64) -> bool {
+    /// this batch: it is new, or had ended; and what is odd about the batch.
+    pub fn record(
+        &mut self,
+        leaf: &BatchLeaf<'_>,
+        header: &BatchHeader<'_>,
+        index: u64,
+    ) -> (bool, Vec<Oddity>) {
         let known = self.all.entry(header.session).or_default();
         if self.silent.remove(&header.session) && known.session.last_received_ns >= self.counted_ns
         {
             self.fell_silent = self.fell_silent.saturating_sub(1);
         }
         let came = std::mem::replace(&mut known.last_leaf, index) == 0;
-        // What would be odd about it was refused.
-        let _ = known.session.record(leaf, header, index);
-        came
+        (came, known.session.record(leaf, header, index))
     }
 
     /// Takes back what the tables say of a session, where nothing newer is known.

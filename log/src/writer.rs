@@ -253,7 +253,10 @@ impl Writer {
         // Committed: from here on nothing may fail but the process.
         self.tree = tree;
         log.tell(Event::Committed(head));
-        intake.apply(&mut log.catalog_mut(), &mut log.sessions_mut());
+        let oddities = intake.apply(&mut log.catalog_mut(), &mut log.sessions_mut());
+        for (leaf, session, odd) in oddities {
+            log.tell(Event::Odd { session, leaf, odd });
+        }
         for (leaf, (submission, next)) in (first..).zip(judgement.taken) {
             log.tell(Event::Logged { batch: &submission.batch, leaf, next });
             let _ = submission.reply.send(Ok(Accepted { leaf, replayed: false }));

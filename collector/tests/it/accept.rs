@@ -1,8 +1,8 @@
 use crate::support::{Collector, Session, body, wait_until};
 use meshchain_core::tile::{self, TileKind, TileName};
 use meshchain_core::{
-    BatchHeader, BatchKind, BatchLeaf, Canonical, Checkpoint, ENTRY_LEN, Entry, Evidence, Source,
-    SpanRecord, TlogProof, TreeHead, VerifierKey, merkle,
+    BatchHeader, BatchKind, BatchLeaf, Canonical, Checkpoint, Dropped, ENTRY_LEN, Entry, Evidence,
+    Source, SpanRecord, TlogProof, TreeHead, VerifierKey, merkle,
 };
 use serde_json::Value;
 
@@ -183,4 +183,35 @@ fn what_adds_nothing_publishes_no_checkpoint() {
     assert_eq!(collector.post(&body(&session.next(1, 7))).0, 200);
     let next = collector.audit("checkpoint");
     assert_eq!((&next["log"]["size"], &next["leaves"]), (&2.into(), &1.into()));
+}
+
+#[test]
+fn what_no_honest_proxy_sends_is_logged_and_told() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    let mut session = Session::new(1);
+    let mut send = |kind, dropped: u64| {
+        let header = BatchHeader {
+            kind,
+            source: Source { namespace: "shop", workload: "cart", ..Source::default() },
+            session: session.id,
+            seq: session.seq,
+            dropped: vec![Dropped { reason: 1, count: dropped }],
+            ..BatchHeader::default()
+        };
+        assert_eq!(collector.post(&body(&session.seal(&header, 7))).0, 200);
+    };
+    send(BatchKind::Heartbeat, 10);
+    send(BatchKind::Heartbeat, 4);
+    let fell = collector.audit("odd");
+    assert_eq!(fell["leaf"], 1);
+    assert!(fell["odd"].as_str().unwrap().contains("fell from 10 to 4"), "{fell}");
+    send(BatchKind::Close, 4);
+    send(BatchKind::Heartbeat, 4);
+    let after = collector.audit("odd");
+    assert_eq!(
+        (&after["leaf"], after["odd"].as_str()),
+        (&3.into(), Some("follows the batch that closed the session"))
+    );
+    assert_eq!(collector.metric("meshchain_batches_odd_total"), 2.0);
 }

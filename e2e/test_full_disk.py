@@ -150,8 +150,12 @@ def test_it_starts_on_a_full_disk_and_serves_reads(disk, processes):
     for _ in range(3):
         assert send(running, proxy.batch(), told) == ""
     assert processes.stop(running.process) == 0
+    (disk.data / "reserve").unlink()  # as one that was used up
     disk.fill()
-    running, waiting = begun(processes, disk, "again"), proxy.batch()
+    for life in range(2):
+        running = begun(processes, disk, f"again-{life}")
+        assert processes.stop(running.process) != 0, "its last lines could not be kept"
+    running, waiting = begun(processes, disk, "at last"), proxy.batch()
     wait_until(lambda: send(running, waiting, told) == "no_space", DEADLINE_S, "the sender hears of it")
     reads(running, told)
     disk.make_room()

@@ -91,6 +91,10 @@ impl Owned {
                 }
                 None => SealedState::empty().head(),
             };
+            // A directory is this writer's by its lock: where the disk is full, it is read all the same.
+            if !self.store.is_shared() && head.size > 0 {
+                return Ok(head);
+            }
             let before = self.head.clone();
             match self.commit(&head, key).await {
                 Ok(()) if self.store.is_shared() => {
@@ -149,7 +153,11 @@ impl Owned {
         for _ in 0..ATTEMPTS {
             let (mut sealed, version) = match self.store.get_version(SEALED).await? {
                 Some((bytes, version)) => {
-                    (SealedState::parse(&bytes).map_err(|e| damaged(SEALED, e))?, version)
+                    let sealed = SealedState::parse(&bytes).map_err(|e| damaged(SEALED, e))?;
+                    if !self.store.is_shared() {
+                        return Ok((sealed, version));
+                    }
+                    (sealed, version)
                 }
                 // It is written before the first leaf, and can be made again as long as nothing was sealed.
                 None if head.size > 0 && !self.store.list("segment").await?.is_empty() => {

@@ -1,27 +1,32 @@
 //! Answers that take time and memory: a few at a time, beside the threads that take batches, and a few for each reader.
 
+use super::reader::Reader;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Reads at the same time.
 const RUNNING: usize = 2;
 /// Reads that wait for their turn, and how long they do.
 const WAITING: usize = 64;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Answers that are being sent at the same time: each holds some megabytes at most until its reader has taken it.
 const SENT: usize = 16;
 /// One reader's part of that, and of what waits.
-const SENT_TO_ONE: usize = 4;
-const WAITING_OF_ONE: usize = 16;
+const SENT_TO_ONE: usize = 2;
+const WAITING_OF_ONE: usize = 8;
+/// Time that an answer has to be taken in any case. Later it goes where somebody waits for its place.
+const GRACE: Duration = Duration::from_secs(10);
+/// Time between two looks for such an answer.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Turns for heavy reads.
 #[derive(Debug, Clone)]
@@ -29,16 +34,31 @@ pub struct Heavy {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     sent: Arc<Semaphore>,
-    readers: Arc<Mutex<HashMap<String, Reader>>>,
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// By name.
+    readers: HashMap<String, Turns>,
+    /// Answers on their way, the oldest first.
+    answers: BTreeMap<u64, Sending>,
+    next: u64,
 }
 
 /// A reader that waits for answers, or takes one.
 #[derive(Debug)]
-struct Reader {
+struct Turns {
     waiting: Arc<Semaphore>,
     sent: Arc<Semaphore>,
     /// Reads that it has.
     reads: usize,
+}
+
+#[derive(Debug)]
+struct Sending {
+    since: Instant,
+    reader: Reader,
 }
 
 impl Default for Heavy {
@@ -48,32 +68,32 @@ impl Default for Heavy {
             running: turns(RUNNING),
             waiting: turns(WAITING),
             sent: turns(SENT),
-            readers: Arc::default(),
+            table: Arc::default(),
         }
     }
 }
 
 impl Heavy {
     /// Does `read` for a reader when it has its turn; `None` where too many wait, or it waits too long.
-    pub async fn read<R>(
+    pub(super) async fn read<R>(
         &self,
-        reader: &str,
+        reader: &Reader,
         read: impl Future<Output = R> + Send + 'static,
     ) -> Option<Answer<R>>
     where
         R: Send + 'static,
     {
-        let known = self.enter(reader);
+        let known = self.enter(&reader.name);
         let _waits = known.waiting.clone().try_acquire_owned().ok()?;
         let _waiting = self.waiting.clone().try_acquire_owned().ok()?;
         let turn = async {
-            let own = known.sent.clone().acquire_owned().await.ok()?;
-            let sending = self.sent.clone().acquire_owned().await.ok()?;
+            let own = self.turn(known.sent.clone(), Some(&reader.name)).await?;
+            let sending = self.turn(self.sent.clone(), None).await?;
             let running = self.running.clone().acquire_owned().await.ok()?;
             Some((own, sending, running))
         };
         let (own, sending, running) = timeout(PATIENCE, turn).await.ok()??;
-        let place = Place { _turns: [own, sending], _known: known };
+        let place = Place { _turns: [own, sending], number: self.note(reader), known };
         let runtime = Handle::current();
         let (_waits_for_it, gone) = oneshot::channel::<()>();
         // It has its turn until it ends, and ends at its next step where its reader is gone.
@@ -91,14 +111,51 @@ impl Heavy {
         read.await.ok()?
     }
 
+    /// A turn, if need be that of the oldest answer (of a reader's).
+    async fn turn(&self, turns: Arc<Semaphore>, of: Option<&str>) -> Option<OwnedSemaphorePermit> {
+        let mut turn = std::pin::pin!(turns.acquire_owned());
+        loop {
+            match timeout(LOOK, &mut turn).await {
+                Ok(turn) => return turn.ok(),
+                Err(_) => self.lock().end_oldest(of),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn enter(&self, name: &str) -> Known {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.lock();
         let turns = |count| Arc::new(Semaphore::new(count));
-        let new = || Reader { waiting: turns(WAITING_OF_ONE), sent: turns(SENT_TO_ONE), reads: 0 };
-        let reader = readers.entry(name.to_owned()).or_insert_with(new);
+        let new = || Turns { waiting: turns(WAITING_OF_ONE), sent: turns(SENT_TO_ONE), reads: 0 };
+        let reader = table.readers.entry(name.to_owned()).or_insert_with(new);
         reader.reads += 1;
         let (waiting, sent) = (reader.waiting.clone(), reader.sent.clone());
         Known { heavy: self.clone(), name: name.to_owned(), waiting, sent }
+    }
+
+    fn note(&self, reader: &Reader) -> u64 {
+        let mut table = self.lock();
+        let number = table.next;
+        table.next += 1;
+        table.answers.insert(number, Sending { since: Instant::now(), reader: reader.clone() });
+        number
+    }
+}
+
+impl Table {
+    /// Ends the connection of the oldest answer (to a reader), where it has had its time.
+    fn end_oldest(&mut self, of: Option<&str>) {
+        let late = |sending: &Sending| {
+            of.is_none_or(|name| sending.reader.name == name) && sending.since.elapsed() >= GRACE
+        };
+        let oldest = self.answers.iter().find(|(_, sending)| late(sending));
+        let Some(number) = oldest.map(|(number, _)| *number) else { return };
+        if let Some(sending) = self.answers.remove(&number) {
+            sending.reader.leave.0.notify_one();
+        }
     }
 }
 
@@ -113,11 +170,11 @@ struct Known {
 
 impl Drop for Known {
     fn drop(&mut self) {
-        let mut readers = self.heavy.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reader) = readers.get_mut(&self.name) {
+        let mut table = self.heavy.lock();
+        if let Some(reader) = table.readers.get_mut(&self.name) {
             reader.reads -= 1;
             if reader.reads == 0 {
-                readers.remove(&self.name);
+                table.readers.remove(&self.name);
             }
         }
     }
@@ -127,7 +184,14 @@ impl Drop for Known {
 #[derive(Debug)]
 struct Place {
     _turns: [OwnedSemaphorePermit; 2],
-    _known: Known,
+    number: u64,
+    known: Known,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.known.heavy.lock().answers.remove(&self.number);
+    }
 }
 
 /// What was read, and its place among the answers that are being sent.
@@ -169,9 +233,14 @@ impl HttpBody for Holding {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reader::Leave;
     use super::*;
     use axum::response::IntoResponse;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn reader(name: &str) -> Reader {
+        Reader { name: name.to_owned(), leave: Leave::default() }
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn so_many_run_so_many_wait_and_the_rest_is_told_at_once() {
@@ -185,7 +254,7 @@ mod tests {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                     running.fetch_sub(1, Ordering::SeqCst);
                 };
-                heavy.read(&number.to_string(), read).await.is_some()
+                heavy.read(&reader(&number.to_string()), read).await.is_some()
             })
         });
         let mut done = 0;
@@ -194,7 +263,7 @@ mod tests {
         }
         assert!((WAITING..WAITING + 40).contains(&done), "{done}");
         assert_eq!(most.load(Ordering::SeqCst), RUNNING);
-        assert!(heavy.readers.lock().unwrap().is_empty(), "nobody is kept");
+        assert!(heavy.lock().readers.is_empty(), "nobody is kept");
     }
 
     #[tokio::test]
@@ -209,10 +278,12 @@ mod tests {
                 std::future::pending::<()>().await;
             };
             let name = number.to_string();
-            let leaving = timeout(Duration::from_millis(20), heavy.read(&name, read));
+            let reader = reader(&name);
+            let leaving = timeout(Duration::from_millis(20), heavy.read(&reader, read));
             assert!(leaving.await.is_err(), "it is at work");
         }
-        let next = timeout(Duration::from_secs(20), heavy.read("next", async {})).await;
+        let next = reader("next");
+        let next = timeout(Duration::from_secs(20), heavy.read(&next, async {})).await;
         assert!(matches!(next, Ok(Some(_))));
         assert!(ended.load(Ordering::SeqCst) > 0, "one of those that nobody waits for has ended");
     }
@@ -231,10 +302,11 @@ mod tests {
         let mut answers = Vec::new();
         for number in 0..SENT {
             let read = async { "text".into_response() };
-            let answer = heavy.read(&number.to_string(), read).await.unwrap();
+            let answer = heavy.read(&reader(&number.to_string()), read).await.unwrap();
             answers.push(answer.into_response());
         }
-        let mut one_more = std::pin::pin!(heavy.read("one more", async { "text".into_response() }));
+        let other = reader("one more");
+        let mut one_more = std::pin::pin!(heavy.read(&other, async { "text".into_response() }));
         assert!(timeout(Duration::from_millis(20), &mut one_more).await.is_err());
         answers.pop();
         assert!(one_more.await.is_some());
@@ -246,7 +318,7 @@ mod tests {
         let greedy = (0..WAITING).map(|_| {
             let heavy = heavy.clone();
             tokio::spawn(async move {
-                let answer = heavy.read("greedy", async { "text".into_response() }).await;
+                let answer = heavy.read(&reader("greedy"), async { "text".into_response() }).await;
                 match answer {
                     Some(answer) => {
                         let held = answer.into_response();
@@ -260,12 +332,44 @@ mod tests {
         });
         let greedy: Vec<_> = greedy.collect();
         tokio::task::yield_now().await;
-        let other = timeout(PATIENCE / 2, heavy.read("other", async { "text".into_response() }));
+        let other = reader("other");
+        let other = timeout(PATIENCE / 2, heavy.read(&other, async { "text".into_response() }));
         assert!(matches!(other.await, Ok(Some(_))));
         let mut taken = 0;
         for read in greedy {
             taken += usize::from(read.await.unwrap());
         }
         assert_eq!(taken, SENT_TO_ONE, "the others waited too long, or were told at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_all_places_are_taken_the_oldest_answer_ends_and_no_younger_one() {
+        let heavy = Heavy::default();
+        let mut slow = Vec::new();
+        for number in 0..SENT {
+            let reader = reader(&format!("slow {}", number / SENT_TO_ONE));
+            let answer = heavy.read(&reader, async { "text".into_response() }).await.unwrap();
+            // As its connection does.
+            let (leave, held) = (reader.leave.clone(), answer.into_response());
+            slow.push(tokio::spawn(async move {
+                leave.0.notified().await;
+                drop(held);
+            }));
+            tokio::time::sleep(LOOK).await;
+        }
+        for count in 1..=3 {
+            let honest = reader("honest");
+            let read = heavy.read(&honest, async { "text".into_response() });
+            let answer = timeout(PATIENCE, read).await.unwrap().unwrap();
+            assert_eq!(slow.iter().filter(|slow| slow.is_finished()).count(), count);
+            assert!(slow[..count].iter().all(|slow| slow.is_finished()), "the oldest ones");
+            tokio::spawn(async move {
+                let _taken = answer;
+                std::future::pending::<()>().await;
+            });
+            if count >= SENT_TO_ONE {
+                break;
+            }
+        }
     }
 }

@@ -102,7 +102,7 @@ async fn in_turn(
     reader: &Reader,
     read: impl Future<Output = Response> + Send + 'static,
 ) -> Response {
-    match turns.read(&reader.0, read).await {
+    match turns.read(reader, read).await {
         Some(answer) => answer.into_response(),
         None => {
             let text = "too many reads wait for their turn";

@@ -7,21 +7,33 @@ use axum::http::request::Parts;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
-/// The principal that mTLS proved where the configuration lets it be told, else the address.
-pub(super) struct Reader(pub String);
+/// Tells a connection to go.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Leave(pub Arc<Notify>);
+
+/// Who reads, and over which connection.
+#[derive(Debug, Clone)]
+pub(super) struct Reader {
+    /// The principal that mTLS proved where the configuration lets it be told, else the address.
+    pub name: String,
+    /// Tells its connection to go.
+    pub leave: Leave,
+}
 
 impl FromRequestParts<Arc<Doors>> for Reader {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, doors: &Arc<Doors>) -> Result<Self, Infallible> {
         let values = parts.headers.get_all("x-forwarded-client-cert").iter();
-        let principal = doors
-            .ingest
-            .principal_from_xfcc
-            .then(|| xfcc::principal(values.map(|value| value.as_bytes())).ok());
+        let known = doors.ingest.principal_from_xfcc;
+        let principal = known.then(|| xfcc::principal(values.map(|value| value.as_bytes())).ok());
         let peer = || parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         let address = || peer().map(|ip| ip.to_string()).unwrap_or_default();
-        Ok(Self(principal.flatten().unwrap_or_else(address)))
+        Ok(Self {
+            name: principal.flatten().unwrap_or_else(address),
+            leave: parts.extensions.get().cloned().unwrap_or_default(),
+        })
     }
 }

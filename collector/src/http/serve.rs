@@ -1,6 +1,7 @@
 //! Accepting connections: bounded, and each with its time.
 
 use super::connections::{Connection, Connections};
+use super::reader::Leave;
 use super::stall::{Guarded, Moved};
 use crate::metrics::Metrics;
 use axum::Router;
@@ -25,15 +26,15 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for the first request's head.
 const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most connections, where the process may open enough files.
-const MOST: usize = 4096;
+const MOST: usize = 2048;
 /// Files that the log needs for itself.
 const OTHER_FILES: u64 = 128;
 /// Bytes of a request's head: those that Istio makes have some 2 KiB, and with a caller's whole certificate chain in
 /// them some 20.
 const MOST_HEAD: usize = 32 << 10;
-/// Bytes that the system keeps of a connection on its way in, and on its way out: it doubles them, and they are nobody's
-/// share.
-const SYSTEM_BUFFERS: [u32; 2] = [128 << 10, 64 << 10];
+/// Bytes that the system keeps of a connection on its way in, and on its way out: it doubles them, they are nobody's share,
+/// and with [`MOST`] connections they are 400 MB.
+const SYSTEM_BUFFERS: [u32; 2] = [64 << 10, 32 << 10];
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Pause after the system gave no connection.
@@ -129,9 +130,11 @@ async fn one(
     let _ = stream.set_nodelay(true);
     let Connection { state, moved, go, .. } = connection;
     let (first, mut asked) = watch::channel(false);
+    let leave = Leave(go.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(leave.clone());
         first.send_replace(true);
         state.begin();
         let (router, state) = (router.clone(), state.clone());

@@ -9,6 +9,7 @@ use meshchain_core::{Hash, TreeHead};
 use meshchain_stored::audit_line::{
     AUDIT_FILE, AuditLine, CHAIN_LOST, CHAIN_START, line_hash, rotated_name, rotated_number,
 };
+use std::collections::HashSet;
 
 /// Most bytes of a file: a collector begins another one far below that.
 const MAX_LEN: u64 = 256 << 20;
@@ -33,8 +34,10 @@ impl Fsck<'_> {
     pub(super) fn check_audit(&mut self) {
         let read = read(self.source);
         let Some(files) = self.keep(read) else { return };
+        let objects = self.source.list("audit");
+        let objects = self.keep(objects).flatten().unwrap_or_default();
         let own = of_collector(self.source);
-        if files.is_empty() && self.keep(own) == Some(true) {
+        if files.is_empty() && objects.is_empty() && self.keep(own) == Some(true) {
             let note = "there is no audit log beside the log: what it told of refusals and gaps is not here";
             self.report.note(note);
         }
@@ -58,6 +61,10 @@ impl Fsck<'_> {
                 offset += line.len() as u64;
             }
         }
+        let mut names: Vec<_> = objects.into_iter().map(|item| item.name).collect();
+        names.sort_unstable();
+        let checked = self.check_objects(&tree, &names);
+        self.keep(checked);
         let size = self.heads.published.size;
         if let Some(head) = followed.head.filter(|head| head.size < size) {
             self.report.note(format!(
@@ -66,6 +73,32 @@ impl Fsck<'_> {
                 head.size
             ));
         }
+    }
+
+    /// Follows the lines within each object of a bucket's audit log, and from each to one before it: not always the last,
+    /// as a collector that loses the log to another one may still write its last lines.
+    fn check_objects(&mut self, tree: &Tree<'_>, names: &[String]) -> Result<(), SourceError> {
+        let mut ends = HashSet::from([CHAIN_START, CHAIN_LOST]);
+        for name in names {
+            let Some(bytes) = self.source.get(name, MAX_LEN)? else { continue };
+            let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let first =
+                std::str::from_utf8(first).ok().and_then(|text| AuditLine::parse(text).ok());
+            let prev = first.map(|line| line.prev);
+            if prev.is_some_and(|prev| !ends.contains(&prev)) {
+                let fault = "follows no line that is there: one before it was changed or taken out";
+                self.audit_damage((name, 0), fault.to_owned());
+            }
+            let mut followed = Followed { prev, head: None, told: None };
+            let mut offset = 0;
+            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                let text = line.strip_suffix(b"\n").unwrap_or(line);
+                self.line(tree, (name, offset), text, &mut followed);
+                offset += line.len() as u64;
+            }
+            ends.extend(followed.prev);
+        }
+        Ok(())
     }
 
     fn line(&mut self, tree: &Tree<'_>, at: (&str, u64), line: &[u8], followed: &mut Followed) {

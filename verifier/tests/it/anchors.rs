@@ -293,7 +293,7 @@ fn what_the_collector_needs_to_start_is_told_and_written_again() {
         std::fs::remove_file(log.path(name)).unwrap();
         let report = check(&log, &[]);
         assert_eq!(only(&report, name), "missing");
-        assert!(report.damages[0].cost.contains("does not start"), "{report:#?}");
+        assert!(report.damages[0].cost.contains("the next start, or --repair"), "{report:#?}");
         assert_eq!(repair(log.folder.path(), &report), Ok(vec![name.to_owned()]));
         assert!(log.read(name) == good);
         assert_eq!(check(&log, &[]).verdict, FsckVerdict::Clean);

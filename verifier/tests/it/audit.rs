@@ -152,3 +152,32 @@ fn a_chain_that_speaks_of_other_trees_is_damage() {
     let empty = TreeHead { size: 0, root: meshchain_core::merkle::empty_root() };
     found(&[empty, head, empty], "the line before of 300");
 }
+
+#[test]
+fn objects_of_a_bucket_are_followed_each_to_one_before_it() {
+    let (log, lines) = audited();
+    for name in ["audit-1.jsonl", "audit.jsonl"] {
+        std::fs::remove_file(log.path(name)).unwrap();
+    }
+    let name = |at: usize| format!("audit/{at:020}-{at:016x}.jsonl");
+    let write = |lines: &[String]| {
+        for (at, pair) in lines.chunks(2).enumerate() {
+            log.write(&name(at), pair.concat().as_bytes());
+        }
+    };
+    write(&lines);
+    let report = check(&log);
+    assert_eq!((report.verdict, &report.notes[..]), (FsckVerdict::Clean, &[][..]), "{report:#?}");
+    // The former collector's last line, which follows the same one as the new one's first.
+    let late = lines[2].replace("03:04:05", "03:04:06");
+    log.write(&name(7), late.as_bytes());
+    assert_eq!(check(&log).verdict, FsckVerdict::Clean);
+    std::fs::remove_file(log.path(&name(7))).unwrap();
+    let told = |fault: &str| check(&log).damages.iter().any(|damage| damage.fault.contains(fault));
+    std::fs::remove_file(log.path(&name(1))).unwrap();
+    assert!(told("follows no line that is there"), "one was taken out");
+    let mut changed = lines.clone();
+    changed[2] = changed[2].replace("04:05", "04:06");
+    write(&changed);
+    assert!(told("does not follow"), "one was changed");
+}

@@ -164,8 +164,10 @@ impl ConfigError {
         let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
         // In the message a value that is of no use there may be quoted, with quotes of its own in it.
         let message = error.message();
+        // What our own types say of a value tells what would do, and none of these is a secret.
+        let ours = ["must be ", "data "].iter().any(|begin| message.starts_with(begin));
         let fault = match (message.find('"'), message.rfind('"')) {
-            (Some(from), Some(to)) if from < to => {
+            (Some(from), Some(to)) if from < to && !ours => {
                 format!("{}\"...\"{}", &message[..from], &message[to + 1..])
             }
             _ => message.to_owned(),
@@ -262,6 +264,24 @@ impl Config {
             }
             Some(_) => {}
         }
+        let looks_like_a_key = |path: &Path| {
+            let text = path.to_string_lossy();
+            let digits = text.strip_prefix("0x").unwrap_or(&text);
+            digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) && !path.exists()
+        };
+        if self.key.as_deref().is_some_and(looks_like_a_key) {
+            return bad("key", "key looks like a key itself: it is the name of its file".into());
+        }
+        let limits = &self.limits;
+        for (key, none) in [
+            ("batches_per_second", limits.batches_per_second == 0),
+            ("bytes_per_day", limits.bytes_per_day == 0),
+            ("sessions_per_day", limits.sessions_per_day == 0),
+        ] {
+            if none {
+                return bad(key, format!("limits.{key} is 0: nobody could send anything"));
+            }
+        }
         if self.retain_records.is_some_and(|keep| keep < LEAST_RETENTION) {
             return bad("retain_records", "retain_records is below 10s".into());
         }
@@ -278,6 +298,13 @@ impl Config {
         for anchor in &self.anchor {
             if !names.insert(&anchor.chain) {
                 return bad("chain", format!("anchor.chain {:?} is there twice", anchor.chain));
+            }
+            if looks_like_a_key(&anchor.key_file) {
+                let text = "key_file looks like a key itself: it is the name of its file";
+                return Err(Fault {
+                    chain: Some(anchor.chain.clone()),
+                    ..Fault::new("key_file", text)
+                });
             }
             anchor.validate().map_err(|e| Fault {
                 chain: Some(anchor.chain.clone()),
@@ -359,11 +386,16 @@ chain = 'two'
             ("chain_id = 1", "chain_id = 's3cret'"),
             ("key_file = '/k'", "key_file = { s3cret = 1 }"),
             ("chain_id = 1", "chain_id = 'a\"s3cret\"b'"),
+            (
+                "key_file = '/k'",
+                "key_file = '0x5ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e7a1b2'",
+            ),
         ] {
             let text = ANCHORS.replacen(from, to, 1);
             assert_ne!(text, ANCHORS);
             let error = parse(&text).unwrap_err().to_string();
-            assert!(!error.contains("s3cret") && error.contains(", line "), "{to}: {error}");
+            assert!(!error.contains("s3cret") && !error.contains("5ec3e7"), "{to}: {error}");
+            assert!(error.contains(", line "), "{to}: {error}");
         }
     }
 
@@ -376,7 +408,8 @@ chain = 'two'
             ("data = '/d'\nlistn = 'x'", "listn"),
             ("data = '/d'\ningest.max_waiting_bytes = 5", "line 2: ingest.max_waiting_bytes"),
             ("data = '/d'\n[ingest]\n\nmax_waiting_bytes = 5", "line 4: ingest.max_waiting_bytes"),
-            ("data = 'gs://b'", "line 1: data \"...\" is neither"),
+            ("data = 'gs://b'", "line 1: data \"gs://b\" is neither"),
+            ("data = '/d'\n[limits]\nbytes_per_day = 0", "limits.bytes_per_day is 0"),
             ("\ndata = 's3://b/p'", "line 2: key is missing"),
             ("data = '/d'\nretain_records = '5s'", "line 2: retain_records"),
             ("data = '/d'\nretain_records = 'long'", "line 2"),

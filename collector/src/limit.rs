@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 const BURST: u32 = 100;
 /// Time after which one line more of them may be told, and how many were not is told.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Reasons and principals that are told apart. The principals beyond share what a reason has.
-const MAX_KINDS: usize = 512;
+/// Principals that are told apart, for each reason: those beyond share what it has. No reason takes another one's.
+const MAX_PRINCIPALS: usize = 512;
 
 /// Refusals of one reason and sender that were not written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,8 @@ struct Kind {
 #[derive(Debug)]
 pub struct RefusalLimit {
     since: Instant,
-    kinds: HashMap<(&'static str, Option<String>), Kind>,
+    /// By reason and principal.
+    kinds: HashMap<&'static str, HashMap<Option<String>, Kind>>,
 }
 
 impl RefusalLimit {
@@ -46,11 +47,12 @@ impl RefusalLimit {
 
     /// Whether one more is told; one that is not is counted.
     pub fn admits(&mut self, reason: &'static str, principal: &str) -> bool {
-        let mut kind = (reason, Some(principal.to_owned()));
-        if self.kinds.len() >= MAX_KINDS && !self.kinds.contains_key(&kind) {
-            kind.1 = None;
+        let kinds = self.kinds.entry(reason).or_default();
+        let mut principal = Some(principal.to_owned());
+        if kinds.len() >= MAX_PRINCIPALS && !kinds.contains_key(&principal) {
+            principal = None;
         }
-        let kind = self.kinds.entry(kind).or_insert(Kind { left: BURST, untold: 0 });
+        let kind = kinds.entry(principal).or_insert(Kind { left: BURST, untold: 0 });
         let told = kind.left > 0;
         kind.left = kind.left.saturating_sub(1);
         kind.untold += u64::from(!told);
@@ -68,14 +70,18 @@ impl RefusalLimit {
 
     /// What was not told so far; a new window begins.
     pub fn end(&mut self) -> Vec<Suppressed> {
-        let over = self.kinds.iter_mut().filter_map(|((reason, principal), kind)| {
-            kind.left += 1;
-            let count = std::mem::take(&mut kind.untold);
-            let told = Suppressed { reason, principal: principal.clone(), count };
-            (count > 0).then_some(told)
-        });
-        let mut over: Vec<_> = over.collect();
-        self.kinds.retain(|_, kind| kind.left < BURST);
+        let mut over = Vec::new();
+        for (reason, kinds) in &mut self.kinds {
+            for (principal, kind) in kinds.iter_mut() {
+                kind.left += 1;
+                let count = std::mem::take(&mut kind.untold);
+                if count > 0 {
+                    over.push(Suppressed { reason, principal: principal.clone(), count });
+                }
+            }
+            kinds.retain(|_, kind| kind.left < BURST);
+        }
+        self.kinds.retain(|_, kinds| !kinds.is_empty());
         over.sort_by(|a, b| (a.reason, &a.principal).cmp(&(b.reason, &b.principal)));
         over
     }
@@ -126,11 +132,13 @@ mod tests {
     #[test]
     fn any_number_of_senders_takes_a_bounded_table_and_leaves_other_reasons_their_share() {
         let mut limit = RefusalLimit::new(Instant::now());
-        let told = (0..10 * MAX_KINDS).filter(|at| limit.admits("malformed", &at.to_string()));
-        assert_eq!(told.count(), MAX_KINDS + BURST as usize);
-        assert!(limit.admits("equivocation", "shop"), "by what the reason has for all others");
-        assert!(limit.kinds.len() <= MAX_KINDS + 2);
+        let told = (0..10 * MAX_PRINCIPALS).filter(|at| limit.admits("malformed", &at.to_string()));
+        assert_eq!(told.count(), MAX_PRINCIPALS + BURST as usize);
+        let evil = (0..BURST + 1).filter(|_| limit.admits("equivocation", "evil")).count() as u32;
+        assert_eq!(evil, BURST);
+        assert!(limit.admits("equivocation", "shop"), "it is told by itself, whatever others do");
+        assert!(limit.kinds["malformed"].len() <= MAX_PRINCIPALS + 1);
         let over: u64 = limit.end().iter().map(|s| s.count).sum();
-        assert_eq!(over, (9 * MAX_KINDS) as u64 - u64::from(BURST));
+        assert_eq!(over, (9 * MAX_PRINCIPALS) as u64 - u64::from(BURST) + 1);
     }
 }

@@ -88,8 +88,15 @@ fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
-#[tokio::main]
-async fn run(config: Config) -> anyhow::Result<()> {
+fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(serve(config));
+    // A disk that hangs holds a thread for ever, and the process no longer than this.
+    runtime.shutdown_timeout(LAST_WORDS);
+    done
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hang_up = signal(SignalKind::hangup())?;
     let stop = async move {

@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
+use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -206,6 +207,23 @@ impl Metrics {
     }
 }
 
+/// OpenMetrics text as Prometheus's older text format, 0.0.4, in which a counter is named as its sample is.
+pub fn classic(text: &str) -> String {
+    let typed = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let counters: HashSet<&str> = typed.filter_map(|line| line.strip_suffix(" counter")).collect();
+    let mut classic = String::with_capacity(text.len());
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
+                classic += &format!("# {what} {name}_total {rest}\n");
+            }
+            _ => classic += &format!("{line}\n"),
+        }
+    }
+    classic
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +245,24 @@ mod tests {
         assert_eq!(names(&before), names(&after));
         assert!(before.contains("meshchain_batches_refused_total{reason=\"equivocation\"} 0\n"));
         assert!(before.contains("meshchain_anchor_gas_total{chain=\"mainnet\"} 0\n"));
+    }
+
+    #[test]
+    fn in_the_older_text_each_sample_has_its_type_and_help() {
+        let text = classic(&Metrics::default().render(Duration::ZERO));
+        let described = |name: &str| {
+            let of = |what: &str| {
+                text.lines().any(|line| line.starts_with(&format!("# {what} {name} ")))
+            };
+            of("HELP") && of("TYPE")
+        };
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let histogram =
+                ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            assert!(described(name) || histogram.is_some_and(described), "{line}");
+        }
+        assert!(!text.contains("# EOF"));
     }
 
     #[test]

@@ -32,8 +32,12 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
     if let Some(directory) = data.directory() {
         let before = newest_rotated(directory)?.map(rotated_name);
         for name in before.into_iter().chain([AUDIT_FILE.to_owned()]) {
-            match File::open(directory.join(name)) {
-                Ok(file) if !file.metadata()?.is_file() => {} // a pipe or a device: nothing to read back
+            let path = directory.join(name);
+            // Of a pipe or a device there is nothing to read back; to open one may take for ever.
+            if std::fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+                continue;
+            }
+            match File::open(path) {
                 Ok(file) => {
                     for line in BufReader::new(file).split(b'\n') {
                         take(&line?);

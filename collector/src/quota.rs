@@ -13,13 +13,13 @@ pub struct Limits {
     pub batches_per_second: u32,
     /// Bytes of batches within a day (24 hours from the first one). Default 1 TiB.
     pub bytes_per_day: u64,
-    /// New sessions within a day: a proxy opens one for each worker when it starts. Default 100,000.
+    /// New sessions within a day: a proxy opens one for each worker when it starts. Default 20,000.
     pub sessions_per_day: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batches_per_second: 1000, bytes_per_day: 1 << 40, sessions_per_day: 100_000 }
+        Self { batches_per_second: 1000, bytes_per_day: 1 << 40, sessions_per_day: 20_000 }
     }
 }
 

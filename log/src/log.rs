@@ -9,6 +9,7 @@ use crate::sessions::Sessions;
 use crate::table::Tables;
 use meshchain_core::{SignedHead, SigningKey};
 use meshchain_store::{Lack, Store};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -40,6 +41,8 @@ pub struct Log {
     /// A part was sealed.
     pub(crate) parts_sealed: Notify,
     pub(crate) lag: Lag,
+    /// The last commit failed.
+    pub(crate) failing: AtomicBool,
     /// What the writer lacks.
     pub(crate) writer_lacks: Lacking,
     /// What the sealer lacks.
@@ -72,6 +75,7 @@ impl Log {
             parts_closed: Notify::new(),
             parts_sealed: Notify::new(),
             lag: Lag::default(),
+            failing: AtomicBool::new(false),
             writer_lacks: Lacking::default(),
             sealer_lacks: Lacking::default(),
             events,
@@ -144,6 +148,11 @@ impl Log {
     pub fn lack(&self) -> Option<Lack> {
         let sealing = || self.must_seal().then(|| self.sealer_lacks.get()).flatten();
         self.writer_lacks.get().or_else(sealing)
+    }
+
+    /// Whether the last commit failed: nobody knows that the next one will not.
+    pub fn failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Bytes that are free where the log is; `None` in a bucket. Blocks for as long as a stat does.

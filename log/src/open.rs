@@ -158,7 +158,9 @@ async fn tables(store: &Store, state: &SealedState) -> Result<(Tables, Vec<Strin
     }
     let mut tables = Vec::with_capacity(state.sessions.len());
     for name in &state.sessions {
-        let len = lengths.get(name).ok_or_else(|| damaged(table_path(name), "missing"))?;
+        let len = lengths.get(name).ok_or_else(|| {
+            damaged(table_path(name), "missing, and `meshchain fsck --repair` makes it again")
+        })?;
         tables.push(Arc::new(Table::load(store, *name, *len).await?));
     }
     Ok((Tables(tables), leftovers))

@@ -21,6 +21,7 @@ use meshchain_core::{Checkpoint, SignedHead};
 use meshchain_store::{Lack, Store, StoreError};
 use meshchain_stored::staging::{self, StagingWriter};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -238,6 +239,7 @@ impl Writer {
             }
             log::error!("commit failed, nothing was changed: {error}");
             log.tell(Event::CommitFailed);
+            log.failing.store(true, Ordering::Relaxed);
             log.writer_lacks.set(error.lack());
             judgement
                 .call_off(|| error.lack().map_or(SubmitError::Unavailable, SubmitError::Lacking));
@@ -276,6 +278,7 @@ impl Writer {
             insist.again(&log, error).await?;
         }
         log.writer_lacks.set(None);
+        log.failing.store(false, Ordering::Relaxed);
         let took = started.elapsed();
         log::debug!(
             "checkpoint of {} leaves is published, {took:?} after the commit began",

@@ -5,10 +5,12 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use std::fmt;
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -133,7 +135,7 @@ fn open_directory(directory: &Path) -> Result<(Arc<dyn ObjectStore>, File), Acce
     let path = directory.display().to_string();
     let io = |source| AccessError::Io { path: path.clone(), source };
     std::fs::create_dir_all(directory).map_err(io)?;
-    let lock = File::create(directory.join(LOCK)).map_err(io)?;
+    let lock = open_lock(&directory.join(LOCK)).map_err(io)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(AccessError::Locked(path)),
@@ -146,6 +148,18 @@ fn open_directory(directory: &Path) -> Result<(Arc<dyn ObjectStore>, File), Acce
         .map_err(|e| io(io::Error::other(e)))?
         .with_fsync(true);
     Ok((Arc::new(objects), lock))
+}
+
+/// The file that is locked, made where there is none: no link is followed, no pipe is waited for, nothing is cut.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).custom_flags(flags.bits() as i32);
+    let lock = options.open(path)?;
+    match lock.metadata()?.is_file() {
+        true => Ok(lock),
+        false => Err(io::Error::other("lock is not a file")),
+    }
 }
 
 /// Removes what a killed collector left half-written: files named after an object and `#1`, which
@@ -181,6 +195,22 @@ fn open_bucket(bucket: &str) -> Result<impl ObjectStore, object_store::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_a_link_or_a_pipe_is_refused_and_leads_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lock, other) = (folder.path().join(LOCK), folder.path().join("other"));
+        std::fs::write(&other, "precious").unwrap();
+        std::os::unix::fs::symlink(&other, &lock).unwrap();
+        assert!(open_directory(folder.path()).is_err());
+        assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+        std::fs::remove_file(&lock).unwrap();
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &lock, pipe, 0o600.into(), 0).unwrap();
+        assert!(open_directory(folder.path()).is_err());
+        std::fs::remove_file(&lock).unwrap();
+        assert!(open_directory(folder.path()).is_ok());
+    }
 
     #[test]
     fn a_place_is_a_directory_or_a_bucket() {

@@ -27,8 +27,10 @@ pub(crate) struct Reserve {
 impl Reserve {
     /// The reserve of a directory, as an earlier process left it.
     pub(crate) fn find(directory: &Path) -> Self {
-        let found = fs::metadata(directory.join(RESERVE));
-        let held = found.is_ok_and(|m| m.len() == SIZE && m.blocks() * BLOCK >= SIZE);
+        let found =
+            fs::symlink_metadata(directory.join(RESERVE)).map(|found| (found.is_file(), found));
+        let held =
+            found.is_ok_and(|(file, m)| file && m.len() == SIZE && m.blocks() * BLOCK >= SIZE);
         Self { directory: directory.to_owned(), held: AtomicBool::new(held) }
     }
 
@@ -53,7 +55,12 @@ impl Reserve {
             return Ok(());
         }
         let path = self.directory.join(RESERVE);
-        let made = File::create(&path).and_then(|file| take_room(&file));
+        // Whatever stands there under its name goes first: what a link leads to is nobody's to write.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let made = File::create_new(&path).and_then(|file| take_room(&file));
         match made {
             Ok(()) => self.held.store(true, Ordering::Release),
             Err(_) => drop(fs::remove_file(path)),
@@ -104,6 +111,12 @@ mod tests {
         assert!(Reserve::find(folder.path()).is_held());
         assert!(reserve.give_up());
         assert!(!folder.path().join(RESERVE).exists() && !reserve.is_held());
+        let other = folder.path().join("other");
+        fs::write(&other, "precious").unwrap();
+        std::os::unix::fs::symlink(&other, folder.path().join(RESERVE)).unwrap();
+        reserve.hold().unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"precious", "no link is followed");
+        assert!(reserve.give_up());
         let sparse = File::create(folder.path().join(RESERVE)).unwrap();
         sparse.set_len(SIZE).unwrap();
         let found = Reserve::find(folder.path());

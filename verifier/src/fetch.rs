@@ -1,6 +1,7 @@
 //! Gets an evidence file from a collector. The collector is not believed: what it sends is only
 //! checked to be evidence of the trace asked for.
 
+use crate::shown::quoted;
 use meshchain_core::TraceId;
 use meshchain_core::evidence::{Evidence, EvidenceError, MAX_LEN};
 use std::fmt;
@@ -16,6 +17,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Why there is no evidence.
 #[derive(Debug, Error)]
 pub enum FetchError {
+    /// The collector's address is none.
+    #[error("{0} is no URL of a collector: that begins with http:// or https://")]
+    NoUrl(String),
     /// Not a trace id.
     #[error("a trace id has 16 or 32 hex digits, not all zero")]
     TraceId,
@@ -84,6 +88,9 @@ pub fn fetch_evidence(
     after: Option<PagePlace>,
 ) -> Result<EvidencePage, FetchError> {
     let id = TraceId::from_hex(trace_id.as_bytes()).ok_or(FetchError::TraceId)?;
+    if !collector.starts_with("http://") && !collector.starts_with("https://") {
+        return Err(FetchError::NoUrl(quoted(collector)));
+    }
     let query = after.map(|after| format!("?after={after}")).unwrap_or_default();
     let collector = collector.trim_end_matches('/');
     let url = format!("{collector}/v1/evidence/{}{query}", hex::encode(id.0));

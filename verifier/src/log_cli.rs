@@ -5,7 +5,7 @@ use meshchain::log::{
     ChainNode, Directory, FsckReport, HttpLog, LogKey, LogSource, LogView, ViewError, fsck_with,
     leaf_line, render_fsck, render_leaf, repair,
 };
-use meshchain::{NodeUrl, NotNodeUrl, Policy, RpcChain, shown};
+use meshchain::{NodeUrl, NotNodeUrl, Policy, RpcChain, quoted, shown};
 use meshchain_core::VerifierKey;
 use meshchain_core::evidence::MAX_LEN;
 use std::io::{IsTerminal, Write};
@@ -77,11 +77,17 @@ pub(crate) struct TailArgs {
     follow: bool,
 }
 
-fn open(log: &str) -> Box<dyn LogSource> {
-    match log.starts_with("http://") || log.starts_with("https://") {
-        true => Box::new(HttpLog::new(log)),
-        false => Box::new(Directory(PathBuf::from(log))),
+fn open(log: &str) -> Result<Box<dyn LogSource>, String> {
+    if log.starts_with("http://") || log.starts_with("https://") {
+        return Ok(Box::new(HttpLog::new(log)));
     }
+    if !Path::new(log).is_dir() {
+        let log = quoted(log);
+        return Err(format!(
+            "{log} is no directory, and no URL: that begins with http:// or https://"
+        ));
+    }
+    Ok(Box::new(Directory(PathBuf::from(log))))
 }
 
 fn parse_key(key: &str) -> Result<VerifierKey, String> {
@@ -102,10 +108,11 @@ pub(crate) fn run_fsck(args: &FsckArgs) -> Result<ExitCode, String> {
         None => Err(format!("--rpc: {NotNodeUrl}")),
     };
     let nodes: Vec<_> = args.rpc.iter().map(node).collect::<Result<_, _>>()?;
+    let source = open(&args.log)?;
     let check = || {
         let mut progress = Progress::new();
         let show = &mut |done, all| progress.show(done, all);
-        let report = fsck_with(&*open(&args.log), &key, &nodes, show);
+        let report = fsck_with(&*source, &key, &nodes, show);
         progress.clear();
         report
     };
@@ -134,7 +141,7 @@ pub(crate) fn run_log(command: &LogCommand) -> Result<ExitCode, String> {
 }
 
 fn show(args: &ShowArgs) -> Result<(), String> {
-    let source = open(&args.from);
+    let source = open(&args.from)?;
     let view = LogView(&*source);
     let checkpoint = match &args.vkey {
         Some(key) => view.signed_checkpoint(&parse_key(key)?),
@@ -147,7 +154,7 @@ fn show(args: &ShowArgs) -> Result<(), String> {
 }
 
 fn tail(args: &TailArgs) -> Result<ExitCode, String> {
-    let source = open(&args.from);
+    let source = open(&args.from)?;
     let view = LogView(&*source);
     let mut size = view.checkpoint().map_err(|e| e.to_string())?.head.size;
     let mut next = size.saturating_sub(args.n);

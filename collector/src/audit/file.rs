@@ -6,7 +6,7 @@ use meshchain_stored::audit_line::{
 };
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Bytes from which on a file is put aside and a new one begun.
@@ -100,7 +100,12 @@ impl AuditFile {
 
 fn open(directory: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true).open(directory.join(AUDIT_FILE))
+    let file = options.read(true).append(true).create(true).open(directory.join(AUDIT_FILE))?;
+    // It would never give its last line back.
+    match file.metadata()?.file_type().is_fifo() {
+        true => Err(io::Error::other(format!("{AUDIT_FILE} is a pipe"))),
+        false => Ok(file),
+    }
 }
 
 /// Cuts off what lies behind `len` bytes.

@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures::StreamExt;
 use meshchain_log::{Checked, Submission, SubmitError};
+use meshchain_store::Lack;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ const BYTES_PER_SECOND: usize = 512 << 10;
 /// Bytes that are read of what is too long about a body, as long as they come.
 const READ_ON: usize = 4 * MAX_BODY;
 const READ_ON_PAUSE: Duration = Duration::from_millis(500);
+/// Time between two looks whether the writer can go on.
+const LOOK: Duration = Duration::from_secs(2);
 /// Bodies from this size on are parsed beside the runtime's threads, so many at a time.
 const LARGE: usize = 128 << 10;
 const PARSERS: usize = 2;
@@ -72,7 +75,11 @@ pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Respon
         charged.all_back();
         return push_back(&doors, Busy::Backlog);
     }
-    let answer = answer.await;
+    let answer = match answered(&doors, answer).await {
+        Ok(answer) => answer,
+        // It may be taken all the same, and is then acknowledged when it comes again.
+        Err(lack) => return push_back(&doors, lack.into()),
+    };
     match &answer {
         Ok(Ok(accepted)) if accepted.replayed => charged.session_back(),
         Ok(Ok(_)) => {}
@@ -90,6 +97,20 @@ pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Respon
         Ok(Err(SubmitError::Refused(misfit))) => refused(&misfit.into()),
         Ok(Err(error)) => push_back(&doors, Busy::of(&error)),
         Err(_) => push_back(&doors, Busy::Unavailable),
+    }
+}
+
+/// The writer's answer; what it lacks where it has waited for that for a while.
+async fn answered<T>(
+    doors: &Doors,
+    mut answer: oneshot::Receiver<T>,
+) -> Result<Result<T, oneshot::error::RecvError>, Lack> {
+    loop {
+        match (timeout(LOOK, &mut answer).await, doors.log.lack()) {
+            (Ok(answer), _) => return Ok(answer),
+            (Err(_), Some(lack)) => return Err(lack),
+            (Err(_), None) => {}
+        }
     }
 }
 

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Most items of a page, and as many as there are without `limit`.
-const MOST_SESSIONS: usize = 1000;
+/// Sessions take up to 10 kB each.
+const MOST_SESSIONS: usize = 250;
 /// Final anchors of a chain.
 const MOST_ANCHORS: usize = 50;
 

@@ -4,6 +4,7 @@ use super::reader::Reader;
 use super::{Doors, answer_error, failed, in_turn};
 use crate::audit::NotKept;
 use crate::events::OLDER_COPY;
+use crate::metrics::classic;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -68,17 +69,17 @@ async fn read_tile(log: &Log, name: &TileName) -> Response {
     }
 }
 
-/// `GET /metrics`: OpenMetrics for whoever asks for it, else the older text that Prometheus and curl take; of what is
-/// exposed here both are the same text.
+/// `GET /metrics`: OpenMetrics for whoever asks for it, else the older text that every scraper and curl take.
 pub async fn metrics(State(doors): State<Arc<Doors>>, headers: HeaderMap) -> Response {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let kind = if accepts.into_iter().any(|value| value.contains("application/openmetrics-text")) {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    } else {
-        "text/plain; version=0.0.4; charset=utf-8"
+    let open = accepts.into_iter().any(|value| value.contains("application/openmetrics-text"));
+    let kind = match open {
+        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        false => "text/plain; version=0.0.4; charset=utf-8",
     };
     doors.events.metrics.sessions_silent.set(doors.log.silent_sessions() as i64);
     let text = doors.events.metrics.render(doors.rooms.oldest_whole());
+    let text = if open { text } else { classic(&text) };
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
@@ -97,6 +98,8 @@ pub async fn readyz(State(doors): State<Arc<Doors>>) -> Response {
         }
     } else if let Some(lack) = doors.log.lack() {
         lack.to_string()
+    } else if doors.log.failing() {
+        "the last commit failed: the error log says why".to_owned()
     } else if doors.log.lags() {
         "what is taken now would be published too late".to_owned()
     } else {

@@ -81,10 +81,18 @@ pub enum AnchorEvent {
         /// Anchored root.
         root: B256,
     },
+    /// What the contract holds was compared, and is of this log's history: told at first, and where the node
+    /// said otherwise before.
+    Compared {
+        /// Chain as configured.
+        chain: String,
+    },
     /// What is kept or what the contract holds is not of this log's history: the log must not grow.
     OtherHistory {
         /// Chain as configured.
         chain: String,
+        /// Who says so.
+        witness: Witness,
         /// What differs.
         reason: String,
     },
@@ -102,6 +110,16 @@ pub enum AnchorEvent {
         /// Chain as configured.
         chain: String,
     },
+}
+
+/// Who says that a log is not the one that was anchored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Witness {
+    /// What is kept of the anchor: for good.
+    Kept,
+    /// The chain's node, which is asked again and may take its word back.
+    Node,
 }
 
 /// An attempt as it is sent.

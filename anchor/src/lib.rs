@@ -32,7 +32,7 @@ mod tx;
 
 pub use config::{AnchorConfig, Finality, SettingError};
 pub use error::AnchorError;
-pub use event::{AnchorEvent, Sent};
+pub use event::{AnchorEvent, Sent, Witness};
 pub use handle::{AnchorHandle, AnchorStatus, Finals, InFlightStatus};
 pub use history::{OwnRoot, OwnRoots};
 pub use runner::start;

@@ -20,6 +20,10 @@ const MAX_ATTEMPTS: usize = 32;
 /// as somebody else's: several nodes behind one address may disagree for a moment.
 pub(crate) const MAX_MISSES: u32 = 3;
 
+/// A node that has not seen the last final anchor has not seen what came after it either.
+pub(crate) const NODE_LAGS: &str =
+    "the contract's head is older than our last final anchor: the node lags";
+
 /// Limits from the configuration.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
@@ -88,7 +92,7 @@ pub(crate) struct Terms {
 pub(crate) enum Plan {
     Rest,
     Hold(String),
-    /// Stop, and let the log grow no more: the contract's head is not of its history.
+    /// Let the log grow no more: by the node's word the contract's head is not of its history.
     OtherHistory(String),
     Attempt {
         nonce: u64,
@@ -212,8 +216,8 @@ fn check_head(state: &State, terms: &Terms, newest: &TreeHead) -> Option<Plan> {
     let size = anchored.size;
     if size > newest.size {
         return Some(Plan::OtherHistory(format!(
-            "this log is not all of the one that was anchored: the contract holds a head of size \
-             {size}, the log has only {}",
+            "this log is not all of the one that was anchored: by the word of the RPC node the \
+             contract holds a head of size {size}, the log has only {}",
             newest.size
         )));
     }
@@ -225,8 +229,8 @@ fn check_head(state: &State, terms: &Terms, newest: &TreeHead) -> Option<Plan> {
     let fork = known.chain(last).chain(own).any(|(s, root)| s == size && root != anchored.root);
     if size > 0 && fork {
         return Some(Plan::OtherHistory(format!(
-            "this log is not the one that was anchored: the contract holds another root for size \
-             {size}"
+            "this log is not the one that was anchored: by the word of the RPC node the contract \
+             holds another root for size {size}"
         )));
     }
     if in_flight {
@@ -234,8 +238,7 @@ fn check_head(state: &State, terms: &Terms, newest: &TreeHead) -> Option<Plan> {
         return Some(Plan::Rest);
     }
     if last.is_some_and(|(final_size, _)| size < final_size) {
-        let reason = "the contract's head is older than our last final anchor: the node lags";
-        return Some(Plan::Hold(reason.to_owned()));
+        return Some(Plan::Hold(NODE_LAGS.to_owned()));
     }
     (size == newest.size && size > 0).then(|| {
         Plan::Hold(format!("size {size} is anchored already, but its receipt is not kept here"))

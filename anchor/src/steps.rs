@@ -28,7 +28,7 @@ impl Runner {
         let (nonce, prev_size, fees) = match plan {
             Plan::Rest => return Ok(()),
             Plan::Hold(reason) => return Err(Trouble::Hold(reason)),
-            Plan::OtherHistory(reason) => return Err(Trouble::OtherHistory(reason)),
+            Plan::OtherHistory(reason) => return Err(Trouble::NodeSaysOther(reason)),
             Plan::Attempt { nonce, prev_size, fees } => (nonce, prev_size, fees),
         };
         let attempt = self.build(newest, nonce, prev_size, fees, now).await?;

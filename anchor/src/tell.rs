@@ -1,8 +1,8 @@
 //! What leaves a runner: events, and the status that readers see.
 
-use crate::event::AnchorEvent;
+use crate::event::{AnchorEvent, Witness};
 use crate::handle::InFlightStatus;
-use crate::runner::{Runner, now_ms};
+use crate::runner::{Compared, Runner, now_ms};
 use alloy_primitives::U256;
 
 impl Runner {
@@ -23,9 +23,26 @@ impl Runner {
     }
 
     pub(crate) fn other_history(&self, reason: String) {
-        let chain = self.config.chain.clone();
-        self.emit(AnchorEvent::OtherHistory { chain, reason: reason.clone() });
+        let (chain, witness) = (self.config.chain.clone(), Witness::Kept);
+        self.emit(AnchorEvent::OtherHistory { chain, witness, reason: reason.clone() });
         self.alert(reason, true);
+    }
+
+    /// The node's word is told once, until it takes it back; it is asked again at each look.
+    pub(crate) fn node_says_other(&mut self, reason: String) {
+        if self.compared != Compared::Other {
+            let (chain, witness) = (self.config.chain.clone(), Witness::Node);
+            self.emit(AnchorEvent::OtherHistory { chain, witness, reason: reason.clone() });
+        }
+        (self.compared, self.checked) = (Compared::Other, false);
+        self.alert(reason, false);
+    }
+
+    pub(crate) fn node_says_own(&mut self) {
+        if self.compared != Compared::Own {
+            self.emit(AnchorEvent::Compared { chain: self.config.chain.clone() });
+        }
+        (self.compared, self.checked) = (Compared::Own, true);
     }
 
     pub(crate) fn recovered(&self) {

@@ -96,6 +96,17 @@ pub enum AnchorEvent {
         /// What differs.
         reason: String,
     },
+    /// The state was an older copy than what the chain holds of this log by this account; it goes on from there.
+    OlderState {
+        /// Chain as configured.
+        chain: String,
+        /// Tree size of the newest final anchor. Where its proof is not kept, it is only on the chain.
+        size: u64,
+        /// Its root.
+        root: B256,
+        /// Its block's number.
+        block: u64,
+    },
     /// Something needs the operator, or did not work this time.
     Alert {
         /// Chain as configured.

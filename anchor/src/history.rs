@@ -1,6 +1,7 @@
 //! Whether the log is the one that was anchored: what is kept and what the contract holds, against its own tree.
 
 use crate::machine::NODE_LAGS;
+use crate::node::Anchored;
 use crate::runner::Runner;
 use crate::trouble::Trouble;
 use alloy_primitives::B256;
@@ -41,18 +42,20 @@ impl Runner {
     }
 
     /// Compares the contract's head for this account and log with the log.
-    pub(crate) async fn compare_contract(&self) -> Result<(), Trouble> {
+    pub(crate) async fn compare_contract(&self) -> Result<Anchored, Trouble> {
         let (contract, sender) = (self.config.contract, self.account.address());
-        let head = self.node.anchored(contract, sender, self.log_id).await?;
+        let anchored = self.node.anchored(contract, sender, self.log_id).await?;
+        let head = anchored.head;
         if self.state.last_final.is_some_and(|(size, _)| head.size < size) {
             return Err(Trouble::Hold(NODE_LAGS.to_owned()));
         }
         let what = "the contract's head, by the word of the RPC node,";
         let fits = self.compare_head(what, head.size, &head.root.into()).await;
-        fits.map_err(|trouble| match trouble {
-            Trouble::OtherHistory(reason) => Trouble::NodeSaysOther(reason),
-            other => other,
-        })
+        match fits {
+            Ok(()) => Ok(anchored),
+            Err(Trouble::OtherHistory(reason)) => Err(Trouble::NodeSaysOther(reason)),
+            Err(other) => Err(other),
+        }
     }
 
     async fn compare_head(&self, what: &str, size: u64, root: &B256) -> Result<(), Trouble> {

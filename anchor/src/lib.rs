@@ -22,6 +22,7 @@ mod look;
 mod machine;
 mod node;
 mod objects;
+mod older;
 mod rpc;
 mod runner;
 mod state;

@@ -61,8 +61,8 @@ pub(crate) enum Action {
     Rest,
     /// Nothing, and tell the operator.
     Hold(String),
-    /// Nothing ever again, and tell the operator.
-    Stop(String),
+    /// A transaction that the state does not know used the nonce.
+    NonceUsed(String),
     /// Plan an attempt; where that is impossible, hand the newest one over again if `resend`.
     Plan { resend: bool },
     /// Hand the newest attempt over again.
@@ -137,9 +137,9 @@ pub(crate) fn decide(state: &State, sight: &Sight, rules: &Rules, now_ms: u64) -
 fn decide_idle(state: &State, sight: &Sight) -> Action {
     match state.next_nonce {
         Some(next) if sight.nonce < next => lags(next, sight.nonce),
-        Some(next) if sight.nonce > next => Action::Stop(format!(
-            "nonce {next} of the account was used by somebody else: the key is shared or stolen"
-        )),
+        Some(next) if sight.nonce > next => {
+            Action::NonceUsed(format!("nonce {next} of the account was used by somebody else"))
+        }
         _ if sight.pool_nonce.is_some_and(|n| n > sight.nonce) => Action::Hold(
             "the pool holds transactions of the account that are not of this anchor".to_owned(),
         ),
@@ -162,9 +162,8 @@ fn decide_pending(flight: &InFlight, sight: &Sight, rules: &Rules, now_ms: u64) 
     let nonce = flight.nonce;
     if sight.nonce > nonce {
         return if sight.final_nonce.is_some_and(|n| n > nonce) && sight.misses >= MAX_MISSES {
-            Action::Stop(format!(
-                "nonce {nonce} of the account was used by a transaction that is none of our \
-                 attempts: the key is shared or stolen"
+            Action::NonceUsed(format!(
+                "nonce {nonce} of the account was used by a transaction that is none of our attempts"
             ))
         } else {
             Action::Hold(format!("nonce {nonce} is used, but no attempt has a receipt yet"))

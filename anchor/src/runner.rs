@@ -53,6 +53,8 @@ pub(crate) struct Runner {
     pub(crate) checked: bool,
     pub(crate) compared: Compared,
     pub(crate) misses: u32,
+    /// Whether this process planned an attempt: from then on the state is the newest there is.
+    pub(crate) attempted: bool,
 }
 
 /// Starts anchoring the log `origin` as configured: makes the anchor's state this collector's, so that one before it
@@ -143,6 +145,7 @@ impl Runner {
             checked: false,
             compared: Compared::Nothing,
             misses: 0,
+            attempted: false,
         };
         runner.show();
         runner
@@ -211,8 +214,7 @@ impl Runner {
             Err(error) => return Err(self.lost(error)),
         };
         let action = machine::decide(&self.state, &sight, &self.rules, now);
-        let done = self.act(action, &sight, newest, now).await;
-        done.map_err(|trouble| self.explain(trouble))
+        self.act(action, &sight, newest, now).await
     }
 
     /// Asks a node that is new, or was away, whether it is on the right chain, and what that holds of the log.
@@ -248,7 +250,7 @@ impl Runner {
         match action {
             Action::Rest => Ok(()),
             Action::Hold(reason) => Err(Trouble::Hold(reason)),
-            Action::Stop(reason) => Err(Trouble::Stop(reason)),
+            Action::NonceUsed(reason) => self.nonce_used(reason).await,
             Action::Resend => self.resend().await,
             Action::Mined(mined) => self.mined(mined).await,
             Action::Reorged(mined) => self.reorged(mined, now).await,
@@ -277,17 +279,6 @@ impl Runner {
     fn lost(&mut self, error: RpcError) -> Trouble {
         self.checked &= !matches!(error, RpcError::Unreachable(_));
         error.into()
-    }
-
-    /// Adds to a stop that concerns the nonce how to go on.
-    fn explain(&self, trouble: Trouble) -> Trouble {
-        match trouble {
-            Trouble::Stop(reason) if reason.starts_with("nonce ") => Trouble::Stop(format!(
-                "{reason}. Give this anchor a key of its own (key_file of a new account), and name that account \
-                 in the policies beside the old one, whose anchors stay valid"
-            )),
-            other => other,
-        }
     }
 }
 

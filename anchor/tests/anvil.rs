@@ -203,6 +203,61 @@ async fn a_key_that_others_use_between_anchors_stops_the_anchor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_state_from_an_older_copy_goes_on_from_what_the_chain_holds() {
+    // The copies: idle, with an attempt in flight that was mined later, and with one that was replaced.
+    for copied in ["idle", "in flight", "replaced"] {
+        let anvil = Anvil::start();
+        let mut bench = Bench::new(&anvil);
+        bench.config.finality = Finality::Depth(2);
+        bench.config.bump_after_s = if copied == "replaced" { 1 } else { 3600 };
+        bench.start().await;
+        bench.grow(3);
+        bench.mined().await;
+        anvil.mine(1);
+        bench.finalized(3).await;
+        anvil.automine(copied == "idle");
+        if copied != "idle" {
+            bench.grow(5);
+            bench.submitted().await;
+        }
+        let older = bench.pending();
+        if copied != "idle" {
+            let replaced = copied == "replaced";
+            let (size, tx) = if replaced {
+                bench.grow(6);
+                (6, bench.replaced().await.tx)
+            } else {
+                (5, older["in_flight"]["attempts"][0]["tx"].as_str().unwrap().parse().unwrap())
+            };
+            bench.until(|| anvil.knows(tx)).await;
+            anvil.mine(2);
+            bench.finalized(size).await;
+            anvil.automine(true);
+        }
+        bench.grow(8);
+        bench.mined().await;
+        bench.stop().await;
+        let nonce = anvil.nonce();
+
+        bench.put_pending(&older);
+        bench.start().await;
+        // Not before the anchor is final: a reorg may still take it.
+        bench.alert("is an older copy: it goes on when the anchor of 8 leaves", false).await;
+        anvil.mine(1);
+        let fits = |e: &AnchorEvent| matches!(e, AnchorEvent::OlderState { size: 8, .. });
+        bench.event("older state", fits).await;
+        bench.recovered().await;
+        assert_eq!(bench.pending()["last_final"][0], json!(8));
+        bench.grow(9);
+        bench.mined().await;
+        anvil.mine(1);
+        bench.finalized(9).await;
+        assert_eq!(anvil.nonce(), nonce + 1, "{copied}");
+        assert!(!bench.anchor().status().stopped);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_anchor_builds_on_a_head_that_it_did_not_make_unless_the_log_is_behind_it() {
     let anvil = Anvil::start();
     anvil.anchor_as_stranger(0, 20);
@@ -337,7 +392,8 @@ async fn a_node_that_lags_behind_the_last_anchor_was_not_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_of_another_chain_or_without_the_contract_is_asked_again() {
     let anvil = Anvil::start();
-    let lies: [(&str, fn() -> Fate, &str); 2] = [
+    type Lie = fn() -> Fate;
+    let lies: [(&str, Lie, &str); 2] = [
         ("eth_chainId", || Fate::Result(json!("0x1")), "the node is on chain 1, chain_id is 31337"),
         ("eth_getCode", || Fate::Result(json!("0x")), "there is no contract at"),
     ];

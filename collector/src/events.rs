@@ -172,6 +172,12 @@ impl Events {
                 log::warn!("anchor {chain}: {reason}");
                 metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(1);
             }
+            AnchorEvent::OlderState { chain, size, .. } => {
+                log::warn!(
+                    "anchor {chain}: its state is an older copy, and goes on from the anchor of {size} leaves that the \
+                     chain holds: `meshchain fsck --rpc --repair` fetches the proofs that are not kept here"
+                );
+            }
             AnchorEvent::Recovered { chain } => {
                 metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(0);
             }

@@ -321,10 +321,18 @@ impl Bench {
         tokio::time::timeout(DEADLINE, poll).await.expect("what was waited for did not come");
     }
 
+    fn pending_path(&self) -> PathBuf {
+        self.directory.path().join("data/anchor/test/pending.json")
+    }
+
     /// The state object, as on disk.
     pub fn pending(&self) -> Value {
-        let path = self.directory.path().join("data/anchor/test/pending.json");
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+        serde_json::from_slice(&std::fs::read(self.pending_path()).unwrap()).unwrap()
+    }
+
+    /// Replaces the state object.
+    pub fn put_pending(&self, state: &Value) {
+        std::fs::write(self.pending_path(), state.to_string()).unwrap();
     }
 }
 

@@ -115,12 +115,25 @@ pub enum AnchorEvent {
         reason: String,
         /// Whether this anchor stopped for good: it needs the operator and a restart.
         stopped: bool,
+        /// Whether it is worth a line: one a minute is, and whatever changes `stopped`.
+        #[serde(skip)]
+        tell: bool,
     },
     /// The reason of the last alert is gone.
     Recovered {
         /// Chain as configured.
         chain: String,
+        /// Whether it is worth a line: where the alert was.
+        #[serde(skip)]
+        tell: bool,
     },
+}
+
+impl AnchorEvent {
+    /// Whether it is worth a line. A node chooses the words of alerts, and may choose others each time.
+    pub fn worth_a_line(&self) -> bool {
+        !matches!(self, Self::Alert { tell: false, .. } | Self::Recovered { tell: false, .. })
+    }
 }
 
 /// Who says that a log is not the one that was anchored.

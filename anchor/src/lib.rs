@@ -30,6 +30,7 @@ mod steps;
 mod tell;
 mod trouble;
 mod tx;
+mod voice;
 
 pub use config::{AnchorConfig, Finality, SettingError};
 pub use error::AnchorError;

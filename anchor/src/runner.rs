@@ -12,6 +12,7 @@ use crate::rpc::RpcError;
 use crate::state::{State, StateError};
 use crate::trouble::Trouble;
 use crate::tx::Account;
+use crate::voice::Voice;
 use alloy_primitives::{B256, U256};
 use meshchain_core::SignedHead;
 use meshchain_core::hash::log_id;
@@ -55,6 +56,7 @@ pub(crate) struct Runner {
     pub(crate) misses: u32,
     /// Whether this process planned an attempt: from then on the state is the newest there is.
     pub(crate) attempted: bool,
+    pub(crate) voice: Voice,
 }
 
 /// Starts anchoring the log `origin` as configured: makes the anchor's state this collector's, so that one before it
@@ -146,6 +148,7 @@ impl Runner {
             compared: Compared::Nothing,
             misses: 0,
             attempted: false,
+            voice: Voice::default(),
         };
         runner.show();
         runner

@@ -4,25 +4,27 @@ use crate::event::{AnchorEvent, Witness};
 use crate::handle::InFlightStatus;
 use crate::runner::{Compared, Runner, now_ms};
 use alloy_primitives::U256;
+use std::time::Instant;
 
 impl Runner {
     pub(crate) fn emit(&self, event: AnchorEvent) {
         (self.events)(event);
     }
 
-    pub(crate) fn alert(&self, reason: String, stopped: bool) {
+    pub(crate) fn alert(&mut self, reason: String, stopped: bool) {
         let before = self.shared.get();
-        if before.alert.as_ref() == Some(&reason) && before.stopped == stopped {
+        let tell = self.voice.alert(&reason, stopped, Instant::now());
+        if before.alert.as_ref() == Some(&reason) && before.stopped == stopped && !tell {
             return;
         }
         self.shared.change(|s| {
             s.alert = Some(reason.clone());
             s.stopped = stopped;
         });
-        self.emit(AnchorEvent::Alert { chain: self.config.chain.clone(), reason, stopped });
+        self.emit(AnchorEvent::Alert { chain: self.config.chain.clone(), reason, stopped, tell });
     }
 
-    pub(crate) fn other_history(&self, reason: String) {
+    pub(crate) fn other_history(&mut self, reason: String) {
         let (chain, witness) = (self.config.chain.clone(), Witness::Kept);
         self.emit(AnchorEvent::OtherHistory { chain, witness, reason: reason.clone() });
         self.alert(reason, true);
@@ -45,10 +47,11 @@ impl Runner {
         (self.compared, self.checked) = (Compared::Own, true);
     }
 
-    pub(crate) fn recovered(&self) {
+    pub(crate) fn recovered(&mut self) {
         if self.shared.get().alert.is_some() {
             self.shared.change(|s| s.alert = None);
-            self.emit(AnchorEvent::Recovered { chain: self.config.chain.clone() });
+            let tell = self.voice.recovered();
+            self.emit(AnchorEvent::Recovered { chain: self.config.chain.clone(), tell });
         }
     }
 

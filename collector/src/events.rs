@@ -168,8 +168,10 @@ impl Events {
                 let chain = Chain { chain: chain.clone() };
                 metrics.anchor_gas.get_or_create(&chain).inc_by(*gas_used);
             }
-            AnchorEvent::Alert { chain, reason, .. } => {
-                log::warn!("anchor {chain}: {reason}");
+            AnchorEvent::Alert { chain, reason, tell, .. } => {
+                if *tell {
+                    log::warn!("anchor {chain}: {reason}");
+                }
                 metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(1);
             }
             AnchorEvent::OlderState { chain, size, .. } => {
@@ -178,7 +180,7 @@ impl Events {
                      chain holds: `meshchain fsck --rpc --repair` fetches the proofs that are not kept here"
                 );
             }
-            AnchorEvent::Recovered { chain } => {
+            AnchorEvent::Recovered { chain, .. } => {
                 metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(0);
             }
             AnchorEvent::Compared { chain } | AnchorEvent::OtherHistory { chain, .. } => {
@@ -186,7 +188,9 @@ impl Events {
             }
             _ => {}
         }
-        self.audit.anchor(event);
+        if event.worth_a_line() {
+            self.audit.anchor(event);
+        }
     }
 }
 

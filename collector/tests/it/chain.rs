@@ -2,6 +2,7 @@
 
 use crate::support::{Collector, Session, body, wait_until};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,8 +10,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-/// What a node says of the contract's head: size and a byte of the root. `None`: it is away.
-type Says = Option<(u64, u8)>;
+/// What a node says.
+#[derive(Clone, Copy)]
+enum Says {
+    /// It is away.
+    Nothing,
+    /// An error of other words each time.
+    Words,
+    /// Of the contract's head: size and a byte of the root.
+    Head(u64, u8),
+}
+
+use Says::{Head, Nothing, Words};
 
 /// A node of a chain on which nothing is ever mined.
 struct Node {
@@ -49,6 +60,7 @@ impl Node {
 
 fn serve(mut stream: TcpStream, says: &Mutex<Says>) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut count = 0;
     loop {
         let mut length = 0;
         let mut line = String::new();
@@ -62,7 +74,13 @@ fn serve(mut stream: TcpStream, says: &Mutex<Says>) -> Option<()> {
         let mut call = vec![0; length];
         reader.read_exact(&mut call).ok()?;
         let call: Value = serde_json::from_slice(&call).ok()?;
-        let (size, root) = (*says.lock().unwrap())?;
+        count += 1;
+        let says = *says.lock().unwrap();
+        let (size, root) = match says {
+            Nothing => return None,
+            Words => (0, 0),
+            Head(size, root) => (size, root),
+        };
         let result = match call["method"].as_str()? {
             "eth_chainId" => json!("0x5"),
             "eth_getCode" => json!("0x60"),
@@ -72,7 +90,11 @@ fn serve(mut stream: TcpStream, says: &Mutex<Says>) -> Option<()> {
             "eth_getBalance" | "eth_getTransactionCount" => json!("0x0"),
             _ => Value::Null,
         };
-        let answer = json!({"jsonrpc": "2.0", "id": 1, "result": result}).to_string();
+        let mut answer = json!({"jsonrpc": "2.0", "id": 1, "result": result});
+        if matches!(says, Words) {
+            answer["error"] = json!({"code": 1, "message": format!("word {count}")});
+        }
+        let answer = answer.to_string();
         let head = format!("HTTP/1.1 200 x\r\nContent-Length: {}\r\n\r\n", answer.len());
         stream.write_all(&[head, answer].concat().into_bytes()).ok()?;
     }
@@ -123,12 +145,12 @@ fn refuses(collector: &Collector, batch: &[u8], reason: &str) -> bool {
 
 #[test]
 fn no_batch_is_taken_before_each_chain_was_asked_and_the_log_is_read_meanwhile() {
-    let nodes = [Node::new(None), Node::new(None)];
+    let nodes = [Node::new(Nothing), Node::new(Nothing)];
     let place = Place::new(|key| nodes[0].table("one", key, "") + &nodes[1].table("two", key, ""));
     let mut session = Session::new(1);
     // At first without a leaf, then with one: a lost volume looks like the first.
     for size in 0..2 {
-        nodes.iter().for_each(|node| node.say(None));
+        nodes.iter().for_each(|node| node.say(Nothing));
         let batch = body(&session.next(1, 7));
         let collector = place.start();
         let (one, two) =
@@ -140,7 +162,7 @@ fn no_batch_is_taken_before_each_chain_was_asked_and_the_log_is_read_meanwhile()
         assert!(refuses(&collector, &batch, "chain_unknown"));
         assert_eq!((collector.get("/healthz").0, collector.size()), (200, size));
         assert_eq!(collector.metric(r#"meshchain_chain_unknown{chain="one"}"#), 1.0);
-        nodes[0].say(Some((0, 0)));
+        nodes[0].say(Head(0, 0));
         wait_until("one is asked", || {
             let (status, why) = ready(&collector);
             status == 503 && !why.contains("chain one") && why.contains(two)
@@ -148,12 +170,12 @@ fn no_batch_is_taken_before_each_chain_was_asked_and_the_log_is_read_meanwhile()
         assert!(refuses(&collector, &batch, "chain_unknown"));
         assert_eq!(collector.metric(r#"meshchain_chain_unknown{chain="one"}"#), 0.0);
         assert_eq!(collector.metric(r#"meshchain_chain_unknown{chain="two"}"#), 1.0);
-        nodes[1].say(Some((0, 0)));
+        nodes[1].say(Head(0, 0));
         wait_until("both are asked", || ready(&collector).0 == 200);
         assert_eq!(collector.post(&batch).0, 200);
         collector.wait_published(size + 1);
         // A node that goes away later holds nothing up: what it held is known.
-        nodes.iter().for_each(|node| node.say(None));
+        nodes.iter().for_each(|node| node.say(Nothing));
         assert_eq!(collector.post(&batch).0, 200);
         assert!(collector.stop().success());
     }
@@ -164,7 +186,7 @@ fn no_batch_is_taken_before_each_chain_was_asked_and_the_log_is_read_meanwhile()
 
 #[test]
 fn whoever_says_so_in_the_configuration_goes_on_without_a_node_that_is_gone() {
-    let nodes = [Node::new(None), Node::new(Some((0, 0)))];
+    let nodes = [Node::new(Nothing), Node::new(Head(0, 0))];
     let away = "required_at_start = false";
     let place =
         Place::new(|key| nodes[0].table("one", key, away) + &nodes[1].table("two", key, ""));
@@ -172,7 +194,7 @@ fn whoever_says_so_in_the_configuration_goes_on_without_a_node_that_is_gone() {
     wait_until("the other one is asked", || ready(&collector).0 == 200);
     assert_eq!(collector.post(&body(&Session::new(1).next(1, 7))).0, 200);
     // It halts the log all the same when it is back and speaks of another one.
-    nodes[0].say(Some((1, 9)));
+    nodes[0].say(Head(1, 9));
     wait_until("it is back", || {
         refuses(&collector, &body(&Session::new(2).next(1, 7)), "older_copy")
     });
@@ -180,21 +202,21 @@ fn whoever_says_so_in_the_configuration_goes_on_without_a_node_that_is_gone() {
 
 #[test]
 fn a_node_halts_the_log_from_its_first_word_until_it_takes_it_back() {
-    let node = Node::new(None);
+    let node = Node::new(Nothing);
     let place = Place::new(|key| node.table("one", key, ""));
     let mut session = Session::new(1);
-    node.say(Some((0, 0)));
+    node.say(Head(0, 0));
     let collector = place.start();
     assert_eq!(collector.post(&body(&session.next(1, 7))).0, 200);
     collector.wait_published(1);
     assert!(collector.stop().success());
 
     let next = body(&session.next(1, 7));
-    for (life, says) in [(5, 9), (1, 9)].into_iter().enumerate() {
-        node.say(None);
+    for (life, says) in [Head(5, 9), Head(1, 9)].into_iter().enumerate() {
+        node.say(Nothing);
         let collector = place.start();
         assert!(refuses(&collector, &next, "chain_unknown"));
-        node.say(Some(says));
+        node.say(says);
         wait_until("it speaks of another log", || ready(&collector).1.contains("older_copy"));
         let (_, why) = ready(&collector);
         assert!(
@@ -203,7 +225,7 @@ fn a_node_halts_the_log_from_its_first_word_until_it_takes_it_back() {
         );
         assert!(refuses(&collector, &next, "older_copy"));
         assert_eq!((collector.metric("meshchain_older_copy"), collector.size()), (1.0, 1));
-        node.say(Some((0, 0)));
+        node.say(Head(0, 0));
         wait_until("it takes that back", || ready(&collector).0 == 200);
         assert_eq!((collector.metric("meshchain_older_copy"), collector.size()), (0.0, 1));
         if life == 1 {
@@ -221,7 +243,7 @@ fn a_node_halts_the_log_from_its_first_word_until_it_takes_it_back() {
 
 #[test]
 fn no_node_lifts_what_a_file_says() {
-    let node = Node::new(Some((0, 0)));
+    let node = Node::new(Head(0, 0));
     let place = Place::new(|key| node.table("one", key, ""));
     let collector = place.start();
     assert_eq!(collector.post(&body(&Session::new(1).next(1, 7))).0, 200);
@@ -231,13 +253,32 @@ fn no_node_lifts_what_a_file_says() {
     let audit = fs::read_to_string(&file).unwrap();
     let root = audit.rsplit_once(r#""root":""#).unwrap().1[..64].to_owned();
     fs::write(&file, audit.replace(&root, &"ab".repeat(32))).unwrap();
-    node.say(Some((5, 9)));
+    node.say(Head(5, 9));
     let collector = place.start();
     let next = body(&Session::new(2).next(1, 7));
     wait_until("the node halts it too", || place.audited("older_copy").len() == 2);
-    node.say(Some((0, 0)));
+    node.say(Head(0, 0));
     wait_until("it takes that back", || place.audited("recovered").len() == 1);
     assert_eq!(place.audited("recovered")[0]["halted"], json!(true));
     assert!(refuses(&collector, &next, "older_copy"));
     assert_eq!(collector.metric("meshchain_older_copy"), 1.0);
+}
+
+#[test]
+fn a_node_of_ever_other_words_fills_no_audit_log() {
+    let node = Node::new(Words);
+    let place = Place::new(|key| node.table("one", key, ""));
+    let collector = place.start();
+    let mut seen = HashSet::new();
+    wait_until("the status has ever newer words", || {
+        let status: Value = serde_json::from_str(&collector.text("/v1/anchors")).unwrap();
+        seen.insert(status[0]["status"]["alert"].to_string());
+        seen.len() > 5
+    });
+    node.say(Head(0, 0));
+    wait_until("it is asked", || ready(&collector).0 == 200);
+    assert!(collector.stop().success());
+    let steps = place.audited("anchor");
+    let told = |step: &str| steps.iter().filter(|line| line["step"] == step).count();
+    assert_eq!((told("alert"), told("recovered")), (1, 1), "{steps:?}");
 }

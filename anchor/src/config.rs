@@ -69,6 +69,11 @@ pub struct AnchorConfig {
     /// newest root, in seconds. Default 60.
     #[serde(default = "default_bump_after_s")]
     pub bump_after_s: u64,
+    /// Whether the log takes no batches after a start before this chain was asked what it holds of it.
+    /// `false` lets an older copy of the log grow into a second history while the node is away: for
+    /// nodes that are gone for long. Default true.
+    #[serde(default = "default_required")]
+    pub required_at_start: bool,
 }
 
 /// When a block counts as final.
@@ -155,6 +160,10 @@ fn default_bump_after_s() -> u64 {
     60
 }
 
+fn default_required() -> bool {
+    true
+}
+
 /// An amount of ether, written as a number or as a decimal string, in wei.
 fn ether<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
     #[derive(Deserialize)]
@@ -210,6 +219,8 @@ mod tests {
         assert_eq!(config.max_fee_wei(), 500_000_000_000);
         assert_eq!(config.daily_budget_wei, 100_000_000_000_000_000);
         assert_eq!((config.poll_ms, config.bump_after_s), (2000, 60));
+        assert!(config.required_at_start);
+        assert!(!parse("required_at_start = false").unwrap().required_at_start);
     }
 
     #[test]

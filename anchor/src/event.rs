@@ -81,12 +81,31 @@ pub enum AnchorEvent {
         /// Anchored root.
         root: B256,
     },
+    /// What the contract holds was compared, and is of this log's history: told at first, and where the node
+    /// said otherwise before.
+    Compared {
+        /// Chain as configured.
+        chain: String,
+    },
     /// What is kept or what the contract holds is not of this log's history: the log must not grow.
     OtherHistory {
         /// Chain as configured.
         chain: String,
+        /// Who says so.
+        witness: Witness,
         /// What differs.
         reason: String,
+    },
+    /// The state was an older copy than what the chain holds of this log by this account; it goes on from there.
+    OlderState {
+        /// Chain as configured.
+        chain: String,
+        /// Tree size of the newest final anchor. Where its proof is not kept, it is only on the chain.
+        size: u64,
+        /// Its root.
+        root: B256,
+        /// Its block's number.
+        block: u64,
     },
     /// Something needs the operator, or did not work this time.
     Alert {
@@ -96,12 +115,35 @@ pub enum AnchorEvent {
         reason: String,
         /// Whether this anchor stopped for good: it needs the operator and a restart.
         stopped: bool,
+        /// Whether it is worth a line: one a minute is, and whatever changes `stopped`.
+        #[serde(skip)]
+        tell: bool,
     },
     /// The reason of the last alert is gone.
     Recovered {
         /// Chain as configured.
         chain: String,
+        /// Whether it is worth a line: where the alert was.
+        #[serde(skip)]
+        tell: bool,
     },
+}
+
+impl AnchorEvent {
+    /// Whether it is worth a line. A node chooses the words of alerts, and may choose others each time.
+    pub fn worth_a_line(&self) -> bool {
+        !matches!(self, Self::Alert { tell: false, .. } | Self::Recovered { tell: false, .. })
+    }
+}
+
+/// Who says that a log is not the one that was anchored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Witness {
+    /// What is kept of the anchor: for good.
+    Kept,
+    /// The chain's node, which is asked again and may take its word back.
+    Node,
 }
 
 /// An attempt as it is sent.

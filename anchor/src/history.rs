@@ -1,5 +1,7 @@
 //! Whether the log is the one that was anchored: what is kept and what the contract holds, against its own tree.
 
+use crate::machine::NODE_LAGS;
+use crate::node::Anchored;
 use crate::runner::Runner;
 use crate::trouble::Trouble;
 use alloy_primitives::B256;
@@ -19,14 +21,14 @@ impl Runner {
         let newest = self.state.in_flight.as_ref().and_then(|flight| flight.newest());
         kept.extend(newest.map(|attempt| (attempt.size, attempt.root)));
         for (size, root) in kept {
-            self.compare("what was anchored last", size, &root).await?;
+            self.compare_head("what was anchored last", size, &root).await?;
         }
         let Some(size) = self.finals.last_size() else { return Ok(()) };
         let file = format!("the kept anchor of {size} leaves");
         match self.finals.get(size).await {
             // What its own proof does not hold is rot, and says nothing of the log.
             Ok(Some(anchor)) if anchor.proves_its_root() => {
-                self.compare(&file, size, &anchor.root).await
+                self.compare_head(&file, size, &anchor.root).await
             }
             Ok(_) | Err(StoreError::Damaged { .. }) => {
                 let chain = &self.config.chain;
@@ -40,18 +42,23 @@ impl Runner {
     }
 
     /// Compares the contract's head for this account and log with the log.
-    pub(crate) async fn compare_contract(&self) -> Result<(), Trouble> {
+    pub(crate) async fn compare_contract(&self) -> Result<Anchored, Trouble> {
         let (contract, sender) = (self.config.contract, self.account.address());
-        let head = self.node.anchored(contract, sender, self.log_id).await?;
-        self.compare(
-            "the contract's head, by the word of the RPC node,",
-            head.size,
-            &head.root.into(),
-        )
-        .await
+        let anchored = self.node.anchored(contract, sender, self.log_id).await?;
+        let head = anchored.head;
+        if self.state.last_final.is_some_and(|(size, _)| head.size < size) {
+            return Err(Trouble::Hold(NODE_LAGS.to_owned()));
+        }
+        let what = "the contract's head, by the word of the RPC node,";
+        let fits = self.compare_head(what, head.size, &head.root.into()).await;
+        match fits {
+            Ok(()) => Ok(anchored),
+            Err(Trouble::OtherHistory(reason)) => Err(Trouble::NodeSaysOther(reason)),
+            Err(other) => Err(other),
+        }
     }
 
-    async fn compare(&self, what: &str, size: u64, root: &B256) -> Result<(), Trouble> {
+    async fn compare_head(&self, what: &str, size: u64, root: &B256) -> Result<(), Trouble> {
         if size == 0 {
             return Ok(());
         }

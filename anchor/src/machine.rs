@@ -20,6 +20,10 @@ const MAX_ATTEMPTS: usize = 32;
 /// as somebody else's: several nodes behind one address may disagree for a moment.
 pub(crate) const MAX_MISSES: u32 = 3;
 
+/// A node that has not seen the last final anchor has not seen what came after it either.
+pub(crate) const NODE_LAGS: &str =
+    "the contract's head is older than our last final anchor: the node lags";
+
 /// Limits from the configuration.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
@@ -57,8 +61,8 @@ pub(crate) enum Action {
     Rest,
     /// Nothing, and tell the operator.
     Hold(String),
-    /// Nothing ever again, and tell the operator.
-    Stop(String),
+    /// A transaction that the state does not know used the nonce.
+    NonceUsed(String),
     /// Plan an attempt; where that is impossible, hand the newest one over again if `resend`.
     Plan { resend: bool },
     /// Hand the newest attempt over again.
@@ -88,7 +92,7 @@ pub(crate) struct Terms {
 pub(crate) enum Plan {
     Rest,
     Hold(String),
-    /// Stop, and let the log grow no more: the contract's head is not of its history.
+    /// Let the log grow no more: by the node's word the contract's head is not of its history.
     OtherHistory(String),
     Attempt {
         nonce: u64,
@@ -133,9 +137,9 @@ pub(crate) fn decide(state: &State, sight: &Sight, rules: &Rules, now_ms: u64) -
 fn decide_idle(state: &State, sight: &Sight) -> Action {
     match state.next_nonce {
         Some(next) if sight.nonce < next => lags(next, sight.nonce),
-        Some(next) if sight.nonce > next => Action::Stop(format!(
-            "nonce {next} of the account was used by somebody else: the key is shared or stolen"
-        )),
+        Some(next) if sight.nonce > next => {
+            Action::NonceUsed(format!("nonce {next} of the account was used by somebody else"))
+        }
         _ if sight.pool_nonce.is_some_and(|n| n > sight.nonce) => Action::Hold(
             "the pool holds transactions of the account that are not of this anchor".to_owned(),
         ),
@@ -158,9 +162,8 @@ fn decide_pending(flight: &InFlight, sight: &Sight, rules: &Rules, now_ms: u64) 
     let nonce = flight.nonce;
     if sight.nonce > nonce {
         return if sight.final_nonce.is_some_and(|n| n > nonce) && sight.misses >= MAX_MISSES {
-            Action::Stop(format!(
-                "nonce {nonce} of the account was used by a transaction that is none of our \
-                 attempts: the key is shared or stolen"
+            Action::NonceUsed(format!(
+                "nonce {nonce} of the account was used by a transaction that is none of our attempts"
             ))
         } else {
             Action::Hold(format!("nonce {nonce} is used, but no attempt has a receipt yet"))
@@ -212,8 +215,8 @@ fn check_head(state: &State, terms: &Terms, newest: &TreeHead) -> Option<Plan> {
     let size = anchored.size;
     if size > newest.size {
         return Some(Plan::OtherHistory(format!(
-            "this log is not all of the one that was anchored: the contract holds a head of size \
-             {size}, the log has only {}",
+            "this log is not all of the one that was anchored: by the word of the RPC node the \
+             contract holds a head of size {size}, the log has only {}",
             newest.size
         )));
     }
@@ -225,8 +228,8 @@ fn check_head(state: &State, terms: &Terms, newest: &TreeHead) -> Option<Plan> {
     let fork = known.chain(last).chain(own).any(|(s, root)| s == size && root != anchored.root);
     if size > 0 && fork {
         return Some(Plan::OtherHistory(format!(
-            "this log is not the one that was anchored: the contract holds another root for size \
-             {size}"
+            "this log is not the one that was anchored: by the word of the RPC node the contract \
+             holds another root for size {size}"
         )));
     }
     if in_flight {
@@ -234,8 +237,7 @@ fn check_head(state: &State, terms: &Terms, newest: &TreeHead) -> Option<Plan> {
         return Some(Plan::Rest);
     }
     if last.is_some_and(|(final_size, _)| size < final_size) {
-        let reason = "the contract's head is older than our last final anchor: the node lags";
-        return Some(Plan::Hold(reason.to_owned()));
+        return Some(Plan::Hold(NODE_LAGS.to_owned()));
     }
     (size == newest.size && size > 0).then(|| {
         Plan::Hold(format!("size {size} is anchored already, but its receipt is not kept here"))

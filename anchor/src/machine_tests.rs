@@ -51,8 +51,8 @@ fn is_hold(action: &Action) -> bool {
     matches!(action, Action::Hold(_))
 }
 
-fn is_stop(action: &Action) -> bool {
-    matches!(action, Action::Stop(_))
+fn is_used(action: &Action) -> bool {
+    matches!(action, Action::NonceUsed(_))
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn an_idle_account_is_used_only_where_its_nonce_is_ours() {
     assert!(is_hold(&act(&idle(Some(3), None), see(2, 3))), "latest lags");
     assert!(is_hold(&act(&idle(Some(3), None), see(3, 4))), "somebody else's in the pool");
     assert!(is_hold(&act(&idle(None, None), see(3, 4))));
-    assert!(is_stop(&act(&idle(Some(3), None), see(4, 4))), "somebody else's in a block");
+    assert!(is_used(&act(&idle(Some(3), None), see(4, 4))), "somebody else's in a block");
     // A pool nonce that lags behind the latest one is no reason to wait.
     assert_eq!(act(&idle(Some(3), None), see(3, 0)), plan);
 }
@@ -143,7 +143,7 @@ fn a_used_nonce_without_our_receipt_stops_only_when_it_is_final_and_seen_again()
         assert!(is_hold(&act(&used)));
         assert!(is_hold(&act(&Sight { final_nonce: Some(5), misses: 9, ..used.clone() })));
         assert!(is_hold(&act(&missed(MAX_MISSES - 1))));
-        assert!(is_stop(&act(&missed(MAX_MISSES))));
+        assert!(is_used(&act(&missed(MAX_MISSES))));
     }
 }
 

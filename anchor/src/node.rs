@@ -29,6 +29,14 @@ pub(crate) struct Market {
     pub(crate) tip: u128,
 }
 
+/// A sender's newest anchor of a log, as the contract holds it; of size 0 before the first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Anchored {
+    pub(crate) head: TreeHead,
+    /// Number of the block that it came in.
+    pub(crate) block: u64,
+}
+
 type Answer<T> = Result<T, RpcError>;
 
 impl Node {
@@ -87,18 +95,19 @@ impl Node {
         self.rpc.call("eth_getBalance", json!([account, "latest"])).await
     }
 
-    /// The head that the contract holds.
+    /// What the contract holds.
     pub(crate) async fn anchored(
         &self,
         contract: Address,
         sender: Address,
         log_id: B256,
-    ) -> Answer<TreeHead> {
+    ) -> Answer<Anchored> {
         let call = json!({"to": contract, "data": head_input(sender, log_id)});
         let answer: Bytes = self.rpc.call("eth_call", json!([call, "latest"])).await?;
         let head = headCall::abi_decode_returns(&answer);
         let head = head.map_err(|e| RpcError::malformed("eth_call", e))?;
-        Ok(TreeHead { size: head.size, root: head.root.0 })
+        let block = head.blockNumber;
+        Ok(Anchored { head: TreeHead { size: head.size, root: head.root.0 }, block })
     }
 
     pub(crate) async fn receipt(&self, tx: B256) -> Answer<Option<Receipt>> {

@@ -12,6 +12,7 @@ use crate::rpc::RpcError;
 use crate::state::{State, StateError};
 use crate::trouble::Trouble;
 use crate::tx::Account;
+use crate::voice::Voice;
 use alloy_primitives::{B256, U256};
 use meshchain_core::SignedHead;
 use meshchain_core::hash::log_id;
@@ -23,6 +24,17 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 /// Longest time that a start waits for a node.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// What the node said last of the contract's head and the log's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// It was not asked.
+    Nothing,
+    /// That is of it.
+    Own,
+    /// It is of another one.
+    Other,
+}
 
 pub(crate) struct Runner {
     pub(crate) config: AnchorConfig,
@@ -38,14 +50,18 @@ pub(crate) struct Runner {
     pub(crate) events: Box<dyn Fn(AnchorEvent) + Send + Sync>,
     /// What is on disk: replaced only after a write.
     pub(crate) state: State,
-    /// Whether the node was asked who it is since it last failed to answer.
-    checked: bool,
+    /// Whether the node was asked who it is, and what the contract holds, since it last failed to answer.
+    pub(crate) checked: bool,
+    pub(crate) compared: Compared,
     pub(crate) misses: u32,
+    /// Whether this process planned an attempt: from then on the state is the newest there is.
+    pub(crate) attempted: bool,
+    pub(crate) voice: Voice,
 }
 
 /// Starts anchoring the log `origin` as configured: makes the anchor's state this collector's, so that one before it
-/// sends nothing any more, and compares what is kept, and what the chain holds, with the log's own `roots`. The chain
-/// need not be there; then it is compared when it is.
+/// sends nothing any more, and compares what is kept, and what the chain holds, with the log's own `roots`. Where the
+/// node does not answer within 5 seconds, that is told later: [`AnchorEvent::Compared`].
 pub async fn start(
     config: AnchorConfig,
     origin: &str,
@@ -129,24 +145,28 @@ impl Runner {
             events,
             state,
             checked: false,
+            compared: Compared::Nothing,
             misses: 0,
+            attempted: false,
+            voice: Voice::default(),
         };
         runner.show();
         runner
     }
 
-    /// Before the log may grow: is it the one that was anchored? What cannot be told now is asked again before
-    /// anything is anchored.
+    /// Is the log the one that was anchored? What cannot be told now is asked again at each poll.
     async fn first_look(&mut self) {
-        let looked = async {
-            self.compare_kept().await?;
-            self.check().await
-        };
-        match timeout(FIRST_LOOK, looked).await {
+        match timeout(FIRST_LOOK, self.compare()).await {
             Ok(Err(Trouble::OtherHistory(reason))) => self.other_history(reason),
-            Ok(looked) => self.checked = looked.is_ok(),
-            Err(_) => {}
+            Ok(Err(Trouble::NodeSaysOther(reason))) => self.node_says_other(reason),
+            Ok(Err(_)) | Err(_) => {}
+            Ok(Ok(())) => self.node_says_own(),
         }
+    }
+
+    async fn compare(&self) -> Result<(), Trouble> {
+        self.compare_kept().await?;
+        self.check().await
     }
 
     /// Runs until it is told to stop. An error: it must not go on.
@@ -169,6 +189,7 @@ impl Runner {
                 Err(Trouble::Hold(reason)) => self.alert(reason, false),
                 Err(Trouble::Stop(reason)) => self.alert(reason, true),
                 Err(Trouble::OtherHistory(reason)) => self.other_history(reason),
+                Err(Trouble::NodeSaysOther(reason)) => self.node_says_other(reason),
                 Err(Trouble::TakenOver(error)) => {
                     self.alert(error.to_string(), true);
                     return Err(error);
@@ -179,9 +200,8 @@ impl Runner {
 
     async fn step(&mut self) -> Result<(), Trouble> {
         if !self.checked {
-            self.compare_kept().await?;
-            self.check().await?;
-            self.checked = true;
+            self.compare().await?;
+            self.node_says_own();
         }
         let newest = self.heads.borrow().clone();
         if let Some(reason) = newest.as_ref().and_then(|h| machine::rewound(&self.state, &h.head)) {
@@ -197,21 +217,20 @@ impl Runner {
             Err(error) => return Err(self.lost(error)),
         };
         let action = machine::decide(&self.state, &sight, &self.rules, now);
-        let done = self.act(action, &sight, newest, now).await;
-        done.map_err(|trouble| self.explain(trouble))
+        self.act(action, &sight, newest, now).await
     }
 
     /// Asks a node that is new, or was away, whether it is on the right chain, and what that holds of the log.
-    async fn check(&mut self) -> Result<(), Trouble> {
+    async fn check(&self) -> Result<(), Trouble> {
         let expected = self.config.chain_id;
         let chain_id = self.node.chain_id().await?;
         if chain_id != expected {
             let reason = format!("the node is on chain {chain_id}, chain_id is {expected}");
-            return Err(Trouble::Stop(reason));
+            return Err(Trouble::Hold(reason));
         }
         if !self.node.has_code(self.config.contract).await? {
             let reason = format!("there is no contract at {}", self.config.contract);
-            return Err(Trouble::Stop(reason));
+            return Err(Trouble::Hold(reason));
         }
         self.compare_contract().await?;
         self.look_at_balance().await?;
@@ -234,7 +253,7 @@ impl Runner {
         match action {
             Action::Rest => Ok(()),
             Action::Hold(reason) => Err(Trouble::Hold(reason)),
-            Action::Stop(reason) => Err(Trouble::Stop(reason)),
+            Action::NonceUsed(reason) => self.nonce_used(reason).await,
             Action::Resend => self.resend().await,
             Action::Mined(mined) => self.mined(mined).await,
             Action::Reorged(mined) => self.reorged(mined, now).await,
@@ -263,17 +282,6 @@ impl Runner {
     fn lost(&mut self, error: RpcError) -> Trouble {
         self.checked &= !matches!(error, RpcError::Unreachable(_));
         error.into()
-    }
-
-    /// Adds to a stop that concerns the nonce how to go on.
-    fn explain(&self, trouble: Trouble) -> Trouble {
-        match trouble {
-            Trouble::Stop(reason) if reason.starts_with("nonce ") => Trouble::Stop(format!(
-                "{reason}. Give this anchor a key of its own (key_file of a new account), and name that account \
-                 in the policies beside the old one, whose anchors stay valid"
-            )),
-            other => other,
-        }
     }
 }
 

@@ -28,7 +28,7 @@ impl Runner {
         let (nonce, prev_size, fees) = match plan {
             Plan::Rest => return Ok(()),
             Plan::Hold(reason) => return Err(Trouble::Hold(reason)),
-            Plan::OtherHistory(reason) => return Err(Trouble::OtherHistory(reason)),
+            Plan::OtherHistory(reason) => return Err(Trouble::NodeSaysOther(reason)),
             Plan::Attempt { nonce, prev_size, fees } => (nonce, prev_size, fees),
         };
         let attempt = self.build(newest, nonce, prev_size, fees, now).await?;
@@ -44,7 +44,7 @@ impl Runner {
     async fn terms(&self) -> Result<Terms, Trouble> {
         let base = self.node.latest().await?.base_fee_per_gas.map(|fee| fee.to());
         let sender = self.account.address();
-        let anchored = self.node.anchored(self.config.contract, sender, self.log_id).await?;
+        let anchored = self.node.anchored(self.config.contract, sender, self.log_id).await?.head;
         let own = (self.roots)(anchored.size).await;
         Ok(Terms {
             anchored,
@@ -109,6 +109,7 @@ impl Runner {
         flight.waiting_since_ms = now;
         let number = flight.attempts.len();
         let written = self.save(next).await?;
+        self.attempted = true;
         Ok((Sent { chain, nonce, attempt: number, tx, size, root, max_fee }, written))
     }
 

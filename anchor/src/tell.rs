@@ -1,37 +1,57 @@
 //! What leaves a runner: events, and the status that readers see.
 
-use crate::event::AnchorEvent;
+use crate::event::{AnchorEvent, Witness};
 use crate::handle::InFlightStatus;
-use crate::runner::{Runner, now_ms};
+use crate::runner::{Compared, Runner, now_ms};
 use alloy_primitives::U256;
+use std::time::Instant;
 
 impl Runner {
     pub(crate) fn emit(&self, event: AnchorEvent) {
         (self.events)(event);
     }
 
-    pub(crate) fn alert(&self, reason: String, stopped: bool) {
+    pub(crate) fn alert(&mut self, reason: String, stopped: bool) {
         let before = self.shared.get();
-        if before.alert.as_ref() == Some(&reason) && before.stopped == stopped {
+        let tell = self.voice.alert(&reason, stopped, Instant::now());
+        if before.alert.as_ref() == Some(&reason) && before.stopped == stopped && !tell {
             return;
         }
         self.shared.change(|s| {
             s.alert = Some(reason.clone());
             s.stopped = stopped;
         });
-        self.emit(AnchorEvent::Alert { chain: self.config.chain.clone(), reason, stopped });
+        self.emit(AnchorEvent::Alert { chain: self.config.chain.clone(), reason, stopped, tell });
     }
 
-    pub(crate) fn other_history(&self, reason: String) {
-        let chain = self.config.chain.clone();
-        self.emit(AnchorEvent::OtherHistory { chain, reason: reason.clone() });
+    pub(crate) fn other_history(&mut self, reason: String) {
+        let (chain, witness) = (self.config.chain.clone(), Witness::Kept);
+        self.emit(AnchorEvent::OtherHistory { chain, witness, reason: reason.clone() });
         self.alert(reason, true);
     }
 
-    pub(crate) fn recovered(&self) {
+    /// The node's word is told once, until it takes it back; it is asked again at each look.
+    pub(crate) fn node_says_other(&mut self, reason: String) {
+        if self.compared != Compared::Other {
+            let (chain, witness) = (self.config.chain.clone(), Witness::Node);
+            self.emit(AnchorEvent::OtherHistory { chain, witness, reason: reason.clone() });
+        }
+        (self.compared, self.checked) = (Compared::Other, false);
+        self.alert(reason, false);
+    }
+
+    pub(crate) fn node_says_own(&mut self) {
+        if self.compared != Compared::Own {
+            self.emit(AnchorEvent::Compared { chain: self.config.chain.clone() });
+        }
+        (self.compared, self.checked) = (Compared::Own, true);
+    }
+
+    pub(crate) fn recovered(&mut self) {
         if self.shared.get().alert.is_some() {
             self.shared.change(|s| s.alert = None);
-            self.emit(AnchorEvent::Recovered { chain: self.config.chain.clone() });
+            let tell = self.voice.recovered();
+            self.emit(AnchorEvent::Recovered { chain: self.config.chain.clone(), tell });
         }
     }
 

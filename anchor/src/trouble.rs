@@ -11,8 +11,10 @@ pub(crate) enum Trouble {
     Hold(String),
     /// Never again.
     Stop(String),
-    /// Never again, and the log must not grow: it is not the one that was anchored.
+    /// Never again, and the log must not grow: what is kept says that it is not the one that was anchored.
     OtherHistory(String),
+    /// The log must not grow while the node says that it is not the one that was anchored.
+    NodeSaysOther(String),
     /// Another collector goes on from here.
     TakenOver(StateError),
 }

@@ -5,8 +5,8 @@ mod handover;
 mod support;
 
 use alloy_primitives::{Address, B256};
-use meshchain_anchor::{AnchorEvent, Finality};
-use serde_json::json;
+use meshchain_anchor::{AnchorEvent, Finality, Witness};
+use serde_json::{Value, json};
 use support::proxy::{Fate, Proxy};
 use support::{Anvil, Bench, root};
 
@@ -203,6 +203,61 @@ async fn a_key_that_others_use_between_anchors_stops_the_anchor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_state_from_an_older_copy_goes_on_from_what_the_chain_holds() {
+    // The copies: idle, with an attempt in flight that was mined later, and with one that was replaced.
+    for copied in ["idle", "in flight", "replaced"] {
+        let anvil = Anvil::start();
+        let mut bench = Bench::new(&anvil);
+        bench.config.finality = Finality::Depth(2);
+        bench.config.bump_after_s = if copied == "replaced" { 1 } else { 3600 };
+        bench.start().await;
+        bench.grow(3);
+        bench.mined().await;
+        anvil.mine(1);
+        bench.finalized(3).await;
+        anvil.automine(copied == "idle");
+        if copied != "idle" {
+            bench.grow(5);
+            bench.submitted().await;
+        }
+        let older = bench.pending();
+        if copied != "idle" {
+            let replaced = copied == "replaced";
+            let (size, tx) = if replaced {
+                bench.grow(6);
+                (6, bench.replaced().await.tx)
+            } else {
+                (5, older["in_flight"]["attempts"][0]["tx"].as_str().unwrap().parse().unwrap())
+            };
+            bench.until(|| anvil.knows(tx)).await;
+            anvil.mine(2);
+            bench.finalized(size).await;
+            anvil.automine(true);
+        }
+        bench.grow(8);
+        bench.mined().await;
+        bench.stop().await;
+        let nonce = anvil.nonce();
+
+        bench.put_pending(&older);
+        bench.start().await;
+        // Not before the anchor is final: a reorg may still take it.
+        bench.alert("is an older copy: it goes on when the anchor of 8 leaves", false).await;
+        anvil.mine(1);
+        let fits = |e: &AnchorEvent| matches!(e, AnchorEvent::OlderState { size: 8, .. });
+        bench.event("older state", fits).await;
+        bench.recovered().await;
+        assert_eq!(bench.pending()["last_final"][0], json!(8));
+        bench.grow(9);
+        bench.mined().await;
+        anvil.mine(1);
+        bench.finalized(9).await;
+        assert_eq!(anvil.nonce(), nonce + 1, "{copied}");
+        assert!(!bench.anchor().status().stopped);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_anchor_builds_on_a_head_that_it_did_not_make_unless_the_log_is_behind_it() {
     let anvil = Anvil::start();
     anvil.anchor_as_stranger(0, 20);
@@ -215,7 +270,7 @@ async fn an_anchor_builds_on_a_head_that_it_did_not_make_unless_the_log_is_behin
     let mut behind = Bench::new(&anvil);
     behind.grow(49);
     behind.start().await;
-    behind.other_history("50 leaves, the log has fewer").await;
+    behind.other_history("50 leaves, the log has fewer", Witness::Node).await;
     assert_eq!(anvil.nonce(), 2);
 }
 
@@ -241,13 +296,13 @@ async fn a_log_that_is_not_the_anchored_one_is_told_so_at_the_start_or_when_the_
             bench.alert("", false).await;
             proxy.set(|_, _| Fate::Forward);
         }
-        bench.other_history("another root for 7").await;
-        let stopped = async {
-            while !bench.anchor().status().stopped {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(10), stopped).await.unwrap();
+        bench.other_history("another root for 7", Witness::Node).await;
+        // It asks again, and sends nothing.
+        bench.grow(12);
+        let calls = proxy.calls();
+        bench.until(|| proxy.calls() > calls + 12).await;
+        let status = bench.anchor().status();
+        assert!(status.alert.unwrap().contains("another root for 7") && !status.stopped);
         assert_eq!(anvil.nonce(), 1, "nothing was sent");
     }
 }
@@ -263,25 +318,100 @@ async fn what_is_kept_of_another_history_is_told_without_a_node() {
     bench.config.rpc = "http://127.0.0.1:1".into();
     bench.grow(6);
     bench.start().await;
-    bench.other_history("is of 7 leaves, the log has fewer").await;
+    bench.other_history("is of 7 leaves, the log has fewer", Witness::Kept).await;
+    assert!(bench.anchor().status().stopped);
+}
+
+/// What the contract's `head` would give.
+fn head(size: u64, root: B256) -> Fate {
+    let size = format!("{size:064x}");
+    Fate::Result(json!(format!("0x{size}{:0128x}{root:x}", 0)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_chain_and_an_address_without_code_are_refused() {
+async fn a_node_that_takes_its_word_back_is_believed_again() {
+    let lies: [fn() -> Fate; 2] = [|| head(20, root(20).into()), || head(2, B256::repeat_byte(7))];
+    for lie in lies {
+        let anvil = Anvil::start();
+        let lying = move |method: &str, _: &Value| match method {
+            "eth_call" => lie(),
+            _ => Fate::Forward,
+        };
+        let proxy = Proxy::start(&anvil.url, lying);
+        let mut bench = Bench::new(&anvil);
+        bench.config.rpc = proxy.url.clone();
+        // At its first word, and when it was right before.
+        for size in [3, 4] {
+            if size == 3 {
+                bench.grow(3);
+                bench.start().await;
+            } else {
+                proxy.set(move |method, _| match method {
+                    "eth_call" => head(20, root(20).into()),
+                    _ => Fate::Forward,
+                });
+                bench.grow(4);
+            }
+            bench.other_history("by the word of the RPC node", Witness::Node).await;
+            assert_eq!(anvil.nonce(), size - 3, "nothing was sent");
+            proxy.set(|_, _| Fate::Forward);
+            bench.event("comparison", |e| matches!(e, AnchorEvent::Compared { .. })).await;
+            bench.recovered().await;
+            bench.finalized(size).await;
+        }
+        assert_eq!(anvil.nonce(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lags_behind_the_last_anchor_was_not_asked() {
     let anvil = Anvil::start();
+    let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
     let mut bench = Bench::new(&anvil);
-    bench.config.chain_id = 1;
+    bench.config.rpc = proxy.url.clone();
     bench.start().await;
-    bench.alert("chain_id is 1", true).await;
-    // It waits for its operator; the log goes on without it.
-    let ended = tokio::time::timeout(std::time::Duration::from_millis(300), bench.anchor().ended());
-    assert!(ended.await.is_err());
+    bench.grow(3);
+    bench.finalized(3).await;
     bench.stop().await;
-    let mut bench = Bench::new(&anvil);
-    bench.config.contract = Address::repeat_byte(7);
+    proxy.set(|method, _| match method {
+        "eth_call" => head(2, root(2).into()),
+        _ => Fate::Forward,
+    });
     bench.start().await;
-    bench.alert("no contract", true).await;
-    bench.stop().await;
+    let told = |e: &AnchorEvent| {
+        matches!(e, AnchorEvent::Compared { .. }) || matches!(e, AnchorEvent::Alert { .. })
+    };
+    match bench.event("comparison or alert", told).await {
+        AnchorEvent::Alert { reason, .. } => assert!(reason.contains("the node lags"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    proxy.set(|_, _| Fate::Forward);
+    bench.event("comparison", |e| matches!(e, AnchorEvent::Compared { .. })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_another_chain_or_without_the_contract_is_asked_again() {
+    let anvil = Anvil::start();
+    type Lie = fn() -> Fate;
+    let lies: [(&str, Lie, &str); 2] = [
+        ("eth_chainId", || Fate::Result(json!("0x1")), "the node is on chain 1, chain_id is 31337"),
+        ("eth_getCode", || Fate::Result(json!("0x")), "there is no contract at"),
+    ];
+    for (size, (method, lie, words)) in (3..).zip(lies) {
+        let proxy = Proxy::start(&anvil.url, move |called, _| match called == method {
+            true => lie(),
+            false => Fate::Forward,
+        });
+        let mut bench = Bench::new(&anvil);
+        bench.config.rpc = proxy.url.clone();
+        bench.grow(size);
+        bench.start().await;
+        bench.alert(words, false).await;
+        assert_eq!(anvil.nonce(), size - 3, "nothing was sent");
+        proxy.set(|_, _| Fate::Forward);
+        bench.recovered().await;
+        bench.finalized(size).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

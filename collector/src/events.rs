@@ -5,15 +5,21 @@ use crate::metrics::{Chain, Metrics};
 use crate::refusal::Refusal;
 use meshchain_anchor::AnchorEvent;
 use meshchain_core::{BatchKind, Equivocation, Source};
-use meshchain_log::{Checked, Event, Next};
+use meshchain_log::{Checked, Event, Next, Witness};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What it means that something speaks of another history than the log's.
 pub const OLDER_COPY: &str = "this is an older copy of the log, or another one";
+/// What it means that a chain was not asked yet.
+pub const CHAIN_UNKNOWN: &str = "this log is not yet compared with what its chains hold of it";
 /// What to do about it.
 const WAYS_OUT: &str = "reads go on, batches are refused: restore the newest copy, or retire this log and begin one \
      under a new origin that names the old one (docs/restore.md)";
+
+/// What to do where it is the word of a node.
+const ASK_ANOTHER: &str = "reads go on, batches are refused as long as this node says so, which is asked again and again: \
+     ask a second node before you restore or retire anything (docs/restore.md)";
 
 /// Where all events of a collector come together.
 #[derive(Clone)]
@@ -47,11 +53,21 @@ impl Events {
                     proof.map(|p| *p),
                 );
             }
-            Event::Halted { head, why } => {
-                log::error!("{OLDER_COPY}: {why}; {WAYS_OUT}");
+            Event::Halted { head, by, why } => {
+                let (chain, ways) = match &by {
+                    Witness::Kept => (None, WAYS_OUT),
+                    Witness::Node { chain } => (Some(chain), ASK_ANOTHER),
+                };
+                log::error!("{OLDER_COPY}: {why}; {ways}");
                 metrics.older_copy.set(1);
                 audit.set_head(head);
-                audit.line("older_copy", json!({ "why": why }));
+                audit.line("older_copy", json!({ "chain": chain, "why": why }));
+            }
+            Event::TakenBack { head, chain, said, halted } => {
+                log::warn!("the node of chain {chain} says no more that {OLDER_COPY}");
+                metrics.older_copy.set(halted.into());
+                audit.set_head(head);
+                audit.line("recovered", json!({ "chain": chain, "why": said, "halted": halted }));
             }
             Event::CommitFailed => drop(metrics.commit_failures.inc()),
             Event::Published { head, leaves, took } => {
@@ -134,6 +150,15 @@ impl Events {
         });
     }
 
+    /// Tells that the log takes nothing before these chains were asked.
+    pub fn waits_for(&self, chains: &[String]) {
+        log::warn!(
+            "no batches are taken until the log was compared with what chain {} holds of it (docs/restore.md)",
+            chains.join(", ")
+        );
+        self.audit.line("chain_unknown", json!({ "chains": chains }));
+    }
+
     /// Takes in what an anchor tells.
     pub fn anchor(&self, event: &AnchorEvent) {
         let metrics = &self.metrics;
@@ -150,16 +175,29 @@ impl Events {
                 let chain = Chain { chain: chain.clone() };
                 metrics.anchor_gas.get_or_create(&chain).inc_by(*gas_used);
             }
-            AnchorEvent::Alert { chain, reason, .. } => {
-                log::warn!("anchor {chain}: {reason}");
+            AnchorEvent::Alert { chain, reason, tell, .. } => {
+                if *tell {
+                    log::warn!("anchor {chain}: {reason}");
+                }
                 metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(1);
             }
-            AnchorEvent::Recovered { chain } => {
+            AnchorEvent::OlderState { chain, size, .. } => {
+                log::warn!(
+                    "anchor {chain}: its state is an older copy, and goes on from the anchor of {size} leaves that the \
+                     chain holds: `meshchain fsck --rpc --repair` fetches the proofs that are not kept here"
+                );
+            }
+            AnchorEvent::Recovered { chain, .. } => {
                 metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(0);
+            }
+            AnchorEvent::Compared { chain } | AnchorEvent::OtherHistory { chain, .. } => {
+                metrics.chain_unknown.get_or_create(&Chain { chain: chain.clone() }).set(0);
             }
             _ => {}
         }
-        self.audit.anchor(event);
+        if event.worth_a_line() {
+            self.audit.anchor(event);
+        }
     }
 }
 

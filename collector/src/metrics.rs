@@ -77,6 +77,8 @@ pub struct Metrics {
     anchored_time: Family<Chain, Gauge>,
     /// 1 while an anchor waits for an operator.
     pub anchor_alert: Family<Chain, Gauge>,
+    /// 1 while the log waits to be compared with what the chain holds of it.
+    pub chain_unknown: Family<Chain, Gauge>,
     /// Gas that final anchors used.
     pub anchor_gas: Family<Chain, Counter>,
 }
@@ -108,7 +110,7 @@ impl Default for Metrics {
             missing: new(r, "batches_missing", "Batches that sessions jumped over: look for gap in the audit log"),
             commit_failures: new(r, "commit_failures", "Commits called off with nothing changed: the error log says why"),
             pushed_back: new(r, "batches_pushed_back",
-                "Batches told to come again, nothing is lost yet: no_space wants room, audit a disk that works, lag and backlog a faster one, older_copy docs/restore.md"),
+                "Batches told to come again, nothing is lost yet: no_space wants room, audit a disk that works, lag and backlog a faster one, older_copy and chain_unknown docs/restore.md"),
             oldest_waiting: new(r, "oldest_waiting_batch_seconds", "Age of the oldest batch that waits for its commit: beyond a second the disk is too slow"),
             connections: new(r, "connections", "Open connections"),
             connections_evicted: new(r, "connections_evicted", "Connections that had to go for others: somebody holds too many"),
@@ -129,6 +131,7 @@ impl Default for Metrics {
             anchored_size: new(r, "anchored_size", "Leaves in the newest final anchor"),
             anchored_time: new(r, "anchored_timestamp_seconds", "Time of the newest final anchor's block, unix time: the age of the anchors is time() less this"),
             anchor_alert: new(r, "anchor_alert", "1 while an anchor needs an operator: /v1/anchors says why"),
+            chain_unknown: new(r, "chain_unknown", "1 while no batches are taken as this chain was not asked yet what it holds of the log: look at its node, docs/restore.md"),
             anchor_gas: new(r, "anchor_gas", "Gas used by final anchors"),
             registry: Registry::default(),
         };
@@ -184,6 +187,7 @@ impl Metrics {
     pub fn chain(&self, chain: &str) {
         let chain = Chain { chain: chain.to_owned() };
         drop(self.anchor_alert.get_or_create(&chain));
+        drop(self.chain_unknown.get_or_create(&chain));
         drop(self.anchor_gas.get_or_create(&chain));
         drop(self.anchored_size.get_or_create(&chain));
     }

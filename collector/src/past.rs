@@ -2,7 +2,7 @@
 
 use crate::audit::newest_rotated;
 use anyhow::Result;
-use meshchain_log::Log;
+use meshchain_log::{Log, Witness};
 use meshchain_store::{Location, Store};
 use meshchain_stored::audit_line::{AUDIT_FILE, AuditedLog, rotated_name};
 use serde::Deserialize;
@@ -78,8 +78,12 @@ pub async fn compare(log: &Log, audited: Option<AuditedLog>) -> Result<()> {
     let Some(AuditedLog { size, root, .. }) = audited else { return Ok(()) };
     match log.root_at(size).await? {
         Some(own) if own == root => {}
-        Some(_) => log.halt(format!("the audit log speaks of another tree of {size} leaves")),
-        None => log.halt(format!("the audit log speaks of {size} leaves, the log has fewer")),
+        Some(_) => log
+            .halt(Witness::Kept, format!("the audit log speaks of another tree of {size} leaves")),
+        None => log.halt(
+            Witness::Kept,
+            format!("the audit log speaks of {size} leaves, the log has fewer"),
+        ),
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::disk;
 use crate::events::Events;
 use crate::found::{founded, key_of};
 use crate::http::{Doors, Rooms, listen, router, serve};
-use crate::metrics::Metrics;
+use crate::metrics::{Chain, Metrics};
 use crate::past;
 use crate::quota::Quotas;
 use anyhow::{Context, Result};
@@ -15,7 +15,7 @@ use futures::StreamExt;
 use futures::future::{pending, try_join_all};
 use futures::stream::FuturesUnordered;
 use meshchain_anchor::{AnchorEvent, AnchorHandle, OwnRoots};
-use meshchain_log::{Fatal, Log};
+use meshchain_log::{Barred, Fatal, Log, Witness};
 use meshchain_store::Store;
 use serde_json::json;
 use std::future::Future;
@@ -38,6 +38,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 const UNKNOWN_SENDERS: &str = "nobody authenticates senders (ingest.principal_from_xfcc = false): whoever reaches \
      this port may send batches in the name of any workload, and no refusal can name its sender; \
      a session still cannot be continued without its key";
+
+/// What it means that `required_at_start` is off.
+const NOT_REQUIRED: &str = "required_at_start = false: while the node is away batches are taken without asking what the \
+     chain holds of this log; if this is an older copy of it, that makes a second history under its key";
 
 /// Runs the collector until `stop` resolves. An error is fatal; what was acknowledged is kept.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
@@ -93,10 +97,26 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     for anchor in config.anchor {
         let heads = log.published();
         let (told, grows) = (events.clone(), log.clone());
+        if anchor.required_at_start {
+            log.must_ask(&anchor.chain);
+            let chain = Chain { chain: anchor.chain.clone() };
+            metrics.chain_unknown.get_or_create(&chain).set(1);
+        } else {
+            log::warn!("anchor {}: {NOT_REQUIRED}", anchor.chain);
+        }
         let tell = move |event| {
             told.anchor(&event);
-            if let AnchorEvent::OtherHistory { chain, reason } = event {
-                grows.halt(format!("chain {chain}: {reason}"));
+            match event {
+                AnchorEvent::Compared { chain } => grows.fits(&chain),
+                AnchorEvent::OtherHistory { chain, witness, reason } => {
+                    let why = format!("chain {chain}: {reason}");
+                    let by = match witness {
+                        meshchain_anchor::Witness::Kept => Witness::Kept,
+                        meshchain_anchor::Witness::Node => Witness::Node { chain },
+                    };
+                    grows.halt(by, why);
+                }
+                _ => {}
             }
         };
         let own = log.clone();
@@ -115,6 +135,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     }
     // Side by side: each may wait for its node.
     let anchors = try_join_all(starting).await?;
+    if let Some(Barred::Unasked(chains)) = log.barred() {
+        events.waits_for(&chains);
+    }
     let (submissions, received) = mpsc::channel(MAX_WAITING);
     let (drained, stop_writing) = watch::channel(false);
     let mut writing = tokio::spawn(meshchain_log::run(writer, received, stop_writing));

@@ -1,6 +1,7 @@
 //! What the log tells whoever runs it: lines of an audit log and metrics are made of this.
 
 use crate::batch::Checked;
+use crate::growth::Witness;
 use crate::judge::Next;
 use crate::misfit::Misfit;
 use meshchain_core::{Equivocation, SessionId, TreeHead};
@@ -49,8 +50,21 @@ pub enum Event<'a> {
     Halted {
         /// Tree of this log.
         head: TreeHead,
+        /// Who does.
+        by: Witness,
         /// What speaks of what.
         why: String,
+    },
+    /// The node of a chain, by whose word the log was halted, says now what fits.
+    TakenBack {
+        /// Tree of this log.
+        head: TreeHead,
+        /// Chain as configured.
+        chain: String,
+        /// What the node had said.
+        said: String,
+        /// Whether the log stays halted, by others.
+        halted: bool,
     },
     /// A commit failed before its commit point: nothing was changed, and the batches may come again.
     CommitFailed,

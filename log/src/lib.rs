@@ -31,6 +31,7 @@ mod error;
 mod event;
 #[cfg(test)]
 mod fault_tests;
+mod growth;
 mod intake;
 mod judge;
 mod lacking;
@@ -62,6 +63,7 @@ pub use batch::Checked;
 pub use catalog::SealAt;
 pub use error::OpenError;
 pub use event::{Event, Events};
+pub use growth::{Barred, Witness};
 pub use judge::Next;
 pub use log::Log;
 pub use misfit::{MAX_JUMP, Misfit};

@@ -2,6 +2,7 @@
 
 use crate::catalog::Catalog;
 use crate::event::{Event, Events};
+use crate::growth::{Barred, Growth, Witness};
 use crate::lacking::Lacking;
 use crate::lag::Lag;
 use crate::segment::Files;
@@ -10,7 +11,7 @@ use crate::table::Tables;
 use meshchain_core::{SignedHead, SigningKey};
 use meshchain_store::{Lack, Store};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -48,8 +49,7 @@ pub struct Log {
     /// What the sealer lacks.
     pub(crate) sealer_lacks: Lacking,
     events: Events,
-    /// What contradicts this log's history: since then it takes nothing.
-    halted: OnceLock<String>,
+    growth: RwLock<Growth>,
     /// Batches that are looked up at the same time, as they may be logged already.
     pub(crate) lookups: Semaphore,
 }
@@ -79,7 +79,7 @@ impl Log {
             writer_lacks: Lacking::default(),
             sealer_lacks: Lacking::default(),
             events,
-            halted: OnceLock::new(),
+            growth: RwLock::default(),
             lookups: Semaphore::new(LOOKUPS),
         }
     }
@@ -130,18 +130,40 @@ impl Log {
         self.lag.exceeds(MAX_LAG)
     }
 
-    /// Lets the log grow no more, for a reason of `why`: something speaks of another history than this one's. Reads
-    /// go on. The first reason counts.
-    pub fn halt(&self, why: String) {
+    fn growth_mut(&self) -> RwLockWriteGuard<'_, Growth> {
+        self.growth.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the log not grow before [`Log::fits`] was said of this chain.
+    pub fn must_ask(&self, chain: &str) {
+        self.growth_mut().must_ask(chain);
+    }
+
+    /// Lets the log grow no more, for a reason of `why`: somebody speaks of another history than this one's. Reads
+    /// go on. The first reason of each counts.
+    pub fn halt(&self, by: Witness, why: String) {
         let head = self.published.borrow().as_ref().map(|p| p.head);
-        if let (Ok(()), Some(head)) = (self.halted.set(why.clone()), head) {
-            self.tell(Event::Halted { head, why });
+        let new = self.growth_mut().halt(&by, &why);
+        if let (true, Some(head)) = (new, head) {
+            self.tell(Event::Halted { head, by, why });
         }
     }
 
-    /// Why the log grows no more, if so.
-    pub fn halted(&self) -> Option<&str> {
-        self.halted.get().map(String::as_str)
+    /// What the chain holds is of this log's history: it waits no more for that, and a halt by the word of its node
+    /// is lifted.
+    pub fn fits(&self, chain: &str) {
+        let said = self.growth_mut().fits(chain);
+        let head = self.published.borrow().as_ref().map(|p| p.head);
+        if let (Some(said), Some(head)) = (said, head) {
+            let halted = matches!(self.barred(), Some(Barred::OtherHistory(_)));
+            self.tell(Event::TakenBack { head, chain: chain.to_owned(), said, halted });
+        }
+        self.parts_closed.notify_one();
+    }
+
+    /// Why the log does not grow, if so. Nothing is written, sealed or deleted then.
+    pub fn barred(&self) -> Option<Barred> {
+        self.growth.read().unwrap_or_else(PoisonError::into_inner).barred()
     }
 
     /// What is used up, if batches are not taken for that; they are again as soon as it passes.

@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, SealAt};
 use crate::error::{OpenError, damaged, random};
 use crate::event::Events;
+use crate::growth::Witness;
 use crate::log::Log;
 use crate::owned::{HEAD, Owned, TakenOver};
 use crate::past::contradiction;
@@ -104,7 +105,7 @@ pub async fn open(
     let signed = SignedHead { head, checkpoint };
     let log = Arc::new(Log::new(store, key, catalog, (sessions, tables), signed, events));
     if let Some(why) = contradiction {
-        log.halt(why);
+        log.halt(Witness::Kept, why);
     }
     let writer = Writer::new(log.clone(), tree, owned);
     Ok((log.clone(), writer, Sealer::new(log, sealed, sealed_version)))

@@ -23,8 +23,8 @@ pub async fn delete_old_records(log: Arc<Log>, keep: Duration) {
             let s: &crate::segment::Sealed = s;
             s.records_len.is_some() && s.layout.newest_ns < before
         };
-        let halted = log.halted().is_some();
-        for segment in segments.iter().filter(old).filter(|_| !halted) {
+        let barred = log.barred().is_some();
+        for segment in segments.iter().filter(old).filter(|_| !barred) {
             if let Err(error) = log.store.delete(&segment.name.path(SegmentFile::Records)).await {
                 log::warn!("old records are still there: {error}");
                 continue;

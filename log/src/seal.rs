@@ -78,7 +78,7 @@ impl Sealer {
         let found = async {
             let sealing = loop {
                 let sealing = self.log.catalog().to_seal();
-                if let (Some(sealing), None) = (sealing, self.log.halted()) {
+                if let (Some(sealing), None) = (sealing, self.log.barred()) {
                     break sealing;
                 }
                 let _ = timeout(AGE_CHECK, self.log.parts_closed.notified()).await;

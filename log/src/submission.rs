@@ -1,6 +1,7 @@
 //! A batch on its way into the log, and what its sender is told.
 
 use crate::batch::Checked;
+use crate::growth::Barred;
 use crate::misfit::Misfit;
 use meshchain_store::Lack;
 use thiserror::Error;
@@ -31,9 +32,9 @@ pub enum SubmitError {
     /// It does not fit the log.
     #[error(transparent)]
     Refused(#[from] Misfit),
-    /// The log grows no more: this is an older copy of it, or another one.
-    #[error("this is an older copy of the log, or another one")]
-    Halted,
+    /// The log does not grow.
+    #[error("{0}")]
+    Barred(Barred),
     /// Something is used up that it takes; it may be sent again when that has passed.
     #[error("{0}")]
     Lacking(Lack),

@@ -155,7 +155,7 @@ impl Writer {
     /// What is not sealed is in memory: it does not grow faster than it is sealed. An error where it is not sealed for
     /// want of room.
     async fn wait_for_sealing(&self) -> Result<(), Lack> {
-        while self.log.must_seal() && self.log.halted().is_none() {
+        while self.log.must_seal() && self.log.barred().is_none() {
             if let Some(lack) = self.log.sealer_lacks.get() {
                 return Err(lack);
             }
@@ -169,8 +169,8 @@ impl Writer {
 
     /// Commits what is waiting, and answers it.
     pub(crate) async fn commit(&mut self, waiting: Vec<Submission>) -> Result<(), Fatal> {
-        if self.log.halted().is_some() {
-            refuse(waiting.into_iter(), || SubmitError::Halted);
+        if let Some(barred) = self.log.barred() {
+            refuse(waiting.into_iter(), || SubmitError::Barred(barred.clone()));
             return Ok(());
         }
         let started = Instant::now();

@@ -11,7 +11,7 @@ use alloy_sol_types::{SolCall, SolEvent, sol};
 use alloy_trie::nodes::TrieNode;
 use alloy_trie::{Nibbles, proof::verify_proof};
 use meshchain_anchor::{
-    self as anchor, AnchorConfig, AnchorEvent, AnchorHandle, FinalAnchor, Finality,
+    self as anchor, AnchorConfig, AnchorEvent, AnchorHandle, FinalAnchor, Finality, Witness,
 };
 use meshchain_core::{SignedHead, TreeHead};
 use meshchain_store::{Location, Store};
@@ -201,6 +201,7 @@ impl Bench {
                 daily_budget_wei: 1_000_000_000_000_000_000,
                 poll_ms: 50,
                 bump_after_s: 3600,
+                required_at_start: true,
             },
             store: Store::open(&Location::Directory(directory.path().join("data"))).unwrap(),
             heads: watch::channel(None).0,
@@ -301,8 +302,8 @@ impl Bench {
     }
 
     /// Waits to be told that the log is not the one that was anchored.
-    pub async fn other_history(&mut self, words: &str) {
-        let fits = |e: &AnchorEvent| matches!(e, AnchorEvent::OtherHistory { reason, .. } if reason.contains(words));
+    pub async fn other_history(&mut self, words: &str, by: Witness) {
+        let fits = |e: &AnchorEvent| matches!(e, AnchorEvent::OtherHistory { reason, witness, .. } if reason.contains(words) && *witness == by);
         self.event(&format!("other history {words:?}"), fits).await;
     }
 
@@ -320,10 +321,18 @@ impl Bench {
         tokio::time::timeout(DEADLINE, poll).await.expect("what was waited for did not come");
     }
 
+    fn pending_path(&self) -> PathBuf {
+        self.directory.path().join("data/anchor/test/pending.json")
+    }
+
     /// The state object, as on disk.
     pub fn pending(&self) -> Value {
-        let path = self.directory.path().join("data/anchor/test/pending.json");
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+        serde_json::from_slice(&std::fs::read(self.pending_path()).unwrap()).unwrap()
+    }
+
+    /// Replaces the state object.
+    pub fn put_pending(&self, state: &Value) {
+        std::fs::write(self.pending_path(), state.to_string()).unwrap();
     }
 }
 

@@ -4,6 +4,7 @@ use super::forward;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What becomes of a call.
@@ -29,6 +30,7 @@ type Script = Box<dyn FnMut(&str, &Value) -> Fate + Send>;
 pub struct Proxy {
     pub url: String,
     script: Arc<Mutex<Script>>,
+    calls: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -38,13 +40,20 @@ impl Proxy {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(Box::new(script)));
         let (shared, node) = (script.clone(), node.to_owned());
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (script, node) = (shared.clone(), node.clone());
-                std::thread::spawn(move || serve(stream, &node, &script));
+                let (script, node, calls) = (shared.clone(), node.clone(), counted.clone());
+                std::thread::spawn(move || serve(stream, &node, &script, &calls));
             }
         });
-        Self { url, script }
+        Self { url, script, calls }
+    }
+
+    /// Calls that came so far.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 
     pub fn set(&self, script: impl FnMut(&str, &Value) -> Fate + Send + 'static) {
@@ -53,11 +62,12 @@ impl Proxy {
 }
 
 /// Serves one connection until a fate ends it.
-fn serve(stream: TcpStream, node: &str, script: &Mutex<Script>) -> Option<()> {
+fn serve(stream: TcpStream, node: &str, script: &Mutex<Script>, calls: &AtomicUsize) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut writer = stream;
     loop {
         let call = read_call(&mut reader)?;
+        calls.fetch_add(1, Ordering::Relaxed);
         let fate = script.lock().unwrap()(call["method"].as_str()?, &call["params"]);
         let (status, body) = match fate {
             Fate::Forward => (200, forward(node, &call).to_string().into_bytes()),

@@ -3,10 +3,10 @@
 use super::room::Full;
 use super::{Doors, answer_error};
 use crate::audit::NotKept;
-use crate::events::OLDER_COPY;
+use crate::events::{CHAIN_UNKNOWN, OLDER_COPY};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use meshchain_log::SubmitError;
+use meshchain_log::{Barred, SubmitError};
 use meshchain_store::Lack;
 use strum::{IntoStaticStr, VariantNames};
 
@@ -22,6 +22,8 @@ pub(super) enum Busy {
     Share,
     /// The log must not grow.
     OlderCopy,
+    /// The log is not yet compared with what its chains hold.
+    ChainUnknown,
     /// The writer takes nothing.
     Unavailable,
     /// Audit lines cannot be kept.
@@ -30,6 +32,15 @@ pub(super) enum Busy {
     NoSpace,
     /// There are no files for it.
     NoFiles,
+}
+
+impl From<&Barred> for Busy {
+    fn from(barred: &Barred) -> Self {
+        match barred {
+            Barred::OtherHistory(_) => Self::OlderCopy,
+            Barred::Unasked(_) => Self::ChainUnknown,
+        }
+    }
 }
 
 impl From<Lack> for Busy {
@@ -63,7 +74,7 @@ impl Busy {
     /// What the writer's answer means, where it is no refusal.
     pub(super) fn of(error: &SubmitError) -> Self {
         match error {
-            SubmitError::Halted => Self::OlderCopy,
+            SubmitError::Barred(barred) => barred.into(),
             SubmitError::Lacking(lack) => (*lack).into(),
             SubmitError::Refused(_) | SubmitError::Unavailable => Self::Unavailable,
         }
@@ -75,6 +86,7 @@ impl Busy {
             Self::Backlog => "too much is waiting to be committed".to_owned(),
             Self::Share => "too much of this sender's is waiting to be committed".to_owned(),
             Self::OlderCopy => OLDER_COPY.to_owned(),
+            Self::ChainUnknown => CHAIN_UNKNOWN.to_owned(),
             Self::Unavailable => "the log could not be written".to_owned(),
             Self::Audit => "the audit log cannot be written".to_owned(),
             Self::NoSpace => Lack::Space.to_string(),

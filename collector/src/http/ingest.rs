@@ -126,8 +126,8 @@ async fn receive(
     if let Some(why) = doors.events.audit.failing() {
         return Err(NoBatch::Busy(why.into()));
     }
-    if doors.log.halted().is_some() {
-        return Err(NoBatch::Busy(Busy::OlderCopy));
+    if let Some(barred) = doors.log.barred() {
+        return Err(NoBatch::Busy((&barred).into()));
     }
     if let Some(lack) = doors.log.lack() {
         return Err(NoBatch::Busy(lack.into()));

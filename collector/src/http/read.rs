@@ -3,16 +3,17 @@
 use super::reader::Reader;
 use super::{Doors, answer_error, failed, in_turn};
 use crate::audit::NotKept;
-use crate::events::OLDER_COPY;
+use crate::events::{CHAIN_UNKNOWN, OLDER_COPY};
 use crate::metrics::classic;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use meshchain_anchor::{AnchorHandle, AnchorStatus};
 use meshchain_core::hash::log_id;
 use meshchain_core::tile::TileName;
-use meshchain_log::Log;
+use meshchain_log::{Barred, Log};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -83,11 +84,29 @@ pub async fn metrics(State(doors): State<Arc<Doors>>, headers: HeaderMap) -> Res
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
+/// The chains that are waited for, each with what keeps it from being asked.
+fn waited_for(anchors: &[AnchorHandle], chains: &[String]) -> String {
+    let status = anchors.iter().map(AnchorHandle::status);
+    let waited = status.filter(|status| chains.contains(&status.chain));
+    let text = |status: AnchorStatus| match status.alert {
+        Some(why) => format!("chain {}: {why}", status.chain),
+        None => format!("chain {} is being asked", status.chain),
+    };
+    waited.map(text).collect::<Vec<_>>().join("; ")
+}
+
 /// `GET /readyz`: whether batches are taken at the moment. `/healthz` only says that the program runs.
 pub async fn readyz(State(doors): State<Arc<Doors>>) -> Response {
-    if let Some(why) = doors.log.halted() {
-        let text = format!("{OLDER_COPY}: {why}");
-        return answer_error(StatusCode::SERVICE_UNAVAILABLE, "older_copy", &text);
+    match doors.log.barred() {
+        Some(Barred::OtherHistory(why)) => {
+            let text = format!("{OLDER_COPY}: {why}");
+            return answer_error(StatusCode::SERVICE_UNAVAILABLE, "older_copy", &text);
+        }
+        Some(Barred::Unasked(chains)) => {
+            let text = format!("{CHAIN_UNKNOWN}: {}", waited_for(&doors.anchors, &chains));
+            return answer_error(StatusCode::SERVICE_UNAVAILABLE, "chain_unknown", &text);
+        }
+        None => {}
     }
     let why = if doors.submissions.is_closed() {
         "the writer has ended".to_owned()

@@ -2,6 +2,7 @@
 
 mod accept;
 mod audit;
+mod chain;
 mod doors;
 mod older_copy;
 mod peers;

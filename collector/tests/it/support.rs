@@ -180,7 +180,7 @@ fn agent() -> ureq::Agent {
 }
 
 /// Polls until `done`, or fails after the deadline.
-pub(crate) fn wait_until(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let since = Instant::now();
     while !done() {
         assert!(since.elapsed() < DEADLINE, "waited in vain: {what}");

@@ -154,7 +154,7 @@ def test_it_starts_on_a_full_disk_and_serves_reads(disk, processes):
     disk.fill()
     for life in range(2):
         running = begun(processes, disk, f"again-{life}")
-        assert processes.stop(running.process) != 0, "its last lines could not be kept"
+        processes.stop(running.process)
     running, waiting = begun(processes, disk, "at last"), proxy.batch()
     wait_until(lambda: send(running, waiting, told) == "no_space", DEADLINE_S, "the sender hears of it")
     reads(running, told)

@@ -135,7 +135,8 @@ def test_who_does_not_read_the_answers_is_given_up(running):
     wait_until(lambda: collector.get("/v1/log")["size"] == 1, SHOWN_S, "it is published")
     files = Path(f"/proc/{process.pid}/fd")
     before = len(list(files.iterdir()))
-    with held(collector, 4, head("GET", f"/v1/evidence/{trace_id.hex()}") * 8):
+    # As many as one reader is answered at the same time.
+    with held(collector, 2, head("GET", f"/v1/evidence/{trace_id.hex()}") * 8):
         wait_until(lambda: len(list(files.iterdir())) > before, SHOWN_S, "the collector answers")
         wait_until(lambda: len(list(files.iterdir())) <= before, ENDED_S, "it gives them up")
 

@@ -12,7 +12,6 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Looks for as long as the collector runs, and warns each time that fewer than `warn_below` bytes are left. A bucket
 /// has no end.
 pub async fn watch(log: Arc<Log>, warn_below: u64, metrics: Arc<Metrics>) {
-    metrics.free_bytes_warning.set(gauge(warn_below));
     let mut looks = interval(LOOK);
     let mut low = false;
     loop {
@@ -25,6 +24,7 @@ pub async fn watch(log: Arc<Log>, warn_below: u64, metrics: Arc<Metrics>) {
         // No number at all where there is none to tell.
         let Some(free) = free else { continue };
         metrics.free_bytes.set(gauge(free));
+        metrics.free_bytes_warning.set(gauge(warn_below));
         let was = std::mem::replace(&mut low, free < warn_below);
         if low && !was {
             log::warn!(

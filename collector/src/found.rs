@@ -40,7 +40,8 @@ pub enum FoundError {
     /// A key is there, and not its log.
     #[error(
         "{place} holds no log, and the key {key} was there before: if its log is lost, restore it \
-         (docs/restore.md); if there never was one, found it: meshchain-collector init"
+         (docs/restore.md); if there never was one, found it: \
+         meshchain-collector init --origin NAME"
     )]
     NoLog {
         /// The place.
@@ -100,7 +101,7 @@ pub async fn key_of(
     let founding = founding.is_some_and(|by| by == key.verifier().to_string());
     match held {
         Some(held) if held != key.verifier().name() => Err(other(&held, key.verifier().name())),
-        None if !is_there && !found && !founding => {
+        None if !is_there && !founding && !(found && origin.is_some()) => {
             Err(FoundError::NoLog { place: place.to_string(), key: file.to_owned() })
         }
         _ => Ok((key, false)),

@@ -219,16 +219,17 @@ impl Store {
             _ => PutMode::Overwrite,
         };
         let data = data.into();
-        // The lock may be gone, or the directory be another one.
-        let done = if self.shared || self.is_version(name, version).await? {
-            self.put_or_claim(name, data.clone(), mode).await.map(Some)
-        } else {
-            Ok(None)
-        };
-        match done {
-            Ok(Some(put)) => Ok(self.version(put.into(), data)),
-            Ok(None)
-            | Err(
+        // The lock may be gone, or the directory be another one. What an earlier try wrote is written again: it may
+        // have failed to reach the disk.
+        if !self.shared
+            && !self.is_version(name, version).await?
+            && !self.is_version(name, &Version(Known::Content(data.clone()))).await?
+        {
+            return Err(StoreError::TakenOver(name.to_owned()));
+        }
+        match self.put_or_claim(name, data.clone(), mode).await {
+            Ok(put) => Ok(self.version(put.into(), data)),
+            Err(
                 object_store::Error::Precondition { .. }
                 | object_store::Error::AlreadyExists { .. }
                 | object_store::Error::NotFound { .. },

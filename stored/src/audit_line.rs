@@ -74,7 +74,8 @@ pub fn rotated_name(number: u64) -> String {
 /// The number in a name of [`rotated_name`].
 pub fn rotated_number(name: &str) -> Option<u64> {
     let number = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?.parse().ok()?;
-    (number > 0 && rotated_name(number) == name).then_some(number)
+    // The next one has a number too.
+    (0 < number && number < u64::MAX && rotated_name(number) == name).then_some(number)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::{BadRequest, Doors, asked, failed, next_page};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use hex::FromHexError;
 use meshchain_core::SessionId;
@@ -15,8 +16,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Most items of a page, and as many as there are without `limit`.
-/// Sessions take up to 10 kB each.
-const MOST_SESSIONS: usize = 250;
+const MOST_SESSIONS: usize = 1000;
+/// Bytes of JSON at which a page of them ends: one has up to 10 kB.
+const PAGE_BYTES: usize = 2 << 20;
 /// Final anchors of a chain.
 const MOST_ANCHORS: usize = 50;
 
@@ -47,10 +49,21 @@ pub async fn sessions(
                 Ok(page) => page,
                 Err(error) => return failed(&error),
             };
-            let last = page.last().filter(|_| more).map(|listed| hex::encode(listed.id));
-            let next = last.map(|last| format!("/v1/sessions?after={last}&limit={limit}"));
-            let list: Vec<Value> = page.iter().map(shown).collect();
-            (next_page(next), Json(list)).into_response()
+            let (mut list, mut bytes) = (Vec::new(), 0);
+            for listed in &page {
+                let text = shown(listed).to_string();
+                bytes += text.len();
+                list.push(text);
+                if bytes >= PAGE_BYTES {
+                    break;
+                }
+            }
+            let more = more || list.len() < page.len();
+            let last = list.len().checked_sub(1).and_then(|at| page.get(at)).filter(|_| more);
+            let next = last
+                .map(|last| format!("/v1/sessions?after={}&limit={limit}", hex::encode(last.id)));
+            let kind = [(header::CONTENT_TYPE, "application/json")];
+            (next_page(next), kind, format!("[{}]", list.join(","))).into_response()
         }
     };
     Ok(doors.heavy(&reader, read).await)

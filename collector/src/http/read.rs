@@ -4,7 +4,6 @@ use super::reader::Reader;
 use super::{Doors, answer_error, failed, in_turn};
 use crate::audit::NotKept;
 use crate::events::{CHAIN_UNKNOWN, OLDER_COPY};
-use crate::metrics::classic;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -79,8 +78,7 @@ pub async fn metrics(State(doors): State<Arc<Doors>>, headers: HeaderMap) -> Res
         false => "text/plain; version=0.0.4; charset=utf-8",
     };
     doors.events.metrics.sessions_silent.set(doors.log.silent_sessions() as i64);
-    let text = doors.events.metrics.render(doors.rooms.oldest_whole());
-    let text = if open { text } else { classic(&text) };
+    let text = doors.events.metrics.text(open, || doors.rooms.oldest_whole());
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 

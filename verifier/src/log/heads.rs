@@ -70,8 +70,8 @@ pub(crate) fn read(
 const COST_CHECKPOINT: &str = "readers cannot follow the log; nothing is lost: without this file \
                                the next start of the collector publishes `head` again";
 const COST_HEAD: &str = "the collector does not start; `checkpoint` is the last published head";
-const COST_NO_HEAD: &str = "the collector does not start; copy `checkpoint` to `head`: what was \
-                            committed since then counts as never committed";
+const COST_NO_HEAD: &str = "the collector does not start; restore the newest copy of the whole directory \
+                            (docs/restore.md)";
 
 fn missing(file: &str, cost: &str, report: &mut FsckReport) {
     let (file, fault, cost) = (file.to_owned(), "missing".to_owned(), cost.to_owned());
@@ -174,8 +174,8 @@ fn choose(
     Some(Heads { published: tree, origin: checkpoint.origin.clone(), file, ahead })
 }
 
-const COST_OLD_HEAD: &str = "the collector does not start; copy `checkpoint` to `head`: what was \
-                             committed since then counts as never committed";
+const COST_OLD_HEAD: &str = "the collector does not start; restore the newest copy of the whole directory \
+                             (docs/restore.md)";
 
 fn contradicts(fault: String, cost: &str, report: &mut FsckReport) {
     let (file, cost) = ("head".to_owned(), cost.to_owned());

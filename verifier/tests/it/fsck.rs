@@ -177,7 +177,7 @@ fn swapped_and_replaced_files_are_found() {
     log.write("head", older(400).as_bytes());
     let report = check(&log);
     let damage = report.damages.iter().find(|d| d.file == "head").unwrap();
-    assert!(damage.cost.contains("copy `checkpoint` to `head`"), "{damage:?}");
+    assert!(damage.cost.contains("restore the newest copy"), "{damage:?}");
     log.write("head", &head);
     assert_eq!(check(&log).verdict, FsckVerdict::Clean);
 }

@@ -127,7 +127,9 @@ impl Place {
     /// Audit lines of this event.
     fn audited(&self, event: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.directory.path().join("data/audit.jsonl")).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        // The last one may be on its way.
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let lines = whole.map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["event"] == event).collect()
     }
 }

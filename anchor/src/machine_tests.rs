@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::Attempt;
+use crate::state::{Attempt, settled};
 use alloy_primitives::{Address, B256};
 
 const RULES: Rules =
@@ -250,10 +250,10 @@ fn settling_counts_the_cost_and_gives_the_nonce_up() {
     let mut state = pending(None);
     state.spent = (NOW / DAY, 7);
     state.gas_used = 100;
-    let next = state.settled(5, 3, NOW);
+    let next = settled(&state, 5, 3, NOW);
     assert_eq!((next.next_nonce, next.spent, next.in_flight), (Some(6), (NOW / DAY, 22), None));
     assert_eq!(next.gas_used, 105);
-    assert_eq!(state.settled(5, 3, NOW + DAY).spent, (NOW / DAY + 1, 15));
+    assert_eq!(settled(&state, 5, 3, NOW + DAY).spent, (NOW / DAY + 1, 15));
 }
 
 #[test]

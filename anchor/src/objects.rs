@@ -5,13 +5,14 @@
 //!   the writer before can replace it no more.
 //! - `receipts/<size, 20 digits>.json`: one final anchor each.
 
-use crate::state::{FinalAnchor, State, StateError, VERSION};
+use crate::state::{FinalAnchor, State, StateError, resumed};
 use meshchain_store::{Store, StoreError, Version};
+use meshchain_stored::anchor::{
+    AnchorFormatError, final_path, finals_path, parse_final_path, state_path,
+};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
-/// Digits of a size in a name, so that names sort as sizes do.
-const DIGITS: usize = 20;
 /// How often a state is taken over that its former writer replaces meanwhile. Its writes are a poll or
 /// an answer of its node apart.
 const ATTEMPTS: usize = 4;
@@ -25,7 +26,7 @@ pub(crate) struct Written(());
 #[derive(Clone)]
 pub(crate) struct Objects {
     store: Store,
-    prefix: String,
+    chain: String,
     pending: Arc<Mutex<Pending>>,
 }
 
@@ -39,15 +40,15 @@ struct Pending {
 
 impl Objects {
     pub(crate) fn new(store: Store, chain: &str) -> Self {
-        Self { store, prefix: format!("anchor/{chain}"), pending: Arc::default() }
+        Self { store, chain: chain.to_owned(), pending: Arc::default() }
     }
 
     fn pending_name(&self) -> String {
-        format!("{}/pending.json", self.prefix)
+        state_path(&self.chain)
     }
 
     fn receipt_name(&self, size: u64) -> String {
-        format!("{}/receipts/{size:0DIGITS$}.json", self.prefix)
+        final_path(&self.chain, size)
     }
 
     /// Makes the state this writer's, which `fresh` names, and gives what to go on with. Nothing but the
@@ -57,8 +58,7 @@ impl Objects {
         for _ in 0..ATTEMPTS {
             let (found, version) = match self.store.get_version(&name).await? {
                 Some((data, version)) => {
-                    let json = |source| StateError::Json { name: name.clone(), source };
-                    (serde_json::from_slice(&data).map_err(json)?, version)
+                    (State::parse(&data).map_err(|source| format(&name, source))?, version)
                 }
                 None => (fresh.clone(), Version::default()),
             };
@@ -66,7 +66,7 @@ impl Objects {
                 name: name.clone(),
                 reason: reason.to_owned(),
             };
-            let state = State::resumed(found.clone(), &fresh).map_err(foreign)?;
+            let state = resumed(found.clone(), &fresh).map_err(foreign)?;
             self.pending.lock().await.version = version;
             match self.save(&State { writer: fresh.writer.clone(), ..found }).await {
                 Ok(Written(())) => return Ok(state),
@@ -81,8 +81,7 @@ impl Objects {
     /// Replaces the state; [`StoreError::TakenOver`] where it is another writer's by now.
     pub(crate) async fn save(&self, state: &State) -> Result<Written, StateError> {
         let name = self.pending_name();
-        let data = serde_json::to_vec_pretty(state);
-        let data = data.map_err(|source| StateError::Json { name: name.clone(), source })?;
+        let data = state.to_json().map_err(|source| format(&name, source))?;
         let mut pending = self.pending.lock().await;
         if let Some(doubtful) = pending.doubtful.take()
             && let Some((found, version)) = self.store.get_version(&name).await?
@@ -102,18 +101,16 @@ impl Objects {
 
     pub(crate) async fn put_final(&self, anchor: &FinalAnchor) -> Result<(), StateError> {
         let name = self.receipt_name(anchor.size);
-        let data = serde_json::to_vec_pretty(anchor);
-        let data = data.map_err(|source| StateError::Json { name: name.clone(), source })?;
+        let data = anchor.to_json().map_err(|source| format(&name, source))?;
         Ok(self.store.put(&name, data).await?)
     }
 
     pub(crate) async fn get_final(&self, size: u64) -> Result<Option<FinalAnchor>, StateError> {
         let name = self.receipt_name(size);
         let Some(data) = self.store.get(&name).await? else { return Ok(None) };
-        let anchor: FinalAnchor = serde_json::from_slice(&data)
-            .map_err(|source| StateError::Json { name: name.clone(), source })?;
-        if anchor.version != VERSION || anchor.size != size {
-            let reason = "is of another version or size".to_owned();
+        let anchor = FinalAnchor::parse(&data).map_err(|source| format(&name, source))?;
+        if anchor.size != size {
+            let reason = "is of another size".to_owned();
             return Err(StateError::Foreign { name, reason });
         }
         Ok(Some(anchor))
@@ -121,18 +118,18 @@ impl Objects {
 
     /// Sizes of all final anchors, ascending; known by their names alone.
     pub(crate) async fn final_sizes(&self) -> Result<Vec<u64>, StateError> {
-        let names = self.store.list(&format!("{}/receipts", self.prefix)).await?;
-        let size = |(name, _): &(String, u64)| {
-            let file = name.rsplit('/').next()?.strip_suffix(".json")?;
-            (file.len() == DIGITS).then(|| file.parse().ok()).flatten()
-        };
-        Ok(names.iter().filter_map(size).collect())
+        let names = self.store.list(&finals_path(&self.chain)).await?;
+        Ok(names.iter().filter_map(|(name, _)| parse_final_path(name)).collect())
     }
+}
+
+fn format(name: &str, source: AnchorFormatError) -> StateError {
+    StateError::Format { name: name.to_owned(), source }
 }
 
 impl std::fmt::Debug for Objects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Objects").field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("Objects").field("chain", &self.chain).finish_non_exhaustive()
     }
 }
 
@@ -196,7 +193,7 @@ mod tests {
         assert_eq!((rotated.in_flight, rotated.spent), (None, state.spent), "a new account");
 
         objects.store.put(&objects.pending_name(), "{").await.unwrap();
-        assert!(matches!(objects.take_over(fresh(1, 1)).await, Err(StateError::Json { .. })));
+        assert!(matches!(objects.take_over(fresh(1, 1)).await, Err(StateError::Format { .. })));
     }
 
     #[tokio::test]

@@ -22,6 +22,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 
+/// What to do about a state that cannot be gone on with.
+const UNUSABLE: &str = "nothing is anchored on this chain, the log goes on: `meshchain fsck --rpc --repair` tells whether the \
+     state can be made again, see docs/fsck.md";
+
 /// Longest time that a start waits for a node.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
@@ -56,12 +60,15 @@ pub(crate) struct Runner {
     pub(crate) misses: u32,
     /// Whether this process planned an attempt: from then on the state is the newest there is.
     pub(crate) attempted: bool,
+    /// Why the state on disk is none to go on with: nothing is sent then, nor written.
+    unusable: Option<String>,
     pub(crate) voice: Voice,
 }
 
 /// Starts anchoring the log `origin` as configured: makes the anchor's state this collector's, so that one before it
 /// sends nothing any more, and compares what is kept, and what the chain holds, with the log's own `roots`. Where the
-/// node does not answer within 5 seconds, that is told later: [`AnchorEvent::Compared`].
+/// node does not answer within 5 seconds, that is told later: [`AnchorEvent::Compared`]. A state that cannot be read stops
+/// this anchor after that comparison, by an alert.
 pub async fn start(
     config: AnchorConfig,
     origin: &str,
@@ -78,11 +85,17 @@ pub async fn start(
     let objects = Objects::new(store, &config.chain);
     let writer = random().map_err(|source| AnchorError::Random { chain: chain.clone(), source })?;
     let fresh = State::new(account.address(), config.contract, config.chain_id);
-    let taken = objects.take_over(State { writer, ..fresh }).await.map_err(state)?;
+    let fresh = State { writer, ..fresh };
+    let (taken, unusable) = match objects.take_over(fresh.clone()).await {
+        Ok(taken) => (taken, None),
+        Err(source @ StateError::Store(_)) => return Err(state(source)),
+        Err(unusable) => (fresh, Some(format!("{unusable}; {UNUSABLE}"))),
+    };
     let sizes = objects.final_sizes().await.map_err(state)?.into_iter().collect();
     let finals = Finals { sizes: Arc::new(RwLock::new(sizes)), objects: objects.clone() };
     let log = Anchored { id: log_id(origin).into(), heads, roots };
     let mut runner = Runner::new(config, account, log, taken, finals.clone(), Box::new(events));
+    runner.unusable = unusable;
     (runner.events)(AnchorEvent::KeyLoaded { chain, address: runner.account.address() });
     runner.tell_found().await;
     runner.first_look().await;
@@ -148,6 +161,7 @@ impl Runner {
             compared: Compared::Nothing,
             misses: 0,
             attempted: false,
+            unusable: None,
             voice: Voice::default(),
         };
         runner.show();
@@ -202,6 +216,9 @@ impl Runner {
         if !self.checked {
             self.compare().await?;
             self.node_says_own();
+        }
+        if let Some(reason) = &self.unusable {
+            return Err(Trouble::Stop(reason.clone()));
         }
         let newest = self.heads.borrow().clone();
         if let Some(reason) = newest.as_ref().and_then(|h| machine::rewound(&self.state, &h.head)) {

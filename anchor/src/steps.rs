@@ -5,7 +5,7 @@ use crate::machine::{self, Plan, Terms};
 use crate::objects::Written;
 use crate::rpc::Refusal;
 use crate::runner::Runner;
-use crate::state::{Attempt, FinalAnchor, InFlight, Mined, VERSION};
+use crate::state::{Attempt, FinalAnchor, InFlight, Mined, VERSION, settled};
 use crate::trouble::Trouble;
 use crate::tx::{Call, Fees, anchor_input};
 use alloy_primitives::B256;
@@ -183,7 +183,7 @@ impl Runner {
         let signed = &flight.attempts[attempt];
         let price = receipt.effective_gas_price.to::<u128>().min(signed.max_fee);
         let gas_used = receipt.gas_used.to::<u64>().min(signed.gas_limit);
-        let mut next = self.state.settled(gas_used, price, now);
+        let mut next = settled(&self.state, gas_used, price, now);
         if !receipt.succeeded() {
             self.save(next).await?;
             let (chain, tx) = (self.config.chain.clone(), mined.tx);

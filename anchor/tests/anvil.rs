@@ -258,6 +258,41 @@ async fn a_state_from_an_older_copy_goes_on_from_what_the_chain_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_cannot_be_read_stops_its_anchor_and_the_log_is_compared_all_the_same() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    bench.grow(3);
+    bench.finalized(3).await;
+    bench.stop().await;
+    let good = bench.pending();
+    let (mut renamed, mut other, mut empty) = (good.clone(), good.clone(), good.clone());
+    renamed["last_start_mr"] = json!(1);
+    other["version"] = json!(2);
+    empty["in_flight"] = json!({"nonce": 1, "attempts": [], "waiting_since_ms": 0, "mined": null});
+    for bad in [json!("x"), renamed, other, empty] {
+        bench.put_pending(&bad);
+        bench.grow(5);
+        bench.start().await;
+        bench.event("comparison", |e| matches!(e, AnchorEvent::Compared { .. })).await;
+        bench.alert("nothing is anchored on this chain, the log goes on", true).await;
+        assert!(bench.anchor().status().stopped);
+        bench.stop().await;
+        // A log that is not the anchored one is told so.
+        bench.grow(2);
+        bench.start().await;
+        bench.other_history("the log has fewer", Witness::Kept).await;
+        bench.stop().await;
+        assert_eq!(bench.pending(), bad, "it stays as it is");
+    }
+    assert_eq!(anvil.nonce(), 1);
+    bench.put_pending(&good);
+    bench.grow(6);
+    bench.start().await;
+    bench.finalized(6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_anchor_builds_on_a_head_that_it_did_not_make_unless_the_log_is_behind_it() {
     let anvil = Anvil::start();
     anvil.anchor_as_stranger(0, 20);

@@ -2,6 +2,7 @@
 //! log and by the verifier that checks it. Pure: bytes in, bytes out; who reads and writes them is
 //! elsewhere. `docs/storage.md` says what lies where.
 
+pub mod anchor;
 pub mod audit_line;
 pub mod committed;
 pub mod sealed;

@@ -47,6 +47,14 @@ impl RpcChain {
         self.quantity("eth_chainId")
     }
 
+    /// Number of transactions of an account, as of a block.
+    pub(crate) fn nonce(&self, account: Address, block: &str) -> Result<u64, RpcError> {
+        let method = "eth_getTransactionCount";
+        let answer = self.call(method, json!([account, block]))?;
+        let count: U64 = serde_json::from_value(answer).map_err(|_| RpcError::Malformed(method))?;
+        Ok(count.to())
+    }
+
     /// All anchors of an account up to a block, in the chain's order.
     pub(crate) fn anchors(&self, account: &Account, to: u64) -> Result<Vec<OnChain>, RpcError> {
         let (mut open, mut found) = (vec![(0, to)], Vec::new());

@@ -127,7 +127,9 @@ impl Place {
     /// Audit lines of this event.
     fn audited(&self, event: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.directory.path().join("data/audit.jsonl")).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        // The last one may be on its way.
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let lines = whole.map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["event"] == event).collect()
     }
 }
@@ -281,4 +283,31 @@ fn a_node_of_ever_other_words_fills_no_audit_log() {
     let steps = place.audited("anchor");
     let told = |step: &str| steps.iter().filter(|line| line["step"] == step).count();
     assert_eq!((told("alert"), told("recovered")), (1, 1), "{steps:?}");
+}
+
+#[test]
+fn a_damaged_state_of_an_anchor_stops_that_anchor_and_no_batch() {
+    let node = Node::new(Head(0, 0));
+    let place = Place::new(|key| node.table("one", key, ""));
+    assert!(place.start().stop().success());
+    let state = place.directory.path().join("data/anchor/one/pending.json");
+    let text = fs::read_to_string(&state).unwrap();
+    for damaged in [String::new(), text.replace("last_start_ms", "last_start_mr")] {
+        fs::write(&state, &damaged).unwrap();
+        let collector = place.start();
+        wait_until("the chain is asked", || ready(&collector).0 == 200);
+        assert_eq!(collector.post(&body(&Session::new(1).next(1, 7))).0, 200);
+        let status = || -> Value {
+            let anchors: Value = serde_json::from_str(&collector.text("/v1/anchors")).unwrap();
+            anchors[0]["status"].clone()
+        };
+        wait_until("the anchor stops", || status()["stopped"] == json!(true));
+        assert!(
+            status()["alert"].as_str().unwrap().contains("fsck --rpc --repair"),
+            "{}",
+            status()
+        );
+        assert!(collector.stop().success());
+        assert_eq!(fs::read_to_string(&state).unwrap(), damaged);
+    }
 }

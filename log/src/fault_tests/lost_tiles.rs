@@ -69,5 +69,5 @@ async fn a_lost_partial_tile_is_made_again_and_without_any_of_it_nothing_starts_
     }
     assert!(made > 8, "{made} tiles were made again");
     assert!(made > 8, "{made} tiles were made again");
-    assert!(SEAL_AT.leaves < 7, "some of these logs are sealed");
+    const { assert!(SEAL_AT.leaves < 7, "some of these logs are sealed") };
 }

@@ -3,24 +3,28 @@
 use super::check::Fsck;
 use super::files;
 use super::findings::{Damage, FsckReport};
-use super::kept::{Expected, KeptAnchor, KeptState, MAX_LEN, receipt_name, size_of};
+use super::kept::{Expected, MAX_LEN, read_final};
 use super::log_key::LogKey;
 use super::onchain::{self, ChainNode};
 use super::refetch::refetch;
+use super::restate::restate;
 use super::source::{LogSource, SourceError};
 use super::tiles::{Column, fetch};
-use crate::shown::quoted;
+use crate::shown::{quoted, shown};
 use meshchain_core::tile::{EdgeTiles, TileKind, TileName, width_at};
 use meshchain_core::{Hash, TreeHead, VerifierKey};
+use meshchain_stored::anchor::{
+    AnchorState, FinalAnchor, final_path, finals_path, parse_final_path, state_path,
+};
 use std::collections::BTreeMap;
 
 /// What is kept of one chain.
 pub(crate) struct KeptChain {
     /// Folder's name.
     pub(crate) name: String,
-    pub(crate) state: Option<KeptState>,
+    pub(crate) state: Option<AnchorState>,
     /// Anchors that are what they say, by size.
-    pub(crate) anchors: BTreeMap<u64, KeptAnchor>,
+    pub(crate) anchors: BTreeMap<u64, FinalAnchor>,
     /// Sizes whose files are not.
     pub(crate) rotten: Vec<u64>,
 }
@@ -45,9 +49,9 @@ impl KeptChain {
             let file = format!("anchor/{}/pending.json", self.name);
             damage(&file, fault(state.chain_id), COST_STATE, report);
         }
-        let of_others = |kept: &KeptAnchor| kept.evidence.chain_id != chain_id;
+        let of_others = |kept: &FinalAnchor| kept.evidence.chain_id != chain_id;
         for (size, kept) in self.anchors.extract_if(.., |_, kept| of_others(kept)) {
-            let file = receipt_name(&self.name, size);
+            let file = final_path(&self.name, size);
             damage(&file, fault(kept.evidence.chain_id), ROTTEN, report);
             self.rotten.push(size);
         }
@@ -158,6 +162,7 @@ impl<'a> Fsck<'a> {
                 let key = key.of(&origin).ok();
                 let expected = Expected { chain: &chain.name, origin: &origin, key };
                 refetch(node, &tree, (chain, &expected), &found, &mut self.report);
+                restate(node, chain, &found, &mut self.report);
             }
         }
         if !(tree.head.is_some() || kept.is_empty() && nodes.is_empty()) {
@@ -194,13 +199,13 @@ fn state(
     tree: &Tree<'_>,
     chain: &str,
     report: &mut FsckReport,
-) -> Result<Option<KeptState>, SourceError> {
-    let file = format!("anchor/{chain}/pending.json");
+) -> Result<Option<AnchorState>, SourceError> {
+    let file = state_path(chain);
     let Some(bytes) = tree.source.get(&file, MAX_LEN)? else { return Ok(None) };
-    let state = match KeptState::parse(&bytes) {
+    let state = match AnchorState::parse(&bytes) {
         Ok(state) => state,
         Err(fault) => {
-            let fault = format!("not the state of an anchor: {}", crate::shown(fault));
+            let fault = format!("not the state of an anchor: {}", shown(fault.to_string()));
             damage(&file, fault, COST_STATE, report);
             return Ok(None);
         }
@@ -214,18 +219,18 @@ fn state(
 fn receipts(
     tree: &Tree<'_>,
     expected: &Expected<'_>,
-    state: Option<KeptState>,
+    state: Option<AnchorState>,
     report: &mut FsckReport,
 ) -> Result<KeptChain, SourceError> {
-    let folder = format!("anchor/{}/receipts", expected.chain);
+    let folder = finals_path(expected.chain);
     let (mut anchors, mut rotten) = (BTreeMap::new(), Vec::new());
     for item in tree.source.list(&folder)?.unwrap_or_default() {
-        let Some(size) = size_of(&item.name).filter(|_| !item.folder) else {
+        let Some(size) = parse_final_path(&item.name).filter(|_| !item.folder) else {
             report.note(format!("{} is not a file of the log", quoted(&item.name)));
             continue;
         };
         let Some(bytes) = tree.source.get(&item.name, MAX_LEN)? else { continue };
-        match KeptAnchor::read(&bytes, size, expected) {
+        match read_final(&bytes, size, expected) {
             Ok(kept) => {
                 tree.compare(&item.name, "what it anchored", &kept.head(), report)?;
                 anchors.insert(size, kept);
@@ -238,14 +243,14 @@ fn receipts(
     }
     let last = state.as_ref().and_then(|state| state.last_final).map(|(size, _)| size);
     if let Some(size) = last.filter(|size| !anchors.contains_key(size) && !rotten.contains(size)) {
-        damage(&receipt_name(expected.chain, size), "missing".to_owned(), ROTTEN, report);
+        damage(&final_path(expected.chain, size), "missing".to_owned(), ROTTEN, report);
         rotten.push(size);
     }
     Ok(KeptChain { name: expected.chain.to_owned(), state, anchors, rotten })
 }
 
-const COST_STATE: &str = "the collector anchors nothing on this chain; with an anchor in flight, \
-                          restore the file from a copy, else delete it";
+const COST_STATE: &str = "the collector anchors nothing on this chain, the log goes on: --rpc CHAIN=URL --repair makes it \
+                          again where nothing was in flight; else restore it from a copy, older ones do too";
 const ROTTEN: &str = "evidence of the leaves that it covers has no anchor until a larger one covers \
                       them; the log stands, and the anchor is on the chain: --rpc CHAIN=URL --repair \
                       fetches it again";
@@ -258,5 +263,5 @@ pub(super) fn damage(file: &str, fault: String, cost: &str, report: &mut FsckRep
 /// The damage of a final anchor that is on the chain, and not kept.
 pub(super) fn missing(chain: &str, size: u64, block: u64, report: &mut FsckReport) {
     let fault = format!("missing: block {block} of the chain has this anchor");
-    damage(&receipt_name(chain, size), fault, ROTTEN, report);
+    damage(&final_path(chain, size), fault, ROTTEN, report);
 }

@@ -18,6 +18,7 @@ mod recompute;
 mod refetch;
 mod render;
 mod repair;
+mod restate;
 mod rows;
 mod sealed_state;
 mod segment;

@@ -3,13 +3,13 @@
 
 use super::anchors::{KeptChain, Tree, missing};
 use super::findings::{Damage, FsckReport};
-use super::kept::receipt_name;
 use super::source::SourceError;
 use crate::policy::{Finality, LogPolicy};
 use crate::rpc::{RpcChain, RpcError};
 use crate::rpc_anchors::{Account, OnChain};
 use crate::shown::shown;
 use meshchain_core::{Hash, hash};
+use meshchain_stored::anchor::final_path;
 use std::collections::BTreeMap;
 
 /// A node of a chain, which is the user's word.
@@ -119,7 +119,7 @@ fn compare_kept(chain: &KeptChain, found: &Anchored, report: &mut FsckReport) {
         // A collector may count a block as final sooner than the node does.
         if !there && kept.block_number <= newest {
             report.damage(Damage {
-                file: receipt_name(&chain.name, *size),
+                file: final_path(&chain.name, *size),
                 offset: None,
                 fault: format!("block {} of the chain does not have it", kept.block_number),
                 cost: "evidence that carries it cannot be checked: the block was given up, or the \

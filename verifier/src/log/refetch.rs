@@ -2,12 +2,13 @@
 
 use super::anchors::{KeptChain, Tree};
 use super::findings::FsckReport;
-use super::kept::{Expected, KeptAnchor, MAX_LEN, VERSION, checkpoint_of, receipt_name};
+use super::kept::{Expected, MAX_LEN, checkpoint_of, read_final};
 use super::onchain::{Anchored, ChainNode};
 use crate::shown::shown;
 use alloy_primitives::B256;
 use meshchain_core::TreeHead;
 use meshchain_core::note::MAX_NOTE;
+use meshchain_stored::anchor::{FinalAnchor, VERSION, final_path};
 
 /// Most anchors that are fetched at once; a repair can be run again.
 const MAX_FETCHED: usize = 1000;
@@ -20,14 +21,14 @@ pub(super) fn refetch(
     found: &Anchored,
     report: &mut FsckReport,
 ) {
-    let damaged = |size: &u64| report.is_damaged(&receipt_name(&chain.name, *size));
+    let damaged = |size: &u64| report.is_damaged(&final_path(&chain.name, *size));
     let wanted: Vec<_> = found.iter().filter(|(size, _)| damaged(size)).take(MAX_FETCHED).collect();
     for (size, anchors) in wanted {
         let Some((account, anchor)) = anchors.first() else { continue };
-        let file = receipt_name(&chain.name, *size);
+        let file = final_path(&chain.name, *size);
         let made = checkpoint(tree, &file, &anchor.head, expected).and_then(|checkpoint| {
             let fetched = node.rpc.fetch_anchor(node.chain_id, account, anchor)?;
-            let kept = KeptAnchor {
+            let kept = FinalAnchor {
                 version: VERSION,
                 chain: chain.name.clone(),
                 contract: account.contract,
@@ -45,8 +46,8 @@ pub(super) fn refetch(
                 gas_used: fetched.gas_used,
                 effective_gas_price: fetched.effective_gas_price,
             };
-            let bytes = serde_json::to_vec_pretty(&kept).map_err(|e| e.to_string())?;
-            KeptAnchor::read(&bytes, *size, expected).map(|_| bytes)
+            let bytes = kept.to_json().map_err(|e| e.to_string())?;
+            read_final(&bytes, *size, expected).map(|_| bytes)
         });
         match made {
             Ok(bytes) => report.repairs.push((file, bytes)),
@@ -70,7 +71,7 @@ fn checkpoint(
     let folders = tree.source.list("anchor").ok().flatten().unwrap_or_default();
     for folder in folders.iter().filter(|item| item.folder) {
         let chain = folder.name.trim_start_matches("anchor/");
-        names.extend([receipt_name(chain, head.size), format!("{}/pending.json", folder.name)]);
+        names.extend([final_path(chain, head.size), format!("{}/pending.json", folder.name)]);
     }
     for name in names {
         let limit = if name == "checkpoint" { MAX_NOTE as u64 } else { MAX_LEN };

@@ -11,6 +11,7 @@ use meshchain::log::{
     ChainNode, Directory, FsckReport, FsckVerdict, LogKey, fsck_with, render_fsck, repair,
 };
 use meshchain_core::{Checkpoint, TreeHead, merkle};
+use meshchain_stored::anchor::AnchorState;
 use serde_json::{Value, json};
 
 fn head(log: &Grown, size: u64) -> TreeHead {
@@ -281,6 +282,42 @@ fn what_rotted_is_fetched_from_the_chain_byte_for_byte() {
     let report = check(&log, &[&url]);
     assert_eq!(repair(log.folder.path(), &report), Ok(vec![]));
     assert!(report.notes.iter().any(|note| note.contains("no signed checkpoint")), "{report:#?}");
+}
+
+#[test]
+fn a_damaged_state_is_made_again_from_the_chain_where_nothing_is_in_flight() {
+    let log = anchored();
+    let name = "anchor/anvil/pending.json";
+    let text = String::from_utf8(log.read(name)).unwrap();
+    let honest = chain(heads(&log));
+    let idle = honest.serve();
+    let busy = Chain { in_flight: 1, ..honest }.serve();
+    for damaged in [
+        String::new(),
+        text.replace("last_start_ms", "last_start_mr"),
+        text[..text.len() - 2].to_owned(),
+    ] {
+        log.write(name, damaged.as_bytes());
+        for urls in [vec![], vec![idle.as_str()]] {
+            let report = check(&log, &urls);
+            assert!(only(&report, name).starts_with("not the state of an anchor"), "{report:#?}");
+            assert!(report.damages[0].cost.contains("the log goes on"), "{report:#?}");
+        }
+        let report = check(&log, &[&busy]);
+        only(&report, name);
+        assert!(report.notes.iter().any(|note| note.contains("is in flight")), "{report:#?}");
+        assert_eq!(repair(log.folder.path(), &report), Ok(vec![]));
+        let report = check(&log, &[&idle]);
+        assert_eq!(repair(log.folder.path(), &report), Ok(vec![name.to_owned()]));
+        let made = AnchorState::parse(&log.read(name)).unwrap();
+        let mut expected = AnchorState::new(SENDER, CONTRACT, CHAIN_ID);
+        expected.next_nonce = Some(8);
+        expected.last_final = Some((40, head(&log, 40).root.into()));
+        expected.spent = (1_800_000_100 / 86400, 3 * 21_000 * 9);
+        expected.gas_used = 3 * 21_000;
+        assert_eq!(made, expected);
+        assert_eq!(check(&log, &[&idle]).verdict, FsckVerdict::Clean);
+    }
 }
 
 #[test]

@@ -38,11 +38,13 @@ pub(crate) struct Chain {
     pub(crate) range: u64,
     /// Whether it leaves out the newest event.
     pub(crate) forgets: bool,
+    /// Transactions of the account that no block has yet.
+    pub(crate) in_flight: u64,
 }
 
 /// One that answers about 16 blocks at a time.
 pub(crate) fn chain(heads: Vec<TreeHead>) -> Chain {
-    Chain { chain_id: CHAIN_ID, heads, range: 16, forgets: false }
+    Chain { chain_id: CHAIN_ID, heads, range: 16, forgets: false, in_flight: 0 }
 }
 
 impl Chain {
@@ -92,6 +94,10 @@ impl Chain {
             },
             "eth_getBlockByHash" => self.block(&params[0]),
             "eth_getBlockReceipts" => self.receipts(&params[0]),
+            "eth_getTransactionCount" => match params[1].as_str() {
+                Some("pending") => json!(format!("{:#x}", 8 + self.in_flight)),
+                _ => json!("0x8"),
+            },
             "eth_getTransactionByHash" => json!({"nonce": "0x7"}),
             other => panic!("{other}"),
         })

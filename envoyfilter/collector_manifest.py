@@ -10,8 +10,8 @@ COLLECTOR_CONFIG = closed(
     retain_records={"type": "string", "pattern": r"^(\d+ ?[a-z]+ ?)+$"},
     warn_free_bytes=integer(0),
     ingest=closed({}, principal_from_xfcc={"type": "boolean"}, trust_domain=STRING, max_waiting_bytes=integer(32 << 20)),
-    limits=closed({}, batches_per_second=integer(0, 2**32 - 1), bytes_per_day=integer(0, 2**63 - 1),
-                  sessions_per_day=integer(0, 2**32 - 1)),
+    limits=closed({}, batches_per_second=integer(1, 2**32 - 1), bytes_per_day=integer(1, 2**63 - 1),
+                  sessions_per_day=integer(1, 2**32 - 1)),
     anchor={
         "type": "array",
         "items": closed({
@@ -21,10 +21,9 @@ COLLECTOR_CONFIG = closed(
             "contract": {"type": "string", "pattern": "^0x[0-9a-fA-F]{40}$"},
             "key_file": {"type": "string", "pattern": "^/"},
             "interval_s": integer(1),
-            "required_at_start": {"type": "boolean"},
             "finality": {"anyOf": [{"enum": ["finalized", "safe"]}, integer(1)]},
         }, max_fee_gwei=integer(1), daily_budget_eth={"anyOf": [{"type": "number"}, STRING]}, poll_ms=integer(50),
-            bump_after_s=integer(1)),
+            bump_after_s=integer(1), required_at_start={"type": "boolean"}),
     },
 )
 

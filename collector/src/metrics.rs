@@ -32,8 +32,6 @@ pub struct Chain {
 /// All metrics of one collector.
 pub struct Metrics {
     registry: Registry,
-    /// The newest text.
-    shown: Mutex<Option<(Instant, String)>>,
     batches: Family<Kind, Counter>,
     digests: Counter,
     refused: Family<Reason, Counter>,
@@ -85,9 +83,6 @@ pub struct Metrics {
     pub anchor_gas: Family<Chain, Counter>,
 }
 
-/// For so long a text is shown again: who scrapes without end costs little.
-const FRESH: Duration = Duration::from_millis(50);
-
 /// Registers a metric, and gives it back.
 fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(name, help, metric.clone());
@@ -106,7 +101,6 @@ impl Default for Metrics {
         let r = &mut registry;
         let seconds = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
         let metrics = Self {
-            shown: Mutex::default(),
             batches: new(r, "batches", "Batches logged"),
             digests: new(r, "digests", "Entries logged"),
             refused: new(r, "batches_refused",
@@ -205,18 +199,12 @@ impl Metrics {
         self.anchored_time.get_or_create(&chain).set(block_time as i64);
     }
 
-    /// The exposition text, at most [`FRESH`] old; `open` in OpenMetrics, else in the older format. `oldest_waiting` tells
-    /// for how long the oldest batch has waited.
-    pub fn text(&self, open: bool, oldest_waiting: impl FnOnce() -> Duration) -> String {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if shown.as_ref().is_none_or(|(since, _)| since.elapsed() >= FRESH) {
-            *shown = Some((Instant::now(), self.render(oldest_waiting())));
-        }
-        let text = shown.as_ref().map_or("", |(_, text)| text);
-        if open { text.to_owned() } else { classic(text) }
+    /// The exposition text; `open` in OpenMetrics, else in the older format. The oldest batch has waited for so long.
+    pub fn text(&self, open: bool, oldest_waiting: Duration) -> String {
+        let text = self.render(oldest_waiting);
+        if open { text } else { classic(&text) }
     }
 
-    /// The exposition text at this moment, in which the oldest batch has waited for so long.
     fn render(&self, oldest_waiting: Duration) -> String {
         self.oldest_waiting.set(oldest_waiting.as_secs_f64());
         let published = *self.published.lock().unwrap_or_else(PoisonError::into_inner);

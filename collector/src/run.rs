@@ -155,6 +155,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         ingest: config.ingest,
         reads: Default::default(),
         tiles: Default::default(),
+        scrapes: Default::default(),
         events,
     });
     let (close, closed) = watch::channel(false);

@@ -52,6 +52,8 @@ pub struct Doors {
     pub events: Events,
     /// Turns of reads that take long.
     pub reads: Heavy,
+    /// Turns of those who scrape metrics.
+    pub scrapes: Heavy,
     /// Turns of tiles, which mirrors read without end.
     pub tiles: Heavy,
 }

@@ -70,16 +70,26 @@ async fn read_tile(log: &Log, name: &TileName) -> Response {
 }
 
 /// `GET /metrics`: OpenMetrics for whoever asks for it, else the older text that every scraper and curl take.
-pub async fn metrics(State(doors): State<Arc<Doors>>, headers: HeaderMap) -> Response {
+/// Scrapes wait for their turn: whoever scrapes without end keeps nobody from sending.
+pub async fn metrics(
+    State(doors): State<Arc<Doors>>,
+    reader: Reader,
+    headers: HeaderMap,
+) -> Response {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let open = accepts.into_iter().any(|value| value.contains("application/openmetrics-text"));
     let kind = match open {
         true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         false => "text/plain; version=0.0.4; charset=utf-8",
     };
-    doors.events.metrics.sessions_silent.set(doors.log.silent_sessions() as i64);
-    let text = doors.events.metrics.text(open, || doors.rooms.oldest_whole());
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
+    let scraped = doors.clone();
+    let scrape = async move {
+        let metrics = &scraped.events.metrics;
+        metrics.sessions_silent.set(scraped.log.silent_sessions() as i64);
+        let text = metrics.text(open, scraped.rooms.oldest_whole());
+        ([(header::CONTENT_TYPE, kind)], text).into_response()
+    };
+    in_turn(&doors.scrapes, &reader, scrape).await
 }
 
 /// The chains that are waited for, each with what keeps it from being asked.

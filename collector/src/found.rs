@@ -99,9 +99,11 @@ pub async fn key_of(
     // Only the key that was made there: another one has come from elsewhere, and may have had a log.
     let founding = store.get(FOUNDING).await?;
     let founding = founding.is_some_and(|by| by == key.verifier().to_string());
+    // By its name: the key alone may have had a log.
+    let asked = found && origin.is_some();
     match held {
         Some(held) if held != key.verifier().name() => Err(other(&held, key.verifier().name())),
-        None if !is_there && !founding && !(found && origin.is_some()) => {
+        None if !(is_there || founding || asked) => {
             Err(FoundError::NoLog { place: place.to_string(), key: file.to_owned() })
         }
         _ => Ok((key, false)),

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::disk;
 use crate::events::Events;
 use crate::found::{founded, key_of};
-use crate::http::{Doors, Rooms, listen, router, serve};
+use crate::http::{Doors, Heavy, Rooms, listen, router, serve};
 use crate::metrics::{Chain, Metrics};
 use crate::past;
 use crate::quota::Quotas;
@@ -154,7 +154,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         quotas: Quotas::new(config.limits),
         ingest: config.ingest,
         reads: Default::default(),
-        tiles: Default::default(),
+        // Tools read tiles many at a time, and a bundle has some 100 kB, seldom more than a megabyte.
+        tiles: Heavy::new(8),
         scrapes: Default::default(),
         events,
     });

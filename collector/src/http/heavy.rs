@@ -35,6 +35,7 @@ pub struct Heavy {
     waiting: Arc<Semaphore>,
     sent: Arc<Semaphore>,
     table: Arc<Mutex<Table>>,
+    times: usize,
 }
 
 #[derive(Debug, Default)]
@@ -63,17 +64,23 @@ struct Sending {
 
 impl Default for Heavy {
     fn default() -> Self {
-        let turns = |count| Arc::new(Semaphore::new(count));
+        Self::new(1)
+    }
+}
+
+impl Heavy {
+    /// With so many times the turns: for answers that are as many times shorter.
+    pub fn new(times: usize) -> Self {
+        let turns = |count| Arc::new(Semaphore::new(times * count));
         Self {
             running: turns(RUNNING),
             waiting: turns(WAITING),
             sent: turns(SENT),
             table: Arc::default(),
+            times,
         }
     }
-}
 
-impl Heavy {
     /// Does `read` for a reader when it has its turn; `None` where too many wait, or it waits too long.
     pub(super) async fn read<R>(
         &self,
@@ -128,7 +135,7 @@ impl Heavy {
 
     fn enter(&self, name: &str) -> Known {
         let mut table = self.lock();
-        let turns = |count| Arc::new(Semaphore::new(count));
+        let turns = |count| Arc::new(Semaphore::new(self.times * count));
         let new = || Turns { waiting: turns(WAITING_OF_ONE), sent: turns(SENT_TO_ONE), reads: 0 };
         let reader = table.readers.entry(name.to_owned()).or_insert_with(new);
         reader.reads += 1;

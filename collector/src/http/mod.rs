@@ -23,7 +23,7 @@ use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use busy::Busy;
-use heavy::Heavy;
+pub use heavy::Heavy;
 use meshchain_anchor::AnchorHandle;
 use meshchain_log::{Log, Submission};
 use reader::Reader;

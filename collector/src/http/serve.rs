@@ -26,7 +26,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for the first request's head.
 const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most connections, where the process may open enough files.
-const MOST: usize = 2048;
+const MOST: usize = 4096;
 /// Files that the log needs for itself.
 const OTHER_FILES: u64 = 128;
 /// Bytes of a request's head: those that Istio makes have some 2 KiB, and with a caller's whole certificate chain in
@@ -34,7 +34,7 @@ const OTHER_FILES: u64 = 128;
 const MOST_HEAD: usize = 32 << 10;
 /// Bytes that the system keeps of a connection on its way in, and on its way out: it doubles them, they are nobody's share,
 /// and with [`MOST`] connections they are 400 MB.
-const SYSTEM_BUFFERS: [u32; 2] = [64 << 10, 32 << 10];
+const SYSTEM_BUFFERS: [u32; 2] = [32 << 10, 16 << 10];
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Pause after the system gave no connection.

@@ -63,11 +63,31 @@ fn batch(session: u8, seq: u64, sent: Sent) -> Checked {
 }
 
 /// What became of a batch: its leaf and whether it was there already, or why not.
-type Answer = Result<(u64, bool), String>;
+pub(crate) type Answer = Result<(u64, bool), String>;
 
 struct Collector {
     log: Arc<Log>,
     writer: Writer,
+}
+
+/// One commit: the answers, in the order in which the batches came.
+pub(crate) async fn commit(writer: &mut Writer, batches: Vec<Checked>) -> Vec<Answer> {
+    let (mut waiting, mut answers) = (Vec::new(), Vec::new());
+    for batch in batches {
+        let (reply, answer) = oneshot::channel();
+        waiting.push(Submission { batch, reply, room: Box::new(()) });
+        answers.push(answer);
+    }
+    writer.commit(waiting).await.unwrap();
+    let mut found = Vec::new();
+    for answer in answers {
+        found.push(match answer.await.unwrap() {
+            Ok(accepted) => Ok((accepted.leaf, accepted.replayed)),
+            Err(SubmitError::Refused(misfit)) => Err(misfit.reason().to_owned()),
+            Err(error) => Err(format!("{error:?}").to_lowercase()),
+        });
+    }
+    found
 }
 
 impl Collector {
@@ -76,24 +96,8 @@ impl Collector {
         Some(Self { log, writer })
     }
 
-    /// One commit: the answers, in the order in which the batches came.
     async fn commit(&mut self, batches: Vec<Checked>) -> Vec<Answer> {
-        let (mut waiting, mut answers) = (Vec::new(), Vec::new());
-        for batch in batches {
-            let (reply, answer) = oneshot::channel();
-            waiting.push(Submission { batch, reply, room: Box::new(()) });
-            answers.push(answer);
-        }
-        self.writer.commit(waiting).await.unwrap();
-        let mut found = Vec::new();
-        for answer in answers {
-            found.push(match answer.await.unwrap() {
-                Ok(accepted) => Ok((accepted.leaf, accepted.replayed)),
-                Err(SubmitError::Refused(misfit)) => Err(misfit.reason().to_owned()),
-                Err(error) => Err(format!("{error:?}").to_lowercase()),
-            });
-        }
-        found
+        commit(&mut self.writer, batches).await
     }
 
     fn size(&self) -> u64 {

@@ -1,9 +1,8 @@
 //! Sessions that leave memory, and come back: no answer depends on it.
 
+use crate::commit_tests::{Answer, commit};
 use crate::fault_tests::{SEAL_AT, checked, key};
-use crate::{
-    Checked, Listed, Log, MAX_JUMP, OpenError, SealAt, Submission, SubmitError, Writer, open,
-};
+use crate::{Checked, Listed, Log, MAX_JUMP, OpenError, SealAt, Writer, open};
 use meshchain_core::{BatchHeader, BatchKind, Canonical, Hash, SessionId, SessionKey, Source};
 use meshchain_store::Store;
 use meshchain_stored::table_path;
@@ -14,7 +13,7 @@ use object_store::path::Path;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 const OWNER: &str = "spiffe://d/ns/shop/sa/owner";
@@ -82,8 +81,6 @@ struct Model {
     sessions: BTreeMap<u8, Logged>,
     size: u64,
 }
-
-type Answer = Result<(u64, bool), String>;
 
 impl Model {
     fn batch(&self, of: u8, sent: Sent) -> Checked {
@@ -207,22 +204,7 @@ impl Collector {
     }
 
     async fn commit(&mut self, batches: Vec<Checked>) -> Vec<Answer> {
-        let (mut waiting, mut answers) = (Vec::new(), Vec::new());
-        for batch in batches {
-            let (reply, answer) = oneshot::channel();
-            waiting.push(Submission { batch, reply, room: Box::new(()) });
-            answers.push(answer);
-        }
-        self.writer.commit(waiting).await.unwrap();
-        let mut found = Vec::new();
-        for answer in answers {
-            found.push(match answer.await.unwrap() {
-                Ok(accepted) => Ok((accepted.leaf, accepted.replayed)),
-                Err(SubmitError::Refused(misfit)) => Err(misfit.reason().to_owned()),
-                Err(error) => Err(format!("{error:?}").to_lowercase()),
-            });
-        }
-        found
+        commit(&mut self.writer, batches).await
     }
 
     /// Makes a segment of what is not sealed.

@@ -24,6 +24,7 @@ mod wait;
 pub use lack::Lack;
 pub use location::{AccessError, Location, LocationError};
 use reserve::Reserve;
+pub use reserve::stands_at;
 pub use wait::wait;
 
 /// Why an object could not be read or written.

@@ -41,12 +41,7 @@ impl Reserve {
 
     /// Whether the directory's lock is still this file: the directory was not exchanged, nor its lock lost. Blocks.
     pub(crate) fn is_beside(&self, lock: &File) -> io::Result<bool> {
-        let held = lock.metadata()?;
-        match fs::metadata(self.directory.join(LOCK)) {
-            Ok(found) => Ok((found.dev(), found.ino()) == (held.dev(), held.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        stands_at(lock, &self.directory.join(LOCK))
     }
 
     /// Makes it, unless it is there. Blocks.
@@ -78,6 +73,16 @@ impl Reserve {
     pub(crate) fn free_bytes(&self) -> io::Result<u64> {
         let found = statvfs(&self.directory)?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+}
+
+/// Whether an open file is still the one that a path leads to: nobody took it away or put another one there. Blocks.
+pub fn stands_at(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (held.dev(), held.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,12 +1,13 @@
 //! The audit log in a directory: `audit.jsonl`, and the files that were it before they became too long.
 
 use meshchain_core::Hash;
+use meshchain_store::stands_at;
 use meshchain_stored::audit_line::{
     AUDIT_FILE, CHAIN_START, line_hash, rotated_name, rotated_number,
 };
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// Bytes from which on a file is put aside and a new one begun.
@@ -62,13 +63,7 @@ impl AuditFile {
     /// names one that is not there.
     fn settle(&mut self) -> io::Result<()> {
         let path = self.directory.join(AUDIT_FILE);
-        let held = self.file.metadata()?;
-        let stands = match fs::metadata(&path) {
-            Ok(found) => (found.dev(), found.ino()) == (held.dev(), held.ino()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(error),
-        };
-        if !stands {
+        if !stands_at(&self.file, &path)? {
             log::error!(
                 "{} was taken away or exchanged: its lines are lost, a new one begins",
                 path.display()
@@ -76,9 +71,9 @@ impl AuditFile {
             self.file = open(&self.directory)?;
             self.kept = self.file.metadata()?.len();
             File::open(&self.directory)?.sync_all()?;
-        } else if held.len() < self.kept {
+        } else if self.file.metadata()?.len() < self.kept {
             log::error!("{} was cut: its last lines are lost", path.display());
-            self.kept = held.len();
+            self.kept = self.file.metadata()?.len();
         }
         Ok(())
     }

@@ -50,15 +50,9 @@ impl Fsck<'_> {
                 .note(format!("the audit log begins with {first}: older files were taken away"));
         }
         for (name, bytes) in &files {
-            let mut offset = 0;
-            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-                match line.strip_suffix(b"\n") {
-                    Some(line) => self.line(&tree, (name, offset), line, &mut followed),
-                    None => self.report.note(format!(
-                        "{name}: its last line is not whole: a crash, or being written"
-                    )),
-                }
-                offset += line.len() as u64;
+            if !self.lines(&tree, name, bytes, &mut followed).is_empty() {
+                let note = "its last line is not whole: a crash, or being written";
+                self.report.note(format!("{name}: {note}"));
             }
         }
         let mut names: Vec<_> = objects.into_iter().map(|item| item.name).collect();
@@ -90,15 +84,32 @@ impl Fsck<'_> {
                 self.audit_damage((name, 0), fault.to_owned());
             }
             let mut followed = Followed { prev, head: None, told: None };
-            let mut offset = 0;
-            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-                let text = line.strip_suffix(b"\n").unwrap_or(line);
-                self.line(tree, (name, offset), text, &mut followed);
-                offset += line.len() as u64;
+            let rest = self.lines(tree, name, &bytes, &mut followed);
+            // An object is written whole.
+            if !rest.is_empty() {
+                let at = (bytes.len() - rest.len()) as u64;
+                self.line(tree, (name, at), rest, &mut followed);
             }
             ends.extend(followed.prev);
         }
         Ok(())
+    }
+
+    /// Follows the whole lines of a file or an object; gives what stands behind the last one.
+    fn lines<'b>(
+        &mut self,
+        tree: &Tree<'_>,
+        name: &str,
+        bytes: &'b [u8],
+        followed: &mut Followed,
+    ) -> &'b [u8] {
+        let mut offset = 0;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let Some(text) = line.strip_suffix(b"\n") else { return line };
+            self.line(tree, (name, offset), text, followed);
+            offset += line.len() as u64;
+        }
+        &[]
     }
 
     fn line(&mut self, tree: &Tree<'_>, at: (&str, u64), line: &[u8], followed: &mut Followed) {

@@ -80,23 +80,29 @@ pub async fn ingest(State(doors): State<Arc<Doors>>, request: Request) -> Respon
         // It may be taken all the same, and is then acknowledged when it comes again.
         Err(lack) => return push_back(&doors, lack.into()),
     };
-    match &answer {
-        Ok(Ok(accepted)) if accepted.replayed => charged.session_back(),
-        Ok(Ok(_)) => {}
-        // What is hostile is paid for.
-        Ok(Err(SubmitError::Refused(_))) => charged.session_back(),
-        _ => charged.all_back(),
-    }
     match answer {
         Ok(Ok(accepted)) => {
+            if accepted.replayed {
+                charged.session_back();
+            }
             if let Err(why) = doors.events.audit.kept().await {
                 return push_back(&doors, why.into());
             }
             Json(json!({ "leaf": accepted.leaf, "replayed": accepted.replayed })).into_response()
         }
-        Ok(Err(SubmitError::Refused(misfit))) => refused(&misfit.into()),
-        Ok(Err(error)) => push_back(&doors, Busy::of(&error)),
-        Err(_) => push_back(&doors, Busy::Unavailable),
+        // What is hostile is paid for.
+        Ok(Err(SubmitError::Refused(misfit))) => {
+            charged.session_back();
+            refused(&misfit.into())
+        }
+        Ok(Err(error)) => {
+            charged.all_back();
+            push_back(&doors, Busy::of(&error))
+        }
+        Err(_) => {
+            charged.all_back();
+            push_back(&doors, Busy::Unavailable)
+        }
     }
 }
 

@@ -90,8 +90,8 @@ pub async fn open(
     let Replay { tree, catalog, mut sessions, tables, .. } = replay;
     // Who had been silent for so long when the newest batch was received was told.
     let told = sessions.newest_ns().max(tables.newest_ns()).saturating_sub(SILENT_AFTER_NS);
-    for (id, session) in tables.open_since(&store, told).await? {
-        sessions.restore(id, session, false);
+    for (id, heard) in tables.open_since(&store, told).await? {
+        sessions.mark(id, heard);
     }
     sessions.count_silent(told);
     sessions.fall_silent(told);

@@ -1,11 +1,10 @@
-//! Sessions that ended: out of memory, and back where they speak again.
+//! Sessions that left memory, and are back where they speak again.
 
 use crate::log::Log;
 use crate::table::Tables;
 use meshchain_core::SessionId;
 use meshchain_store::StoreError;
 use meshchain_stored::Session;
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 
 /// A session as a list shows it.
@@ -31,7 +30,7 @@ pub(crate) struct Recalled {
 impl Log {
     /// Whether the log has the session. Mostly nothing is read for one that it has not.
     pub async fn knows(&self, id: &SessionId) -> Result<bool, StoreError> {
-        if self.sessions().get(id).is_some() {
+        if self.sessions().has(id) {
             return Ok(true);
         }
         if !self.tables().may_hold(id) {
@@ -54,7 +53,7 @@ impl Log {
         found
     }
 
-    /// Takes those sessions into memory that ended and are asked for again. Only for the writer: nobody else
+    /// Takes those sessions into memory that left it and are asked for again. Only for the writer: nobody else
     /// may change sessions.
     pub(crate) async fn recall(&self, mut ids: Vec<SessionId>) -> Recalled {
         {
@@ -67,8 +66,7 @@ impl Log {
         for (id, session) in found {
             match session {
                 Ok(session) => {
-                    let silent = !session.closed;
-                    sessions.restore(id, session, silent);
+                    sessions.restore(id, session);
                     recalled.back.push(id);
                 }
                 Err(error) => {
@@ -100,23 +98,22 @@ impl Log {
         let most = limit.saturating_add(1);
         // Memory first: what leaves it meanwhile is in the tables.
         let first = self.sessions().page(after.as_ref(), most);
-        let mut page = BTreeMap::new();
-        for (id, session, silent) in first {
-            page.insert(id, Listed { id, session, silent });
-        }
+        let mut page: BTreeMap<SessionId, Session> = first.into_iter().collect();
         let Tables(tables) = self.tables();
         for table in tables.iter().rev() {
             for (id, session) in table.page(&self.store, after.as_ref(), most).await? {
-                if let Entry::Vacant(place) = page.entry(id) {
-                    let silent = !session.closed;
-                    place.insert(Listed { id, session, silent });
-                }
+                page.entry(id).or_insert(session);
             }
             while page.len() > most {
                 page.pop_last();
             }
         }
         let more = page.len() > limit;
-        Ok((page.into_values().take(limit).collect(), more))
+        let sessions = self.sessions();
+        let listed = page.into_iter().take(limit).map(|(id, session)| {
+            let silent = sessions.is_silent(&id, &session);
+            Listed { id, session, silent }
+        });
+        Ok((listed.collect(), more))
     }
 }

@@ -136,7 +136,7 @@ impl Replay<'_> {
         }
         let new = intake.sessions().filter(|id| self.sessions.get(id).is_none()).collect();
         for (id, session) in self.tables.find_all(self.store, new).await? {
-            self.sessions.restore(id, session, false);
+            self.sessions.restore(id, session);
         }
         // What is odd was told when it was committed.
         let _ = intake.apply(&mut self.catalog, &mut self.sessions);

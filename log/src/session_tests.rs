@@ -11,7 +11,7 @@ use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -45,8 +45,8 @@ enum Step {
     Send(BTreeMap<u8, Sent>),
     /// What is there becomes a segment.
     Seal,
-    /// Who is not closed falls silent; whoever ended leaves memory.
-    Leave,
+    /// There is no room for what is sealed; where so, who is not closed falls silent first.
+    Leave { silent: bool },
     Restart,
 }
 
@@ -67,7 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => prop::collection::btree_map(0..SESSIONS, sent(), 1..4).prop_map(Step::Send),
         3 => Just(Step::Seal),
-        3 => Just(Step::Leave),
+        4 => any::<bool>().prop_map(|silent| Step::Leave { silent }),
         1 => Just(Step::Restart),
     ]
 }
@@ -79,6 +79,8 @@ type Logged = BTreeMap<u64, (u64, Checked)>;
 #[derive(Default)]
 struct Model {
     sessions: BTreeMap<u8, Logged>,
+    /// Those that ended without a close batch.
+    silent: BTreeSet<u8>,
     size: u64,
 }
 
@@ -146,13 +148,23 @@ impl Model {
             return refused("wrong_prev");
         }
         session.insert(batch.seq, (self.size, batch.clone()));
+        self.silent.remove(&of);
         self.size += 1;
         Ok((self.size - 1, false))
     }
 
+    /// Those that are not closed.
+    fn open(&self) -> Vec<u8> {
+        let open = |session: &Logged| {
+            let last = session.last_key_value();
+            last.is_some_and(|(_, (_, batch))| batch.header().kind != BatchKind::Close)
+        };
+        self.sessions.iter().filter(|(_, session)| open(session)).map(|(of, _)| *of).collect()
+    }
+
     /// What a list shows of each session, by id.
     fn list(&self) -> Vec<Shown> {
-        let shown = |session: &Logged| {
+        let shown = |(of, session): (&u8, &Logged)| {
             let (_, (first_leaf, owner)) = session.first_key_value()?;
             let (last_seq, (_, last)) = session.last_key_value()?;
             let batches = session.len() as u64;
@@ -165,9 +177,10 @@ impl Model {
                 chain: last.chain,
                 missing: last_seq + 1 - batches,
                 closed: last.header().kind == BatchKind::Close,
+                silent: self.silent.contains(of),
             })
         };
-        let mut list: Vec<Shown> = self.sessions.values().filter_map(shown).collect();
+        let mut list: Vec<Shown> = self.sessions.iter().filter_map(shown).collect();
         list.sort_by_key(|shown| shown.id);
         list
     }
@@ -183,6 +196,7 @@ struct Shown {
     chain: Hash,
     missing: u64,
     closed: bool,
+    silent: bool,
 }
 
 struct Collector {
@@ -216,11 +230,13 @@ impl Collector {
         }
     }
 
-    /// As much time passes that whoever ended leaves memory.
-    fn leave(&self) {
+    /// Who is sealed leaves memory, in silence or not.
+    fn leave(&self, silent: bool) {
         let mut sessions = self.log.sessions_mut();
-        sessions.fall_silent(u64::MAX);
-        sessions.let_ended_go(self.log.tables().end());
+        if silent {
+            sessions.fall_silent(u64::MAX);
+        }
+        sessions.let_sealed_go(self.log.tables().end(), 0);
     }
 
     async fn list(&self) -> Vec<Shown> {
@@ -228,8 +244,9 @@ impl Collector {
         loop {
             let (page, more) = self.log.session_page(after, 2).await.unwrap();
             after = page.last().map(|listed| listed.id);
-            list.extend(page.into_iter().map(|Listed { id, session, .. }| Shown {
+            list.extend(page.into_iter().map(|Listed { id, session, silent }| Shown {
                 id,
+                silent,
                 principal: session.principal,
                 first_leaf: session.first_leaf,
                 batches: session.batches,
@@ -262,8 +279,11 @@ async fn answers_as_the_model(steps: Vec<Step>) {
                 assert_eq!(found, expected, "{step:?}");
             }
             Step::Seal => collector.seal().await,
-            Step::Leave => {
-                collector.leave();
+            Step::Leave { silent } => {
+                collector.leave(*silent);
+                if *silent {
+                    model.silent.extend(model.open());
+                }
                 let end = collector.log.tables().end();
                 for session in model.sessions.values() {
                     let Some((_, (leaf, batch))) = session.last_key_value() else { continue };
@@ -275,6 +295,8 @@ async fn answers_as_the_model(steps: Vec<Step>) {
                 collector.sealing.abort();
                 let _ = (&mut collector.sealing).await;
                 collector = Collector::open(&objects).await;
+                // Nobody was silent for as long when the newest batch was received.
+                model.silent.clear();
             }
         }
         assert_eq!(collector.list().await, model.list(), "{step:?}");
@@ -308,7 +330,7 @@ async fn left(objects: &Arc<InMemory>) -> (Collector, Model) {
         }
     }
     collector.seal().await;
-    collector.leave();
+    collector.leave(true);
     (collector, model)
 }
 

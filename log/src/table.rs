@@ -1,5 +1,6 @@
 //! Reading session tables: where the sessions stand that are not in memory.
 
+use crate::sessions::Heard;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use meshchain_core::SessionId;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 const LOOKUPS: usize = 16;
 /// Blocks that are read ahead of the one that is looked through.
 const READ_AHEAD: usize = 8;
+/// Sessions that are in memory at a time where many are looked up.
+const MOST_AT_ONCE: usize = 1024;
 
 /// One table: what of it is in memory.
 #[derive(Debug)]
@@ -102,7 +105,7 @@ impl Table {
         &self,
         store: &Store,
         since_ns: u64,
-    ) -> Result<Vec<(SessionId, Session)>, StoreError> {
+    ) -> Result<Vec<(SessionId, Heard)>, StoreError> {
         let blocks = (0..).map_while(|at| Some((at, self.0.block(at)?)));
         let newer = blocks.filter(|(_, block)| block.newest_ns >= since_ns.max(1));
         let reads: Vec<_> = newer.map(|(at, _)| self.block(store, at)).collect();
@@ -110,7 +113,8 @@ impl Table {
         let mut found = Vec::new();
         while let Some(block) = reads.try_next().await? {
             for (row, state) in block.iter().filter(|(row, _)| row.heard_ns >= since_ns.max(1)) {
-                found.push(self.session(row, state)?);
+                let (id, session) = self.session(row, state)?;
+                found.push((id, Heard::from(&session)));
             }
         }
         Ok(found)
@@ -180,20 +184,22 @@ impl Tables {
         &self,
         store: &Store,
         since_ns: u64,
-    ) -> Result<Vec<(SessionId, Session)>, StoreError> {
+    ) -> Result<Vec<(SessionId, Heard)>, StoreError> {
         let mut open = HashMap::new();
         for (at, table) in self.0.iter().enumerate().rev() {
             let (newer, mut unsure) = (Self(self.0[at + 1..].to_vec()), Vec::new());
-            for (id, session) in table.open_since(store, since_ns).await? {
+            for (id, heard) in table.open_since(store, since_ns).await? {
                 match newer.may_hold(&id) {
-                    true => unsure.push((id, session)),
-                    false => drop(open.insert(id, session)),
+                    true => unsure.push((id, heard)),
+                    false => drop(open.insert(id, heard)),
                 }
             }
             // A newer table speaks for itself, also where it says that the session was closed.
-            let ids = unsure.iter().map(|(id, _)| *id).collect();
-            let superseded: HashSet<SessionId> =
-                newer.find_all(store, ids).await?.into_iter().map(|(id, _)| id).collect();
+            let mut superseded: HashSet<SessionId> = HashSet::new();
+            for some in unsure.chunks(MOST_AT_ONCE) {
+                let ids = some.iter().map(|(id, _)| *id).collect();
+                superseded.extend(newer.find_all(store, ids).await?.into_iter().map(|(id, _)| id));
+            }
             unsure.retain(|(id, _)| !superseded.contains(id));
             open.extend(unsure);
         }

@@ -10,7 +10,7 @@ use crate::log::Log;
 use crate::misfit::Misfit;
 use crate::owned::Owned;
 use crate::recall::Recalled;
-use crate::sessions::SILENT_AFTER_NS;
+use crate::sessions::{Heard, SILENT_AFTER_NS};
 use crate::signatures;
 use crate::submission::{Accepted, Submission, SubmitError};
 use crate::tree::{Growth, Tree};
@@ -34,6 +34,8 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_COMMIT_BYTES: usize = 32 << 20;
 /// How often an idle writer looks whether the log is still its own, and which sessions are silent.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
+/// Bytes of sessions that stay in memory though all they have is sealed: what is not there is read for the next batch.
+const SESSIONS_ROOM: usize = 64 << 20;
 
 /// The store failed at or after a commit point, and not for want of room, or another collector took over: the process
 /// must end, and the next start recovers.
@@ -46,7 +48,7 @@ pub struct Writer {
     log: Arc<Log>,
     tree: Tree,
     owned: Owned,
-    /// Leaves that were sealed when the sessions that ended were last let go.
+    /// Leaves that were sealed when sessions were last let go.
     swept: u64,
 }
 
@@ -73,7 +75,7 @@ pub async fn run(
                 _ = idle.tick() => {
                     writer.look_for_room().await;
                     writer.report_silence();
-                    writer.log.sessions_mut().let_ended_go(writer.log.tables().end());
+                    writer.log.sessions_mut().let_sealed_go(writer.log.tables().end(), SESSIONS_ROOM);
                     writer.check_owned().await?;
                     continue;
                 }
@@ -186,7 +188,7 @@ impl Writer {
         let committed = self.commit_known(known, started).await;
         let end = log.tables().end();
         if std::mem::replace(&mut self.swept, end) != end {
-            log.sessions_mut().let_ended_go(end);
+            log.sessions_mut().let_sealed_go(end, SESSIONS_ROOM);
         } else if !back.is_empty() {
             log.sessions_mut().let_go(&back, end);
         }
@@ -321,12 +323,7 @@ impl Writer {
     fn report_silence(&self) {
         let before = unix_ns().saturating_sub(SILENT_AFTER_NS);
         let silent = self.log.sessions_mut().fall_silent(before);
-        for id in silent {
-            let Some((last_seq, last_received_ns)) =
-                self.log.sessions().get(&id).map(|s| (s.last_seq, s.last_received_ns))
-            else {
-                continue;
-            };
+        for (id, Heard { last_seq, last_received_ns }) in silent {
             self.log.tell(Event::FellSilent { session: id, last_seq, last_received_ns });
         }
     }

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from faults import shim
-from faults.life import BUNDLE, DEADLINE_S, Life, Told, live, size_of, start, survived
+from faults.life import BUNDLE, DEADLINE_S, Life, Told, assert_whole, live, size_of, start, survived
 from faults.load import Proxy, rounds
 from faults.shim import Fault
 from lab.collector import check_built
@@ -245,3 +246,35 @@ def test_the_checks_find_a_checkpoint_that_the_log_does_not_continue(lab):
     life.sent = [list(reversed(LOAD[0])), *LOAD[1:]]
     with pytest.raises(AssertionError, match="the log does not continue"):
         survived(lab.processes, data, life, FIRST, lab.vkey)
+
+
+def last_line(data: Path) -> str:
+    return (data / "audit.jsonl").read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize("kept", range(1, 5))
+def test_lines_that_a_kill_took_along_are_told_at_the_next_start(lab, kept):
+    data = lab.copied(lab.fault("kill"))
+    before = len((data / "audit.jsonl").read_text().splitlines())
+    running, told = start(lab.processes, f"killed-{kept}", data), Told()
+    assert running.serves(), running.process.tail()
+    proxy = Proxy(1)
+    running.send([proxy.batch()], told)
+    running.send([proxy.close()], told)
+    wait_until(lambda: f'"size":{FIRST + 2}' in last_line(data) and "checkpoint" in last_line(data), DEADLINE_S,
+               "the line of the last checkpoint is kept")
+    running.process.signal(signal.SIGKILL)
+    running.process.popen.wait()
+    lines = (data / "audit.jsonl").read_text().splitlines(keepends=True)
+    names = [json.loads(line)["event"] for line in lines[before:]]
+    assert names == ["start", "key", "session_opened", "checkpoint", "session_closed", "checkpoint"]
+    (data / "audit.jsonl").write_text("".join(lines[:before + 1 + kept]))
+
+    after = start(lab.processes, f"told-{kept}", data)
+    assert after.serves(), after.process.tail()
+    assert lab.processes.stop(after.process) == 0
+    lines = [json.loads(line) for line in (data / "audit.jsonl").read_text().splitlines()[before + 1 + kept:]]
+    again = ["session_opened", "session_closed"] if kept < 3 else ["session_closed"]
+    assert [line["event"] for line in lines] == [*again, "start", "key", "stop"]
+    assert all(line["again"] is True for line in lines[:len(again)])
+    assert_whole(data, lab.vkey)

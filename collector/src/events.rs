@@ -4,9 +4,10 @@ use crate::audit::{Audit, RefusalLine};
 use crate::metrics::{Chain, Metrics};
 use crate::refusal::Refusal;
 use meshchain_anchor::AnchorEvent;
-use meshchain_core::{BatchKind, Equivocation, Source};
-use meshchain_log::{Checked, Event, Next, Witness};
-use serde_json::{Value, json};
+use meshchain_core::Equivocation;
+use meshchain_log::{Checked, Event, Witness};
+use meshchain_stored::audit_leaf::{AGAIN, told};
+use serde_json::json;
 use std::sync::Arc;
 
 /// What it means that something speaks of another history than the log's.
@@ -36,13 +37,18 @@ impl Events {
         let Self { audit, metrics } = self;
         match event {
             Event::Committed(head) => audit.set_head(head),
-            Event::Logged { batch, leaf, next } => self.logged(batch, leaf, next),
-            Event::Odd { session, leaf, odd } => {
-                metrics.odd.inc();
-                let line = json!({
-                    "session": hex::encode(session), "leaf": leaf, "odd": odd.to_string(),
-                });
-                audit.batch("odd", line);
+            Event::Logged { index, leaf, header, step, again } => {
+                if !again {
+                    metrics.accepted(header.kind, header.count.into());
+                    metrics.odd.inc_by(step.odd.len() as u64);
+                    metrics.missing.inc_by(step.gap_from.map_or(0, |from| header.seq - from));
+                }
+                for (event, mut line) in told(index, leaf, header, step) {
+                    if again {
+                        line.insert(AGAIN.to_owned(), true.into());
+                    }
+                    audit.batch(event, line);
+                }
             }
             Event::Replayed => drop(metrics.replayed.inc()),
             Event::Refused { batch, misfit, proof } => {
@@ -95,37 +101,6 @@ impl Events {
                 let line = json!({ "segment": segment.to_string(), "records": records });
                 audit.line("records_deleted", line);
             }
-        }
-    }
-
-    fn logged(&self, batch: &Checked, leaf: u64, next: Next) {
-        let header = batch.header();
-        let session = hex::encode(batch.session);
-        self.metrics.accepted(header.kind, header.count.into());
-        if next.opens {
-            let mut line = json!({
-                "session": session, "leaf": leaf, "source": source_json(&header.source),
-                "principal": batch.principal,
-            });
-            if let Some(former) = &header.previous {
-                let dropped =
-                    former.dropped.iter().fold(0, |sum: u64, d| sum.saturating_add(d.count));
-                line["previous"] = json!({
-                    "session": hex::encode(former.session), "batches": former.batches,
-                    "dropped": dropped,
-                });
-            }
-            self.audit.batch("session_opened", line);
-        }
-        if let Some(from) = next.gap_from {
-            self.metrics.missing.inc_by(batch.seq - from);
-            let line =
-                json!({ "session": session, "leaf": leaf, "from": from, "to": batch.seq - 1 });
-            self.audit.batch("gap", line);
-        }
-        if header.kind == BatchKind::Close {
-            let line = json!({ "session": session, "leaf": leaf, "why": "close" });
-            self.audit.batch("session_closed", line);
         }
     }
 
@@ -199,12 +174,4 @@ impl Events {
             self.audit.anchor(event);
         }
     }
-}
-
-fn source_json(source: &Source<'_>) -> Value {
-    json!({
-        "mesh": source.mesh, "cluster": source.cluster, "namespace": source.namespace,
-        "workload": source.workload, "pod": source.pod, "revision": source.revision,
-        "filter": source.filter,
-    })
 }

@@ -59,7 +59,8 @@ async fn init(config: &Config) -> anyhow::Result<()> {
     tell(&format!("key {}: {kept}", key_file.display()));
     let vkey = key.verifier().clone();
     if !meshchain_log::is_there(&store).await? {
-        meshchain_log::open(store.clone(), key, config.seal_at(), Box::new(|_| {})).await?;
+        let (seal_at, nobody) = (config.seal_at(), Box::new(|_: meshchain_log::Event<'_>| {}));
+        meshchain_log::open(store.clone(), key, seal_at, u64::MAX, nobody).await?;
         founded(&store).await?;
         tell(&format!("log {} is founded in {data}", vkey.name()));
     }

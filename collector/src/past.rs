@@ -4,7 +4,7 @@ use crate::audit::newest_rotated;
 use anyhow::Result;
 use meshchain_log::{Log, Witness};
 use meshchain_store::{Location, Store};
-use meshchain_stored::audit_line::{AUDIT_FILE, AuditedLog, rotated_name};
+use meshchain_stored::audit_line::{AUDIT_FILE, AuditedLog, CUT_OFF, rotated_name};
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -15,18 +15,35 @@ const NEWEST: usize = 64;
 /// What is read of a line.
 #[derive(Deserialize)]
 struct Line {
+    event: String,
     log: AuditedLog,
 }
 
-/// The largest tree that the audit log beside the log speaks of, as far as it can be read.
-pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Option<AuditedLog>> {
-    let mut largest = None;
+/// What the audit log beside the log speaks of.
+pub struct Audited {
+    /// The largest tree.
+    pub largest: AuditedLog,
+    /// Leaves whose lines are all kept: they come before the line of the checkpoint, and after a start before its.
+    pub told: u64,
+}
+
+/// Reads the audit log, as far as it can be read.
+pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Option<Audited>> {
+    let mut audited: Option<Audited> = None;
     let mut take = |line: &[u8]| {
-        let parsed = serde_json::from_slice::<Line>(line).map(|line| line.log);
-        if let Some(log) = parsed.ok().filter(|log| log.origin == origin)
-            && largest.as_ref().is_none_or(|known: &AuditedLog| log.size > known.size)
-        {
-            largest = Some(log);
+        let parsed = serde_json::from_slice::<Line>(line);
+        let Some(Line { event, log }) = parsed.ok().filter(|line| line.log.origin == origin) else {
+            return;
+        };
+        let told = if ["start", "checkpoint"].contains(&event.as_str()) { log.size } else { 0 };
+        match &mut audited {
+            None => audited = Some(Audited { largest: log, told }),
+            Some(audited) => {
+                audited.told = told.max(audited.told);
+                if log.size > audited.largest.size {
+                    audited.largest = log;
+                }
+            }
         }
     };
     if let Some(directory) = data.directory() {
@@ -53,29 +70,28 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
         let lines = store.get(name).await?.unwrap_or_default();
         lines.split(|byte| *byte == b'\n').for_each(&mut take);
     }
-    Ok(largest)
+    Ok(audited)
 }
 
-/// Leaves of which the audit log may say nothing after a kill: those of the commits at work.
-const CUT_OFF: u64 = 8192;
-
 /// Says so where the audit log is not all there: it was taken away, or put back from an older copy.
-pub fn warn_of_missing(size: u64, audited: Option<&AuditedLog>) {
+pub fn warn_of_missing(size: u64, audited: Option<&Audited>) {
     match audited {
         None if size > 0 => log::warn!(
             "the log has {size} leaves and no audit log beside it: what that told is lost, and a new one begins"
         ),
-        Some(audited) if audited.size + CUT_OFF < size => log::warn!(
+        Some(Audited { largest, .. }) if largest.size + CUT_OFF < size => log::warn!(
             "the audit log ends at {} leaves, the log has {size}: its end was taken away, or it is an older copy",
-            audited.size
+            largest.size
         ),
         _ => {}
     }
 }
 
 /// Halts the log where the audit log speaks of a larger tree, or of another one.
-pub async fn compare(log: &Log, audited: Option<AuditedLog>) -> Result<()> {
-    let Some(AuditedLog { size, root, .. }) = audited else { return Ok(()) };
+pub async fn compare(log: &Log, audited: Option<Audited>) -> Result<()> {
+    let Some(AuditedLog { size, root, .. }) = audited.map(|audited| audited.largest) else {
+        return Ok(());
+    };
     match log.root_at(size).await? {
         Some(own) if own == root => {}
         Some(_) => log

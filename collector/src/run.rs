@@ -63,9 +63,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let audit = Audit::open(&data, &store, vkey.name(), echo.clone(), &metrics).await;
     let audit = Arc::new(audit.context("audit log")?);
     let events = Events { audit: audit.clone(), metrics: metrics.clone() };
-    let told = events.clone();
-    let tell = Box::new(move |event: meshchain_log::Event<'_>| told.log(event));
-    let (log, writer, sealer) = meshchain_log::open(store.clone(), key, seal_at, tell).await?;
+    let takes = events.clone();
+    let tell = Box::new(move |event: meshchain_log::Event<'_>| takes.log(event));
+    let told = audited.as_ref().map_or(u64::MAX, |audited| audited.told);
+    let (log, writer, sealer) =
+        meshchain_log::open(store.clone(), key, seal_at, told, tell).await?;
     founded(&store).await?;
     metrics.segments.set(log.segments() as i64);
     let head = log.published().borrow().as_ref().map(|p| p.head);
@@ -74,7 +76,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         metrics.found(head.size);
     }
     past::warn_of_missing(head.map_or(0, |head| head.size), audited.as_ref());
-    let audited_size = audited.as_ref().map(|audited| audited.size);
+    let audited_size = audited.as_ref().map(|audited| audited.largest.size);
     past::compare(&log, audited).await?;
     let address = listener.local_addr()?;
     let chains: Vec<_> = config.anchor.iter().map(|a| a.chain.as_str()).collect();

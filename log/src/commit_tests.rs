@@ -92,7 +92,8 @@ pub(crate) async fn commit(writer: &mut Writer, batches: Vec<Checked>) -> Vec<An
 
 impl Collector {
     async fn open(store: Store) -> Option<Self> {
-        let (log, writer, _) = open(store, key(), SEAL_AT, Box::new(|_| {})).await.ok()?;
+        let (log, writer, _) =
+            open(store, key(), SEAL_AT, u64::MAX, Box::new(|_| {})).await.ok()?;
         Some(Self { log, writer })
     }
 

@@ -2,10 +2,9 @@
 
 use crate::batch::Checked;
 use crate::growth::Witness;
-use crate::judge::Next;
 use crate::misfit::Misfit;
-use meshchain_core::{Equivocation, SessionId, TreeHead};
-use meshchain_stored::{Oddity, SegmentName};
+use meshchain_core::{BatchHeader, BatchLeaf, Equivocation, SessionId, TreeHead};
+use meshchain_stored::{SegmentName, Step};
 use std::time::Duration;
 
 /// Takes events, one at a time, from the writer, the sealer and the answers to batches that come again;
@@ -19,21 +18,16 @@ pub enum Event<'a> {
     Committed(TreeHead),
     /// A batch is in the log, its sender about to be told.
     Logged {
-        /// The batch.
-        batch: &'a Checked,
         /// Its leaf index.
-        leaf: u64,
+        index: u64,
+        /// Its leaf.
+        leaf: &'a BatchLeaf<'a>,
+        /// The leaf's header.
+        header: &'a BatchHeader<'a>,
         /// How it follows its session.
-        next: Next,
-    },
-    /// A batch is about to be told as logged that no honest proxy sends.
-    Odd {
-        /// Its session.
-        session: SessionId,
-        /// Its leaf index.
-        leaf: u64,
-        /// What is odd about it.
-        odd: Oddity,
+        step: &'a Step,
+        /// Told after a start: whether it was told before is not known.
+        again: bool,
     },
     /// A batch that was in the log already was acknowledged again.
     Replayed,

@@ -96,7 +96,7 @@ async fn live(
     rounds: &[Vec<Checked>],
     heads: &mut Vec<TreeHead>,
 ) -> Result<Vec<Accepted>, OpenError> {
-    let (log, writer, sealer) = open(store, key(), SEAL_AT, Box::new(|_| {})).await?;
+    let (log, writer, sealer) = open(store, key(), SEAL_AT, u64::MAX, Box::new(|_| {})).await?;
     heads.extend(log.published().borrow().as_ref().map(|p| p.head));
     let (send, receive) = mpsc::channel(1024);
     let (_seals, never) = watch::channel(false);
@@ -165,7 +165,7 @@ pub(crate) const SEAL_AT: SealAt = SealAt {
 };
 
 async fn reopen(store: Store) -> Result<Arc<Log>, OpenError> {
-    open(store, key(), SEAL_AT, Box::new(|_| {})).await.map(|(log, _, _)| log)
+    open(store, key(), SEAL_AT, u64::MAX, Box::new(|_| {})).await.map(|(log, _, _)| log)
 }
 
 /// Checks the log from outside, by fsck, and what the collector finds in it: leaves and their traces, every session,

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 /// What a batch is to its session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judged {
-    /// It is the next one.
-    Next(Next),
+    /// It is the next one, maybe after a gap.
+    Next,
     /// Its place is not after the last committed: it was logged already, or cannot be any more.
     Passed(Passed),
     /// It is in this commit already; how many [`Judged::Next`] came before that one.
@@ -23,15 +23,6 @@ pub enum Judged {
         /// Because of a batch of this commit: should that fail, nothing is known against it.
         by_this_commit: bool,
     },
-}
-
-/// How a batch follows its session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Next {
-    /// It is the session's first in the log.
-    pub opens: bool,
-    /// Batches from this seq up to its own are missing.
-    pub gap_from: Option<u64>,
 }
 
 /// A session that went on past a place.
@@ -122,7 +113,7 @@ impl<'a> Judge<'a> {
         let last = Last { seq, chain: batch.chain, at: self.count, opened_by };
         self.taken.insert(batch.session, last);
         self.count += 1;
-        Judged::Next(Next { opens, gap_from: (seq > next).then_some(next) })
+        Judged::Next
     }
 }
 
@@ -159,10 +150,6 @@ mod tests {
         chain
     }
 
-    fn next(opens: bool, gap_from: Option<u64>) -> Judged {
-        Judged::Next(Next { opens, gap_from })
-    }
-
     /// What becomes of a batch behind those of `committed` and `pooled`, which came in order.
     fn judged(committed: &[u64], pooled: &[u64], seq: u64, prev: Hash) -> Judged {
         let mut sessions = Sessions::default();
@@ -176,30 +163,28 @@ mod tests {
         let last = batch(seq, prev);
         let mut judge = Judge::new(&sessions);
         for batch in &before {
-            assert!(matches!(judge.judge(batch), Judged::Next(_)), "{pooled:?}");
+            assert_eq!(judge.judge(batch), Judged::Next, "{pooled:?}");
         }
         judge.judge(&last)
     }
 
     #[test]
-    fn a_gap_is_told_from_the_first_batch_that_is_missing_also_where_that_is_the_sessions_first() {
-        for (committed, pooled, seq, expected) in [
-            (&[][..], &[][..], 0, next(true, None)),
-            (&[], &[], 1, next(true, Some(0))),
-            (&[], &[], MAX_JUMP, next(true, Some(0))),
-            (&[], &[0], 1, next(false, None)),
-            (&[], &[0], 2, next(false, Some(1))),
-            (&[], &[5], 7, next(false, Some(6))),
-            (&[0], &[], 1, next(false, None)),
-            (&[0], &[], 2, next(false, Some(1))),
-            (&[3], &[], 4, next(false, None)),
-            (&[3], &[4], 5, next(false, None)),
-            (&[3], &[4], 6, next(false, Some(5))),
-            (&[0], &[], 1 + MAX_JUMP, next(false, Some(1))),
+    fn what_was_lost_between_two_batches_keeps_the_later_one_out_of_no_log() {
+        for (committed, pooled, seq) in [
+            (&[][..], &[][..], 0),
+            (&[], &[], 1),
+            (&[], &[], MAX_JUMP),
+            (&[], &[0], 1),
+            (&[], &[0], 2),
+            (&[], &[5], 7),
+            (&[0], &[], 1),
+            (&[0], &[], 2),
+            (&[3], &[4], 6),
+            (&[0], &[], 1 + MAX_JUMP),
         ] {
             let prev = if seq == 0 { CHAIN_START } else { chain(seq - 1) };
             let found = judged(committed, pooled, seq, prev);
-            assert_eq!(found, expected, "{committed:?} {pooled:?} {seq}");
+            assert_eq!(found, Judged::Next, "{committed:?} {pooled:?} {seq}");
         }
     }
 
@@ -229,7 +214,7 @@ mod tests {
             let found = judged(committed, pooled, seq, other);
             assert_eq!(found, Judged::Refused { misfit, by_this_commit }, "{committed:?}");
             let behind = judged(committed, pooled, seq + 1, other);
-            assert_eq!(behind, next(false, Some(seq)), "{committed:?}");
+            assert_eq!(behind, Judged::Next, "{committed:?}");
         }
     }
 }

@@ -64,7 +64,6 @@ pub use catalog::SealAt;
 pub use error::OpenError;
 pub use event::{Event, Events};
 pub use growth::{Barred, Witness};
-pub use judge::Next;
 pub use log::Log;
 pub use misfit::{MAX_JUMP, Misfit};
 pub use open::open;

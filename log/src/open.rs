@@ -2,7 +2,7 @@
 
 use crate::catalog::{Catalog, SealAt};
 use crate::error::{OpenError, damaged, random};
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::growth::Witness;
 use crate::log::Log;
 use crate::owned::{HEAD, Owned, TakenOver};
@@ -15,8 +15,9 @@ use crate::table::{Table, Tables};
 use crate::tree::Tree;
 use crate::writer::Writer;
 use futures::{StreamExt, TryStreamExt, stream};
-use meshchain_core::{SignedHead, SigningKey};
+use meshchain_core::{BatchLeaf, Canonical, SignedHead, SigningKey};
 use meshchain_store::Store;
+use meshchain_stored::audit_line::CUT_OFF;
 use meshchain_stored::sealed::{SEALED, SealedState};
 use meshchain_stored::{SegmentFile, SegmentName, parse_table_path, staging, table_path};
 use std::collections::{HashMap, HashSet};
@@ -27,11 +28,13 @@ const READ_AHEAD: usize = 8;
 
 /// Opens the log in `store`, making it where there is none: takes it over, checks the bundles that
 /// are not sealed against the head, rebuilds their index, and publishes what was committed. Where something beside
-/// the head speaks of another history, the log is halted: [`Log::halt`].
+/// the head speaks of another history, the log is halted: [`Log::halt`]. `told`: leaves whose [`Event::Logged`] is known to
+/// be kept; those behind it are told again, once all else is well, unless they are more than a crash leaves.
 pub async fn open(
     store: Store,
     key: SigningKey,
     seal_at: SealAt,
+    told: u64,
     events: Events,
 ) -> Result<(Arc<Log>, Writer, Sealer), OpenError> {
     let earlier = |(name, _): &(String, u64)| staging::first_of(name).is_none();
@@ -63,6 +66,8 @@ pub async fn open(
         catalog: Catalog::new(segments, seal_at, random()?),
         sessions: Sessions::default(),
         tables,
+        untold: if committed.saturating_sub(told) <= CUT_OFF { told } else { u64::MAX },
+        again: Vec::new(),
     };
     let (bundles, sealed_ones) = bundles(&store, sealed.end()).await?;
     leftovers.extend(sealed_ones);
@@ -87,14 +92,15 @@ pub async fn open(
         log::debug!("{} objects that a crash left are deleted", leftovers.len());
         store.delete_all(leftovers).await;
     }
-    let Replay { tree, catalog, mut sessions, tables, .. } = replay;
+    let Replay { tree, catalog, mut sessions, tables, again, .. } = replay;
     // Who had been silent for so long when the newest batch was received was told.
-    let told = sessions.newest_ns().max(tables.newest_ns()).saturating_sub(SILENT_AFTER_NS);
-    for (id, heard) in tables.open_since(&store, told).await? {
+    let newest_ns = sessions.newest_ns().max(tables.newest_ns());
+    let before_ns = newest_ns.saturating_sub(SILENT_AFTER_NS);
+    for (id, heard) in tables.open_since(&store, before_ns).await? {
         sessions.mark(id, heard);
     }
-    sessions.count_silent(told);
-    sessions.fall_silent(told);
+    sessions.count_silent(before_ns);
+    sessions.fall_silent(before_ns);
     let checkpoint = owned.publish_taken(&head, published, &key).await?;
     // Where something speaks of another history, all stays as it is.
     if contradiction.is_none() {
@@ -104,8 +110,16 @@ pub async fn open(
     }
     let signed = SignedHead { head, checkpoint };
     let log = Arc::new(Log::new(store, key, catalog, (sessions, tables), signed, events));
-    if let Some(why) = contradiction {
-        log.halt(Witness::Kept, why);
+    match contradiction {
+        Some(why) => log.halt(Witness::Kept, why),
+        None => {
+            log.tell(Event::Committed(head));
+            for (index, leaf, step) in &again {
+                let leaf = &BatchLeaf::decode(leaf).unwrap_or_default();
+                let header = &leaf.parse_header().unwrap_or_default();
+                log.tell(Event::Logged { index: *index, leaf, header, step, again: true });
+            }
+        }
     }
     let writer = Writer::new(log.clone(), tree, owned);
     Ok((log.clone(), writer, Sealer::new(log, sealed, sealed_version)))

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use meshchain_core::{Hash, TreeHead, merkle};
 use meshchain_store::Store;
+use meshchain_stored::Step;
 use meshchain_stored::committed::{Candidate, Known, committed};
 use meshchain_stored::staging::{self, LeafSlices};
 use std::collections::BTreeMap;
@@ -45,6 +46,10 @@ pub(crate) struct Replay<'a> {
     pub(crate) sessions: Sessions,
     /// Where the sessions stand at the end of what is sealed.
     pub(crate) tables: Tables,
+    /// Leaves from here on are told again.
+    pub(crate) untold: u64,
+    /// Those, by index.
+    pub(crate) again: Vec<(u64, Vec<u8>, Step)>,
 }
 
 impl Replay<'_> {
@@ -138,8 +143,12 @@ impl Replay<'_> {
         for (id, session) in self.tables.find_all(self.store, new).await? {
             self.sessions.restore(id, session);
         }
-        // What is odd was told when it was committed.
-        let _ = intake.apply(&mut self.catalog, &mut self.sessions);
+        let steps = intake.apply(&mut self.catalog, &mut self.sessions);
+        let leaves = (first..).zip(&slices).zip(steps);
+        let untold = leaves.skip_while(|((index, _), _)| *index < self.untold);
+        self.again.extend(
+            untold.map(|((index, slices), step)| (index, bytes[slices.leaf()].to_vec(), step)),
+        );
         Ok(())
     }
 }

@@ -46,7 +46,9 @@ enum Step {
     /// What is there becomes a segment.
     Seal,
     /// There is no room for what is sealed; where so, who is not closed falls silent first.
-    Leave { silent: bool },
+    Leave {
+        silent: bool,
+    },
     Restart,
 }
 
@@ -212,7 +214,8 @@ impl Collector {
         // Some six sessions that come are a segment.
         let seal_at = SealAt { leaves: 1000, session_bytes: 8 << 10, ..SEAL_AT };
         let store = Store::over(objects.clone(), true);
-        let (log, writer, sealer) = open(store, key(), seal_at, Box::new(|_| {})).await.unwrap();
+        let (log, writer, sealer) =
+            open(store, key(), seal_at, u64::MAX, Box::new(|_| {})).await.unwrap();
         let (seals, never) = watch::channel(false);
         Self { log, writer, sealing: tokio::spawn(sealer.run(never)), _seals: seals }
     }

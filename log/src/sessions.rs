@@ -1,7 +1,7 @@
 //! Sessions: where each proxy's run of batches stands.
 
 use meshchain_core::{BatchHeader, BatchLeaf, SessionId};
-use meshchain_stored::{Oddity, Session};
+use meshchain_stored::{Session, Step};
 use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
@@ -46,13 +46,13 @@ struct Known {
 
 impl Sessions {
     /// Takes in a batch that is in the log. What the session had before must be here. Whether it came into memory for
-    /// this batch: it is new, or had left; and what is odd about the batch.
+    /// this batch: it is new, or had left; and how the batch follows.
     pub fn record(
         &mut self,
         leaf: &BatchLeaf<'_>,
         header: &BatchHeader<'_>,
         index: u64,
-    ) -> (bool, Vec<Oddity>) {
+    ) -> (bool, Step) {
         let known = self.all.entry(header.session).or_default();
         if self.silent.remove(&header.session) && known.session.last_received_ns >= self.counted_ns
         {

@@ -4,7 +4,7 @@ use crate::answers::{acknowledge_again, answer_passed, turn_down};
 use crate::clock::unix_ns;
 use crate::event::Event;
 use crate::intake::take_in;
-use crate::judge::{Judge, Judged, Next};
+use crate::judge::{Judge, Judged};
 use crate::lacking::Insist;
 use crate::log::Log;
 use crate::misfit::Misfit;
@@ -107,7 +107,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 #[derive(Default)]
 struct Judgement {
     /// They go into it.
-    taken: Vec<(Submission, Next)>,
+    taken: Vec<Submission>,
     /// They are in it already: as which of `taken`.
     again: Vec<(Submission, usize)>,
     /// They contradict it.
@@ -117,10 +117,9 @@ struct Judgement {
 impl Judgement {
     /// The commit failed: nothing is known of any of them.
     fn call_off(self, why: impl Fn() -> SubmitError) {
-        let taken = self.taken.into_iter().map(|(submission, _)| submission);
         let again = self.again.into_iter().map(|(submission, _)| submission);
         let refused = self.refused.into_iter().map(|(submission, _)| submission);
-        refuse(taken.chain(again).chain(refused), why);
+        refuse(self.taken.into_iter().chain(again).chain(refused), why);
     }
 }
 
@@ -215,7 +214,7 @@ impl Writer {
         let first = self.tree.head().size;
         let received_ns = unix_ns();
         let mut bundle = StagingWriter::default();
-        for (submission, _) in &judgement.taken {
+        for submission in &judgement.taken {
             let batch = &submission.batch;
             bundle.push(&batch.leaf(received_ns), &batch.entries, &batch.records);
         }
@@ -257,12 +256,9 @@ impl Writer {
         // Committed: from here on nothing may fail but the process.
         self.tree = tree;
         log.tell(Event::Committed(head));
-        let oddities = intake.apply(&mut log.catalog_mut(), &mut log.sessions_mut());
-        for (leaf, session, odd) in oddities {
-            log.tell(Event::Odd { session, leaf, odd });
-        }
-        for (leaf, (submission, next)) in (first..).zip(judgement.taken) {
-            log.tell(Event::Logged { batch: &submission.batch, leaf, next });
+        let steps = intake.apply(&mut log.catalog_mut(), &mut log.sessions_mut());
+        intake.told(&steps).for_each(|event| log.tell(event));
+        for (leaf, submission) in (first..).zip(judgement.taken) {
             let _ = submission.reply.send(Ok(Accepted { leaf, replayed: false }));
         }
         for (submission, at) in judgement.again {
@@ -306,7 +302,7 @@ impl Writer {
         let mut judgement = Judgement::default();
         for (submission, judged) in waiting.into_iter().zip(judged) {
             match judged {
-                Judged::Next(next) => judgement.taken.push((submission, next)),
+                Judged::Next => judgement.taken.push(submission),
                 Judged::Again(at) => judgement.again.push((submission, at)),
                 Judged::Passed(passed) => {
                     tokio::spawn(answer_passed(self.log.clone(), submission, passed));

@@ -18,6 +18,9 @@ pub const CHAIN_START: Hash = [0; 32];
 /// The file that grows. In it, and in the files that were it, a line ends with a newline.
 pub const AUDIT_FILE: &str = "audit.jsonl";
 
+/// Leaves that the lines before the end of a process may leave out: those of the commits at work.
+pub const CUT_OFF: u64 = 8192;
+
 /// A line, without the newline that ends it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditLine {

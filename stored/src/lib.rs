@@ -3,6 +3,7 @@
 //! elsewhere. `docs/storage.md` says what lies where.
 
 pub mod anchor;
+pub mod audit_leaf;
 pub mod audit_line;
 pub mod committed;
 pub mod sealed;
@@ -15,7 +16,7 @@ pub use segment::{
     Bucket, FileError, IndexBuilder, IndexError, Layout, MAX_ROWS, NameError, RowRange,
     SegmentFile, SegmentName, SessionRun, entries, records, trace_key,
 };
-pub use session::{Drops, Followed, Former, Oddity, Session};
+pub use session::{Drops, Followed, Former, Oddity, Session, Step};
 pub use table::{
     Block, Row, TableError, TableIndex, TableLayout, TableWriter, covered, heard, parse_table_path,
     table_path,

@@ -54,6 +54,17 @@ pub struct Former {
     pub dropped: Drops,
 }
 
+/// How a batch follows those of its session that are in the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Step {
+    /// It is the first.
+    pub opens: bool,
+    /// Batches from this seq up to its own are missing.
+    pub gap_from: Option<u64>,
+    /// What is odd about it.
+    pub odd: Vec<Oddity>,
+}
+
 /// What no honest proxy does within a session; the collector refuses the first two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Oddity {
@@ -120,22 +131,15 @@ impl Session {
         sum(&self.dropped)
     }
 
-    /// Takes in its next batch, which is leaf `index` of the log; what is odd about it.
-    pub fn record(
-        &mut self,
-        leaf: &BatchLeaf<'_>,
-        header: &BatchHeader<'_>,
-        index: u64,
-    ) -> Vec<Oddity> {
+    /// Takes in its next batch, which is leaf `index` of the log; how it follows the ones before.
+    pub fn record(&mut self, leaf: &BatchLeaf<'_>, header: &BatchHeader<'_>, index: u64) -> Step {
         let dropped = drops(&header.dropped);
-        let odd = match self.batches {
-            0 => {
-                self.open(leaf, header, index);
-                Vec::new()
-            }
-            _ => self.oddities(leaf, header, &dropped),
-        };
-        let next = if self.batches == 0 { 0 } else { self.last_seq.saturating_add(1) };
+        let opens = self.batches == 0;
+        let odd = if opens { Vec::new() } else { self.oddities(leaf, header, &dropped) };
+        let next = if opens { 0 } else { self.last_seq.saturating_add(1) };
+        if opens {
+            self.open(leaf, header, index);
+        }
         let jumped = header.seq.saturating_sub(next);
         self.missing = self.missing.saturating_add(jumped);
         self.batches += 1;
@@ -148,7 +152,7 @@ impl Session {
         }
         self.last_received_ns = leaf.received_ns;
         self.closed = header.kind == BatchKind::Close;
-        odd
+        Step { opens, gap_from: (jumped > 0).then_some(next), odd }
     }
 
     fn open(&mut self, leaf: &BatchLeaf<'_>, header: &BatchHeader<'_>, index: u64) {
@@ -246,13 +250,36 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_begins_at_the_first_batch_that_is_missing_also_where_that_is_the_sessions_first() {
+        for (before, seq, opens, gap_from) in [
+            (&[][..], 0, true, None),
+            (&[], 1, true, Some(0)),
+            (&[], u64::MAX, true, Some(0)),
+            (&[0], 1, false, None),
+            (&[0], 2, false, Some(1)),
+            (&[3], 4, false, None),
+            (&[3, 9], 12, false, Some(10)),
+            (&[u64::MAX], u64::MAX, false, None),
+        ] {
+            let mut session = Session::default();
+            let mut record = |seq| {
+                let header = BatchHeader { seq, ..BatchHeader::default() };
+                session.record(&BatchLeaf::default(), &header, 0)
+            };
+            before.iter().for_each(|&seq| drop(record(seq)));
+            let expected = Step { opens, gap_from, odd: Vec::new() };
+            assert_eq!(record(seq), expected, "{before:?} {seq}");
+        }
+    }
+
+    #[test]
     fn a_session_stays_with_the_sender_and_source_of_its_first_batch() {
         let web = Source { workload: "web", ..Source::default() };
         let mut session = Session::default();
         let mut record = |principal: &'static str, source, seq| {
             let leaf = BatchLeaf { principal: principal.as_bytes(), ..BatchLeaf::default() };
             let header = BatchHeader { source, seq, ..BatchHeader::default() };
-            let odd = session.record(&leaf, &header, seq);
+            let odd = session.record(&leaf, &header, seq).odd;
             (odd, session.principal.clone(), session.source[3].clone())
         };
         let owner = || ("shop".to_owned(), "web".to_owned());
@@ -277,7 +304,7 @@ mod tests {
         let mut session = Session::default();
         let mut record = |kind, counts: &[u64]| {
             let header = BatchHeader { kind, dropped: dropped(counts), ..BatchHeader::default() };
-            session.record(&BatchLeaf::default(), &header, 0)
+            session.record(&BatchLeaf::default(), &header, 0).odd
         };
         let fell = |reason, from, to| Oddity::DropsFell { reason, from, to };
         assert_eq!(record(BatchKind::Data, &[5, 5]), []);

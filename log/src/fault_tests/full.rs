@@ -50,12 +50,15 @@ async fn goes_on(start: &InMemory, rounds: &[Vec<Checked>], of: ErrorKind, at: u
     let what = format!("{of:?} from operation {at} on");
     let objects = copy(start).await;
     let opening = Faulty::new(&objects, Fault::Refused, u64::MAX);
-    open(Store::over(opening.clone(), true), key(), SEAL_AT, Box::new(|_| {})).await.unwrap();
+    open(Store::over(opening.clone(), true), key(), SEAL_AT, u64::MAX, Box::new(|_| {}))
+        .await
+        .unwrap();
     let at = opening.operations() + at;
     let objects = copy(start).await;
     let faulty = Faulty::new(&objects, Fault::Lacking(LACKS, of), at);
     let store = Store::over(faulty.clone(), true);
-    let (log, writer, sealer) = open(store, key(), SEAL_AT, Box::new(|_| {})).await.unwrap();
+    let (log, writer, sealer) =
+        open(store, key(), SEAL_AT, u64::MAX, Box::new(|_| {})).await.unwrap();
     let (send, receive) = mpsc::channel(1024);
     let (stop, stopped) = watch::channel(false);
     let (writing, sealing) =

@@ -75,7 +75,7 @@ fn session() -> Session {
     let principal = b"spiffe://d/ns/shop/sa/cart";
     let leaf = BatchLeaf { principal, received_ns: 5, chain: [6; 32], ..BatchLeaf::default() };
     let mut session = Session::default();
-    let odd = session.record(&leaf, &header, 7);
+    let odd = session.record(&leaf, &header, 7).odd;
     assert!(odd.is_empty());
     session
 }

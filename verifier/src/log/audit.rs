@@ -7,7 +7,8 @@ use super::findings::Damage;
 use super::source::{LogSource, SourceError};
 use meshchain_core::{Hash, TreeHead};
 use meshchain_stored::audit_line::{
-    AUDIT_FILE, AuditLine, CHAIN_LOST, CHAIN_START, line_hash, rotated_name, rotated_number,
+    AUDIT_FILE, AuditLine, CHAIN_LOST, CHAIN_START, CUT_OFF, line_hash, rotated_name,
+    rotated_number,
 };
 use std::collections::HashSet;
 
@@ -16,8 +17,9 @@ const MAX_LEN: u64 = 256 << 20;
 /// How often the files are read that a running collector puts aside meanwhile.
 const ATTEMPTS: usize = 3;
 
-/// Leaves that lines may leave out between two: what a kill takes along.
-const CUT_OFF: u64 = 8192;
+/// What it costs that the audit log is damaged.
+const COST: &str =
+    "the audit log is not as the collector of this log wrote it; the log itself stands";
 
 /// Where the chain stands.
 struct Followed {
@@ -33,32 +35,37 @@ impl Fsck<'_> {
     /// Follows the lines from the oldest file that is there. Without a file there is nothing to say.
     pub(super) fn check_audit(&mut self) {
         let read = read(self.source);
-        let Some(files) = self.keep(read) else { return };
+        let Some((numbers, newest)) = self.keep(read) else { return };
         let objects = self.source.list("audit");
         let objects = self.keep(objects).flatten().unwrap_or_default();
         let own = of_collector(self.source);
-        if files.is_empty() && objects.is_empty() && self.keep(own) == Some(true) {
+        let files = newest.is_some() || !numbers.is_empty();
+        if !files && objects.is_empty() && self.keep(own) == Some(true) {
             let note = "there is no audit log beside the log: what it told of refusals and gaps is not here";
             self.report.note(note);
         }
         let tree = self.tree();
-        let whole =
-            files.first().is_some_and(|(name, _)| name == AUDIT_FILE || *name == rotated_name(1));
+        let whole = numbers.first().is_none_or(|number| *number == 1);
         let mut followed = Followed { prev: whole.then_some(CHAIN_START), head: None, told: None };
-        if let (false, Some((first, _))) = (whole, files.first()) {
+        if let (false, Some(first)) = (whole, numbers.first()) {
+            let first = rotated_name(*first);
             self.report
                 .note(format!("the audit log begins with {first}: older files were taken away"));
         }
-        for (name, bytes) in &files {
-            if !self.lines(&tree, name, bytes, &mut followed).is_empty() {
-                let note = "its last line is not whole: a crash, or being written";
-                self.report.note(format!("{name}: {note}"));
+        for name in numbers.into_iter().map(rotated_name) {
+            let bytes = self.source.get(&name, MAX_LEN);
+            if let Some(bytes) = self.keep(bytes).flatten() {
+                self.file(&tree, &name, &bytes, &mut followed);
             }
+        }
+        if let Some(bytes) = newest {
+            self.file(&tree, AUDIT_FILE, &bytes, &mut followed);
         }
         let mut names: Vec<_> = objects.into_iter().map(|item| item.name).collect();
         names.sort_unstable();
         let checked = self.check_objects(&tree, &names);
         self.keep(checked);
+        self.untold();
         let size = self.heads.published.size;
         if let Some(head) = followed.head.filter(|head| head.size < size) {
             self.report.note(format!(
@@ -67,6 +74,31 @@ impl Fsck<'_> {
                 head.size
             ));
         }
+    }
+
+    fn file(&mut self, tree: &Tree<'_>, name: &str, bytes: &[u8], followed: &mut Followed) {
+        if !self.lines(tree, name, bytes, followed).is_empty() {
+            let note = "its last line is not whole: a crash, or being written";
+            self.report.note(format!("{name}: {note}"));
+        }
+    }
+
+    /// Lines that leaves take and that are not there. Where leaves are lost, nobody knows what they took.
+    fn untold(&mut self) {
+        let missing = if self.doubt { Vec::new() } else { self.told.missing() };
+        let (Some((first, event)), Some((last, _))) = (missing.first(), missing.last()) else {
+            return;
+        };
+        self.report.damage(Damage {
+            file: "the audit log".to_owned(),
+            offset: None,
+            fault: format!(
+                "{} lines are missing, the first a `{event}` of leaf {first}: they were taken out, or never kept",
+                missing.len()
+            ),
+            cost: COST.to_owned(),
+            leaves: Some((*first, *last)),
+        });
     }
 
     /// Follows the lines within each object of a bucket's audit log, and from each to one before it: not always the last,
@@ -118,6 +150,19 @@ impl Fsck<'_> {
         let Some(AuditLine { log, prev, event, members, .. }) = parsed else {
             return self.audit_damage(at, "no line of an audit log".to_owned());
         };
+        let fits = self.told.hear(&event, &members, self.heads.published.size);
+        if !(fits || self.doubt) {
+            self.audit_damage(at, format!("tells of a leaf, as `{event}`, what it does not say"));
+        }
+        match (before, prev) {
+            (_, CHAIN_LOST) => self.told.from = Some(log.size),
+            (Some(CHAIN_START), CHAIN_START) => self.told.from = Some(0),
+            _ => {}
+        }
+        if ["start", "checkpoint"].contains(&event.as_str()) {
+            self.told.from.get_or_insert(log.size);
+            self.told.to = self.told.to.max(log.size);
+        }
         if (before, prev) == (Some(CHAIN_START), CHAIN_LOST) {
             let fault = format!("begins at {} leaves: the audit log before it is gone", log.size);
             self.audit_damage(at, fault);
@@ -189,39 +234,25 @@ impl Fsck<'_> {
             file: file.to_owned(),
             offset: Some(offset),
             fault,
-            cost:
-                "the audit log is not as the collector of this log wrote it; the log itself stands"
-                    .to_owned(),
+            cost: COST.to_owned(),
             leaves: None,
         });
     }
 }
 
-/// The files, the oldest first.
-fn read(source: &dyn LogSource) -> Result<Vec<(String, Vec<u8>)>, SourceError> {
-    let mut numbers = numbers(source)?;
+/// The numbers of the files that were put aside, and what is in the one that grows. A running collector may put it
+/// aside meanwhile.
+fn read(source: &dyn LogSource) -> Result<(Vec<u64>, Option<Vec<u8>>), SourceError> {
+    let mut before = numbers(source)?;
     for _ in 1..ATTEMPTS {
-        let files = read_once(source, &numbers)?;
-        let now = self::numbers(source)?;
-        if now == numbers {
-            return Ok(files);
+        let newest = source.get(AUDIT_FILE, MAX_LEN)?;
+        let now = numbers(source)?;
+        if now == before {
+            return Ok((now, newest));
         }
-        numbers = now;
+        before = now;
     }
-    read_once(source, &numbers)
-}
-
-fn read_once(
-    source: &dyn LogSource,
-    numbers: &[u64],
-) -> Result<Vec<(String, Vec<u8>)>, SourceError> {
-    let mut files = Vec::new();
-    for name in numbers.iter().map(|n| rotated_name(*n)).chain([AUDIT_FILE.to_owned()]) {
-        if let Some(bytes) = source.get(&name, MAX_LEN)? {
-            files.push((name, bytes));
-        }
-    }
-    Ok(files)
+    Ok((before, source.get(AUDIT_FILE, MAX_LEN)?))
 }
 
 fn numbers(source: &dyn LogSource) -> Result<Vec<u64>, SourceError> {

@@ -57,8 +57,9 @@ impl Fsck<'_> {
         self.report.leaves += 1;
         self.report.entries += u64::from(header.count);
         self.signatures.push(batch.signed(), at, &file, offset);
-        let (follows, odd) = self.sessions.push(at, &batch, &header);
-        for what in odd {
+        let (follows, step) = self.sessions.push(at, &batch, &header);
+        self.told.expect(at, &batch, &header, &step);
+        for what in step.odd {
             self.report.odd(hex::encode(header.session), at, what.to_string());
         }
         match follows {

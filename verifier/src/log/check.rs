@@ -9,6 +9,7 @@ use super::signatures::Signatures;
 use super::source::{LogSource, SourceError};
 use super::staging::Staging;
 use super::tiles::Column;
+use super::told::Told;
 use meshchain_stored::sealed::SealedState;
 
 /// `sealed`, and what is recomputed to compare it with.
@@ -31,6 +32,7 @@ pub(super) struct Fsck<'a> {
     pub(super) edge: Edge,
     pub(super) sessions: Sessions,
     pub(super) signatures: Signatures,
+    pub(super) told: Told,
     pub(super) segments: Option<Segments<'a>>,
     pub(super) sealed: SealedCheck,
     pub(super) staging: Option<Staging<'a>>,
@@ -53,6 +55,7 @@ impl<'a> Fsck<'a> {
             edge: Edge::default(),
             sessions: Sessions::default(),
             signatures: Signatures::default(),
+            told: Told::default(),
             segments: None,
             sealed: SealedCheck::default(),
             staging: None,

@@ -34,6 +34,7 @@ mod staging;
 mod staging_bundle;
 mod staging_names;
 mod tiles;
+mod told;
 mod view;
 
 pub use findings::{Damage, FSCK_FORMAT, FsckReport, FsckVerdict, Gap, OddBatch, SignatureCheck};

@@ -2,7 +2,7 @@
 //! Some 600 bytes of memory per session.
 
 use meshchain_core::{BatchHeader, BatchLeaf, SessionId};
-use meshchain_stored::{Followed, Oddity, SegmentName, Session, TableWriter};
+use meshchain_stored::{Followed, SegmentName, Session, Step, TableWriter};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
@@ -37,12 +37,12 @@ impl Sessions {
         at: u64,
         leaf: &BatchLeaf<'_>,
         header: &BatchHeader<'_>,
-    ) -> (Follows, Vec<Oddity>) {
+    ) -> (Follows, Step) {
         let new = || Known { session: Session::default(), leaf: at };
         let known = self.0.entry(header.session).or_insert_with(new);
         let follows = follows(known, leaf, header);
         if known.session.batches > 0 && header.seq <= known.session.last_seq {
-            return (follows, Vec::new());
+            return (follows, Step::default());
         }
         known.leaf = at;
         (follows, known.session.record(leaf, header, at))

@@ -1,36 +1,61 @@
 use crate::fsck::check;
 use crate::grown::{Grown, ORIGIN};
 use meshchain::log::FsckVerdict;
-use meshchain_core::{Checkpoint, Hash, TreeHead};
+use meshchain_core::{BatchLeaf, Canonical, Checkpoint, Hash, TreeHead};
+use meshchain_stored::Session;
+use meshchain_stored::audit_leaf::{self, AGAIN};
 use meshchain_stored::audit_line::{AuditLine, AuditedLog, CHAIN_LOST, CHAIN_START, line_hash};
-use serde_json::Map;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
-/// Lines of checkpoints, each following the one before, as they are in two files.
-fn lines(heads: &[TreeHead]) -> Vec<String> {
-    let before = [0].into_iter().chain(heads.iter().map(|head| head.size));
-    let new = |(head, before): (&TreeHead, u64)| (*head, head.size.saturating_sub(before));
-    chained(CHAIN_START, &heads.iter().zip(before).map(new).collect::<Vec<_>>())
+/// What a line tells, and the tree that it speaks of.
+type Telling = (TreeHead, String, Map<String, Value>);
+
+/// What a collector tells of a log with these checkpoints.
+fn told_of(log: &Grown, heads: &[TreeHead]) -> Vec<Telling> {
+    let mut sessions: BTreeMap<_, Session> = BTreeMap::new();
+    let mut leaves = (0..).zip(&log.batches).peekable();
+    let (mut told, mut before) = (Vec::new(), 0);
+    for head in heads {
+        while let Some((at, batch)) = leaves.next_if(|(at, _)| *at < head.size) {
+            let leaf = BatchLeaf::decode(&batch.leaf).unwrap();
+            let header = leaf.parse_header().unwrap();
+            let step = sessions.entry(header.session).or_default().record(&leaf, &header, at);
+            let lines = audit_leaf::told(at, &leaf, &header, &step).into_iter();
+            told.extend(lines.map(|(event, members)| (*head, event.to_owned(), members)));
+        }
+        let new = head.size.saturating_sub(before);
+        let members = Map::from_iter([("leaves".to_owned(), new.into())]);
+        told.push((*head, "checkpoint".to_owned(), members));
+        before = head.size;
+    }
+    told
 }
 
-/// A chain of lines that begins with `prev`; each tells so many new leaves.
-fn chained(mut prev: Hash, checkpoints: &[(TreeHead, u64)]) -> Vec<String> {
-    let line = |(head, leaves): &(TreeHead, u64)| {
+/// Their lines, each following the one before.
+fn lines(log: &Grown, heads: &[TreeHead]) -> Vec<String> {
+    chained(CHAIN_START, &told_of(log, heads))
+}
+
+/// A chain of lines that begins with `prev`.
+fn chained(mut prev: Hash, told: &[Telling]) -> Vec<String> {
+    let line = |(head, event, members): &Telling| {
         let line = AuditLine {
             time: "2026-01-02T03:04:05.678Z".to_owned(),
-            event: "checkpoint".to_owned(),
+            event: event.clone(),
             log: AuditedLog { origin: ORIGIN.to_owned(), size: head.size, root: head.root },
             prev,
-            members: Map::from_iter([("leaves".to_owned(), (*leaves).into())]),
+            members: members.clone(),
         };
         let text = line.print();
         prev = line_hash(text.as_bytes());
         text + "\n"
     };
-    checkpoints.iter().map(line).collect()
+    told.iter().map(line).collect()
 }
 
-/// A log with its audit log in two files.
-fn audited() -> (Grown, Vec<String>) {
+/// A log of six checkpoints.
+fn grown() -> (Grown, Vec<TreeHead>) {
     let mut log = Grown::new(0, 1);
     let mut heads = Vec::new();
     for _ in 0..6 {
@@ -38,7 +63,13 @@ fn audited() -> (Grown, Vec<String>) {
         log.publish();
         heads.push(published(&log));
     }
-    let lines = lines(&heads);
+    (log, heads)
+}
+
+/// The same with its audit log in two files.
+fn audited() -> (Grown, Vec<String>) {
+    let (log, heads) = grown();
+    let lines = lines(&log, &heads);
     keep(&log, &lines);
     (log, lines)
 }
@@ -59,9 +90,10 @@ fn an_audit_log_in_several_files_is_followed_and_clean() {
     let (log, lines) = audited();
     let report = check(&log);
     assert_eq!((report.verdict, &report.notes[..]), (FsckVerdict::Clean, &[][..]), "{report:#?}");
-    keep(&log, &lines[..5]);
+    let before = lines.iter().position(|line| line.contains("\"size\":300")).unwrap();
+    keep(&log, &lines[..before]);
     let report = check(&log);
-    assert_eq!(report.verdict, FsckVerdict::Clean);
+    assert_eq!((report.verdict, report.notes.len()), (FsckVerdict::Clean, 1), "{report:#?}");
     assert!(report.notes[0].contains("the end of the audit log was cut off"), "{report:#?}");
     std::fs::rename(log.path("audit-1.jsonl"), log.path("audit-7.jsonl")).unwrap();
     assert!(check(&log).notes[0].contains("begins with audit-7.jsonl"));
@@ -100,7 +132,7 @@ fn lines_that_were_taken_away_are_damage_though_a_new_chain_or_the_old_one_goes_
         heads.push(published(&log));
     }
     let told = |heads: &[TreeHead]| {
-        log.write("audit.jsonl", lines(heads).concat().as_bytes());
+        log.write("audit.jsonl", lines(&log, heads).concat().as_bytes());
         check(&log).damages.iter().any(|damage| damage.fault.contains("lines are missing"))
     };
     assert!(told(&heads[3..]), "all that was before is gone");
@@ -110,37 +142,54 @@ fn lines_that_were_taken_away_are_damage_though_a_new_chain_or_the_old_one_goes_
 }
 
 #[test]
-fn a_chain_that_was_made_anew_without_some_of_its_lines_is_damage() {
-    let (log, all) = audited();
-    let told: Vec<(TreeHead, u64)> = all
-        .iter()
-        .map(|line| {
-            let line = AuditLine::parse(line).unwrap();
-            let head = TreeHead { size: line.log.size, root: line.log.root };
-            (head, line.members["leaves"].as_u64().unwrap())
-        })
-        .collect();
-    let faults = |prev, told: &[(TreeHead, u64)]| {
+fn a_chain_that_was_made_anew_without_some_of_its_lines_or_with_others_is_damage() {
+    let (log, heads) = grown();
+    let told = told_of(&log, &heads);
+    let faults = |prev, told: &[Telling]| {
         keep(&log, &chained(prev, told));
         let damages = check(&log).damages;
         damages.into_iter().map(|damage| damage.fault).collect::<Vec<_>>()
     };
     assert_eq!(faults(CHAIN_START, &told), Vec::<String>::new());
-    for gone in 1..told.len() - 1 {
+    let opened = told.iter().filter(|(_, event, _)| event == "session_opened").count();
+    assert!(opened > 1 && told[0].1 == "session_opened", "{told:?}");
+    for gone in 0..told.len() - 1 {
         let mut fewer = told.clone();
-        fewer.remove(gone);
+        let (_, event, _) = fewer.remove(gone);
         let faults = faults(CHAIN_START, &fewer);
-        assert!(faults.len() == 1 && faults[0].contains("lines are missing"), "{gone}: {faults:?}");
+        // Of a checkpoint only that the next one counts its leaves.
+        if event != "checkpoint" || told[gone - 1].1 == "checkpoint" {
+            let missing = faults.iter().any(|fault| fault.contains("lines are missing"));
+            assert!(faults.len() == 1 && missing, "{gone}: {faults:?}");
+        }
     }
-    let begun_again = faults(CHAIN_LOST, &told[3..]);
+    for (member, other) in [
+        ("principal", json!("spiffe://d/ns/bank/sa/cart")),
+        ("source", json!({})),
+        ("session", json!("00".repeat(16))),
+        ("leaf", json!(200)),
+    ] {
+        let mut changed = told.clone();
+        changed[0].2[member] = other;
+        let faults = faults(CHAIN_START, &changed);
+        assert!(faults.iter().any(|fault| fault.contains("does not say")), "{member}: {faults:?}");
+        assert!(faults.iter().any(|fault| fault.contains("lines are missing")), "{member}");
+    }
+    let mut again = told.clone();
+    let mut line = told[0].clone();
+    line.2.insert(AGAIN.to_owned(), true.into());
+    again.insert(opened, line);
+    assert_eq!(faults(CHAIN_START, &again), Vec::<String>::new(), "told once more after a start");
+    let begun_again = faults(CHAIN_LOST, &told[opened + 3..]);
     assert!(begun_again[0].contains("the audit log before it is gone"), "{begun_again:?}");
+    assert_eq!(begun_again.len(), 1, "what is told before that is not asked for: {begun_again:?}");
 }
 
 #[test]
 fn a_chain_that_speaks_of_other_trees_is_damage() {
     let (log, _) = audited();
     let found = |heads: &[TreeHead], fault: &str| {
-        keep(&log, &lines(heads));
+        keep(&log, &lines(&log, heads));
         let report = check(&log);
         let told = report.damages.iter().any(|d| d.fault.contains(fault));
         assert!(report.verdict == FsckVerdict::Damaged && told, "{fault}: {report:#?}");
@@ -170,9 +219,10 @@ fn objects_of_a_bucket_are_followed_each_to_one_before_it() {
     assert_eq!((report.verdict, &report.notes[..]), (FsckVerdict::Clean, &[][..]), "{report:#?}");
     // The former collector's last line, which follows the same one as the new one's first.
     let late = lines[2].replace("03:04:05", "03:04:06");
-    log.write(&name(7), late.as_bytes());
-    assert_eq!(check(&log).verdict, FsckVerdict::Clean);
-    std::fs::remove_file(log.path(&name(7))).unwrap();
+    log.write(&name(9999), late.as_bytes());
+    let report = check(&log);
+    assert_eq!(report.verdict, FsckVerdict::Clean, "{report:#?}");
+    std::fs::remove_file(log.path(&name(9999))).unwrap();
     let told = |fault: &str| check(&log).damages.iter().any(|damage| damage.fault.contains(fault));
     std::fs::remove_file(log.path(&name(1))).unwrap();
     assert!(told("follows no line that is there"), "one was taken out");

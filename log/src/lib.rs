@@ -42,6 +42,7 @@ mod open;
 mod owned;
 mod past;
 mod read;
+mod rebuild;
 mod recall;
 mod replay;
 mod retain;

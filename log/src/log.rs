@@ -9,9 +9,9 @@ use crate::segment::Files;
 use crate::sessions::Sessions;
 use crate::table::Tables;
 use meshchain_core::{SignedHead, SigningKey};
-use meshchain_store::{Lack, Store};
+use meshchain_store::{Lack, Store, StoreError};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -41,6 +41,8 @@ pub struct Log {
     pub(crate) parts_closed: Notify,
     /// A part was sealed.
     pub(crate) parts_sealed: Notify,
+    /// A session table failed, and is to be made again.
+    pub(crate) torn: Mutex<Option<StoreError>>,
     pub(crate) lag: Lag,
     /// The last commit failed.
     pub(crate) failing: AtomicBool,
@@ -74,6 +76,7 @@ impl Log {
             published: watch::Sender::new(Some(published)),
             parts_closed: Notify::new(),
             parts_sealed: Notify::new(),
+            torn: Mutex::default(),
             lag: Lag::default(),
             failing: AtomicBool::new(false),
             writer_lacks: Lacking::default(),

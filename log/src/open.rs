@@ -7,6 +7,7 @@ use crate::growth::Witness;
 use crate::log::Log;
 use crate::owned::{HEAD, Owned, TakenOver};
 use crate::past::contradiction;
+use crate::rebuild::made_again;
 use crate::replay::{Bundles, Replay};
 use crate::seal::Sealer;
 use crate::segment::Sealed;
@@ -16,7 +17,7 @@ use crate::tree::Tree;
 use crate::writer::Writer;
 use futures::{StreamExt, TryStreamExt, stream};
 use meshchain_core::{BatchLeaf, Canonical, SignedHead, SigningKey};
-use meshchain_store::Store;
+use meshchain_store::{Store, StoreError};
 use meshchain_stored::audit_line::CUT_OFF;
 use meshchain_stored::sealed::{SEALED, SealedState};
 use meshchain_stored::{SegmentFile, SegmentName, parse_table_path, staging, table_path};
@@ -92,11 +93,12 @@ pub async fn open(
         log::debug!("{} objects that a crash left are deleted", leftovers.len());
         store.delete_all(leftovers).await;
     }
-    let Replay { tree, catalog, mut sessions, tables, again, .. } = replay;
+    let Replay { tree, catalog, mut sessions, mut tables, again, .. } = replay;
     // Who had been silent for so long when the newest batch was received was told.
     let newest_ns = sessions.newest_ns().max(tables.newest_ns());
     let before_ns = newest_ns.saturating_sub(SILENT_AFTER_NS);
-    for (id, heard) in tables.open_since(&store, before_ns).await? {
+    let open = tables.insist(&store, async |tables| tables.open_since(&store, before_ns).await);
+    for (id, heard) in open.await? {
         sessions.mark(id, heard);
     }
     sessions.count_silent(before_ns);
@@ -173,10 +175,17 @@ async fn tables(store: &Store, state: &SealedState) -> Result<(Tables, Vec<Strin
     }
     let mut tables = Vec::with_capacity(state.sessions.len());
     for name in &state.sessions {
-        let len = lengths.get(name).ok_or_else(|| {
-            damaged(table_path(name), "missing, and `meshchain fsck --repair` makes it again")
-        })?;
-        tables.push(Arc::new(Table::load(store, *name, *len).await?));
+        let loaded = match lengths.get(name) {
+            Some(len) => Table::load(store, *name, *len).await,
+            None => Err(StoreError::missing(&table_path(name))),
+        };
+        let table = match loaded {
+            Err(error) if error.lost().is_some() => {
+                made_again(store, Tables(tables.clone()), *name, &error).await?
+            }
+            loaded => loaded?,
+        };
+        tables.push(Arc::new(table));
     }
     Ok((Tables(tables), leftovers))
 }

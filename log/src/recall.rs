@@ -6,6 +6,7 @@ use meshchain_core::SessionId;
 use meshchain_store::StoreError;
 use meshchain_stored::Session;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::PoisonError;
 
 /// A session as a list shows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +51,19 @@ impl Log {
         let again = found.extract_if(.., |(_, session)| gone(session)).map(|(id, _)| id);
         let again: Vec<SessionId> = again.collect();
         found.extend(self.tables().look_up(&self.store, again).await);
+        for error in found.iter().filter_map(|(_, session)| session.as_ref().err()) {
+            self.is_torn(error);
+        }
         found
+    }
+
+    /// Has the table made again that fails by this error, if one does.
+    fn is_torn(&self, error: &StoreError) {
+        if self.tables().torn(error).is_some() {
+            let fault = StoreError::damaged(error.lost().unwrap_or_default(), error);
+            *self.torn.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+            self.parts_closed.notify_one();
+        }
     }
 
     /// Takes those sessions into memory that left it and are asked for again. Only for the writer: nobody else
@@ -84,10 +97,11 @@ impl Log {
         after: Option<SessionId>,
         limit: usize,
     ) -> Result<(Vec<Listed>, bool), StoreError> {
-        match self.read_page(after, limit).await {
+        let read = match self.read_page(after, limit).await {
             Err(error) if error.is_missing() => self.read_page(after, limit).await,
             read => read,
-        }
+        };
+        read.inspect_err(|error| self.is_torn(error))
     }
 
     async fn read_page(

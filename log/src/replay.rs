@@ -9,7 +9,7 @@ use crate::tiles::leaf_hashes;
 use crate::tree::Tree;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use meshchain_core::{Hash, TreeHead, merkle};
+use meshchain_core::{Hash, SessionId, TreeHead, merkle};
 use meshchain_store::Store;
 use meshchain_stored::Step;
 use meshchain_stored::committed::{Candidate, Known, committed};
@@ -127,12 +127,12 @@ impl Replay<'_> {
         bytes: Bytes,
         slices: Vec<LeafSlices>,
     ) -> Result<(), OpenError> {
-        let first = self.tree.head().size;
+        let (store, first) = (self.store, self.tree.head().size);
         let growth = self.tree.extend(slices.iter().map(|s| &bytes[s.leaf()]));
         let end = self.tree.head().size;
         log::debug!("{name}: leaves {first} to {end} are taken in again");
         if end > self.applied {
-            growth.write(self.store).await?;
+            growth.write(store).await?;
         }
         let intake = take_in(name, first, &bytes, &slices, self.tree.head());
         let intake = intake.map_err(|e| damaged(name, e))?;
@@ -140,7 +140,10 @@ impl Replay<'_> {
             return Err(damaged(name, format!("leaf {leaf} does not hold its entries")));
         }
         let new = intake.sessions().filter(|id| self.sessions.get(id).is_none()).collect();
-        for (id, session) in self.tables.find_all(self.store, new).await? {
+        let new: Vec<SessionId> = new;
+        let found =
+            self.tables.insist(store, async |tables| tables.find_all(store, new.clone()).await);
+        for (id, session) in found.await? {
             self.sessions.restore(id, session);
         }
         let steps = intake.apply(&mut self.catalog, &mut self.sessions);

@@ -9,8 +9,8 @@ use crate::log::Log;
 use crate::segment::Sealed;
 use meshchain_store::{StoreError, Version};
 use meshchain_stored::sealed::{SEALED, SealedState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -20,6 +20,13 @@ use tokio::time::timeout;
 const AGE_CHECK: Duration = Duration::from_secs(1);
 /// First and longest time after which sealing is tried again where the store failed: a try writes all of a segment.
 const PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(600)];
+
+/// What there is to do.
+enum Work {
+    Seal(Sealing),
+    /// A session table fails.
+    Mend(StoreError),
+}
 
 /// The right to seal the log.
 pub struct Sealer {
@@ -37,7 +44,15 @@ impl Sealer {
     /// nothing is left of that one. An error where another collector takes the log over.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), OpenError> {
         let mut pause = PAUSES[0];
-        while let Some(sealing) = self.next(&mut stop).await {
+        while let Some(work) = self.next(&mut stop).await {
+            let sealing = match work {
+                Work::Seal(sealing) => sealing,
+                Work::Mend(error) => {
+                    self.mend(&error).await?;
+                    let _ = timeout(PAUSES[0], stopped(&mut stop)).await;
+                    continue;
+                }
+            };
             match self.seal(&sealing, &mut stop).await {
                 Ok(sealed) => {
                     pause = PAUSES[0];
@@ -60,6 +75,9 @@ impl Sealer {
                         _ => None,
                     };
                     self.log.sealer_lacks.set(lack);
+                    if let OpenError::Store(error) = &error {
+                        self.mend(error).await?;
+                    }
                     self.log.parts_sealed.notify_one();
                     // Whether there is room again is told by a look.
                     let now = if lack.is_some() { PAUSES[0] } else { pause };
@@ -72,11 +90,35 @@ impl Sealer {
         Ok(())
     }
 
-    /// The next part to be sealed, once its tiles are written: a segment speaks of no other leaves. `None`
+    /// Makes the session table again that fails by this error, if one does. An error only where another collector took
+    /// the log over.
+    async fn mend(&self, error: &StoreError) -> Result<(), OpenError> {
+        let mut tables = self.log.tables();
+        if tables.torn(error).is_none() || self.log.barred().is_some() {
+            return Ok(());
+        }
+        if self.log.store.is_shared()
+            && let Err(error @ StoreError::TakenOver(_)) =
+                self.log.store.check(SEALED, &self.version).await
+        {
+            return Err(error.into());
+        }
+        match tables.mend(&self.log.store, error).await {
+            Ok(()) => self.log.set_tables(tables),
+            Err(error) => log::error!("it cannot be made again: {error}"),
+        }
+        Ok(())
+    }
+
+    /// A table that is to be made again, or the next part to be sealed, once its tiles are written: a segment speaks of no other leaves. `None`
     /// where the log stops first.
-    async fn next(&self, stop: &mut watch::Receiver<bool>) -> Option<Sealing> {
+    async fn next(&self, stop: &mut watch::Receiver<bool>) -> Option<Work> {
         let found = async {
             let sealing = loop {
+                let torn = self.log.torn.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(error) = torn {
+                    return Work::Mend(error);
+                }
                 let sealing = self.log.catalog().to_seal();
                 if let (Some(sealing), None) = (sealing, self.log.barred()) {
                     break sealing;
@@ -87,12 +129,12 @@ impl Sealer {
             let size = sealing.head.size;
             let mut published = self.log.published();
             let _ = published.wait_for(|p| p.as_ref().is_some_and(|p| p.head.size >= size)).await;
-            sealing
+            Work::Seal(sealing)
         };
         tokio::select! {
             biased;
             () = stopped(stop) => None,
-            sealing = found => Some(sealing),
+            work = found => Some(work),
         }
     }
 

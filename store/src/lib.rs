@@ -88,6 +88,15 @@ impl StoreError {
         }
     }
 
+    /// The object that was not there, or not what it should be.
+    pub fn lost(&self) -> Option<&str> {
+        match self {
+            Self::Missing(name) | Self::Damaged { name, .. } => Some(name),
+            Self::Storage { name, .. } if self.is_missing() => Some(name),
+            _ => None,
+        }
+    }
+
     /// Whether the object was not there.
     pub fn is_missing(&self) -> bool {
         match self {
@@ -293,10 +302,20 @@ impl Store {
         Version(if self.shared { Known::Tagged(tagged) } else { Known::Content(data) })
     }
 
-    /// Reads a range of an object that must be there.
+    /// Reads a range of an object that must be there, and be as long.
     pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let read = self.objects.get_range(&ObjectPath::from(name), range).await;
-        read.map_err(error("read", name))
+        let (path, end) = (ObjectPath::from(name), range.end);
+        let failed = match self.objects.get_range(&path, range).await {
+            Ok(read) => return Ok(read),
+            Err(failed) => failed,
+        };
+        match self.objects.head(&path).await {
+            Ok(found) if found.size < end => {
+                let fault = format!("it ends at byte {}, where {end} are to be there", found.size);
+                Err(StoreError::damaged(name, fault))
+            }
+            _ => Err(error("read", name)(failed)),
+        }
     }
 
     /// Starts to write an object part by part; it is there when the upload is completed.

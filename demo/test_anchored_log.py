@@ -56,6 +56,16 @@ class Log:
         """State of its one anchor."""
         return json.loads(request("GET", f"{self.url}/v1/anchors").body)[0]["status"]
 
+    def finals(self, limit: int) -> list[list[int]]:
+        """Sizes of its final anchors, page by page."""
+        pages, path = [], f"/v1/anchors?limit={limit}"
+        while path:
+            page = request("GET", f"{self.url}{path}")
+            pages.append([final["size"] for final in json.loads(page.body)[0]["finals"]])
+            link = page.headers.get("link")
+            path = link[1:link.index(">")] if link else None
+        return pages
+
     def metric(self, name: str) -> float:
         text = request("GET", f"{self.url}/metrics").body.decode()
         return float(next(line.rsplit(" ", 1)[1] for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name))
@@ -95,6 +105,8 @@ def test_a_log_and_its_anchors_are_compared_with_the_chain_and_repaired_from_it(
         shutil.copytree(log.data, older, ignore=shutil.ignore_patterns("*#*"))  # which are not finished
         for trace in traces[1:]:
             log.post(trace)
+
+        assert log.finals(1) == [[3], [2], [1]] and log.finals(2) == [[3, 2], [1]] and log.finals(3) == [[3, 2, 1]]
 
         clean = log.fsck(policy)
         assert clean.code == 0 and "3 on chains asked" in clean.text, clean.text

@@ -1,6 +1,7 @@
 //! The collector's configuration: a TOML file, and flags that go before it.
 
 use crate::quota::Limits;
+use crate::secret::{hidden, looks_like_a_key};
 use clap::{Parser, Subcommand};
 use meshchain_anchor::AnchorConfig;
 use meshchain_log::SealAt;
@@ -172,7 +173,8 @@ impl ConfigError {
             }
             _ => message.to_owned(),
         };
-        Self::Parse { path: path.to_owned(), line: line.unwrap_or_default(), fault }
+        let (path, line, fault) = (path.to_owned(), line.unwrap_or_default(), hidden(&fault));
+        Self::Parse { path, line, fault }
     }
 }
 
@@ -237,7 +239,7 @@ impl Config {
             let file = args.config.iter().map(|path| path.display());
             let place =
                 file.zip(line).map(|(path, line)| format!(" {path}, line {line}")).collect();
-            ConfigError::Value { place, fault: fault.text }
+            ConfigError::Value { place, fault: hidden(&fault.text) }
         })?;
         Ok(config)
     }
@@ -264,11 +266,6 @@ impl Config {
             }
             Some(_) => {}
         }
-        let looks_like_a_key = |path: &Path| {
-            let text = path.to_string_lossy();
-            let digits = text.strip_prefix("0x").unwrap_or(&text);
-            digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) && !path.exists()
-        };
         if self.key.as_deref().is_some_and(looks_like_a_key) {
             return bad("key", "key looks like a key itself: it is the name of its file".into());
         }
@@ -389,6 +386,14 @@ chain = 'two'
             (
                 "key_file = '/k'",
                 "key_file = '0x5ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e7a1b2'",
+            ),
+            (
+                "key_file = '/k'",
+                "0x5ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e7a1b2 = '/k'",
+            ),
+            (
+                "chain = 'one'",
+                "chain = '0x5ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e75ec3e7a1b2'\nx = 1",
             ),
         ] {
             let text = ANCHORS.replacen(from, to, 1);

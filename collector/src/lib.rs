@@ -18,4 +18,5 @@ mod past;
 pub mod quota;
 pub mod refusal;
 pub mod run;
+mod secret;
 pub mod xfcc;

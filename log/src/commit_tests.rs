@@ -2,14 +2,14 @@
 
 use crate::fault_tests::store::{Fault, Faulty};
 use crate::fault_tests::{self, SEAL_AT, key};
-use crate::{Checked, Log, Submission, SubmitError, Writer, open};
+use crate::{Checked, Event, Log, Submission, SubmitError, Writer, open};
 use meshchain::log::LogKey;
 use meshchain_core::{BatchHeader, BatchKind, Canonical, SessionKey, Source};
 use meshchain_store::Store;
 use meshchain_wire::Batch;
 use object_store::memory::InMemory;
 use proptest::prelude::*;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 const OWNER: &str = "spiffe://d/ns/shop/sa/owner";
@@ -189,6 +189,34 @@ fn a_bad_signature_among_good_ones_is_refused_alone() {
     let batches = (0..).zip(sent).map(|(session, sent)| batch(session, 0, sent)).collect();
     let expected = [Ok((0, false)), Err("bad_signature".to_owned()), Ok((1, false))];
     assert_eq!(run(answers(&[batches], true)), expected);
+}
+
+#[test]
+fn an_equivocation_is_proved_also_within_one_commit() {
+    for together in [true, false] {
+        run(async {
+            let proved = Arc::new(Mutex::new(Vec::new()));
+            let told = proved.clone();
+            let tell = Box::new(move |event: Event<'_>| {
+                if let Event::Refused { misfit, proof, .. } = event {
+                    let seq = proof.map(|proof| proof.check().unwrap().seq);
+                    told.lock().unwrap().push((misfit.reason(), seq));
+                }
+            });
+            let store = Store::over(Arc::new(InMemory::new()), true);
+            let (_, mut writer, _) = open(store, key(), SEAL_AT, u64::MAX, tell).await.unwrap();
+            let (one, other) = (batch(0, 0, Sent::Honest), batch(0, 0, Sent::OtherBatch));
+            let refused = Err("equivocation".to_owned());
+            if together {
+                let answers = commit(&mut writer, vec![one, other]).await;
+                assert_eq!(answers, [Ok((0, false)), refused]);
+            } else {
+                assert_eq!(commit(&mut writer, vec![one]).await, [Ok((0, false))]);
+                assert_eq!(commit(&mut writer, vec![other]).await, [refused]);
+            }
+            assert_eq!(*proved.lock().unwrap(), [("equivocation", Some(0))], "{together}");
+        });
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::batch::Checked;
 use crate::misfit::{MAX_JUMP, Misfit};
 use crate::sessions::Sessions;
 use meshchain_core::{Hash, SessionId};
+use meshchain_stored::Session;
 use std::collections::HashMap;
 
 /// What a batch is to its session.
@@ -32,6 +33,12 @@ pub struct Passed {
     pub first_leaf: u64,
     /// Last seq in the log.
     pub last: u64,
+}
+
+impl From<&Session> for Passed {
+    fn from(session: &Session) -> Self {
+        Self { first_leaf: session.first_leaf, last: session.last_seq }
+    }
 }
 
 /// A session's last batch in this commit.
@@ -78,8 +85,7 @@ impl<'a> Judge<'a> {
             return refused(foreign(&first.principal, batch));
         }
         if let Some(session) = committed.filter(|session| seq <= session.last_seq) {
-            let last = session.last_seq;
-            return Judged::Passed(Passed { first_leaf: session.first_leaf, last });
+            return Judged::Passed(session.into());
         }
         let last = match (taken, committed) {
             (Some(last), _) if seq < last.seq => {

@@ -4,7 +4,7 @@ use crate::answers::{acknowledge_again, answer_passed, turn_down};
 use crate::clock::unix_ns;
 use crate::event::Event;
 use crate::intake::take_in;
-use crate::judge::{Judge, Judged};
+use crate::judge::{Judge, Judged, Passed};
 use crate::lacking::Insist;
 use crate::log::Log;
 use crate::misfit::Misfit;
@@ -265,7 +265,7 @@ impl Writer {
             acknowledge_again(&log, submission, first + at as u64);
         }
         for (submission, misfit) in judgement.refused {
-            turn_down(&log, submission, misfit);
+            self.turn_down_now(submission, misfit);
         }
         while let Err(error) = growth.write(&log.store).await {
             insist.again(&log, error).await?;
@@ -314,6 +314,18 @@ impl Writer {
             }
         }
         judgement
+    }
+
+    /// Refuses a batch that contradicts one of the commit that was made.
+    fn turn_down_now(&self, submission: Submission, misfit: Misfit) {
+        let log = &self.log;
+        let equivocates = matches!(misfit, Misfit::Equivocation { .. });
+        let session = log.sessions().get(&submission.batch.session).map(Passed::from);
+        match session.filter(|_| equivocates) {
+            // With the proof, as later.
+            Some(passed) => drop(tokio::spawn(answer_passed(log.clone(), submission, passed))),
+            None => turn_down(log, submission, misfit),
+        }
     }
 
     fn report_silence(&self) {

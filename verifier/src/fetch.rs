@@ -11,8 +11,11 @@ use std::str::FromStr;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Time for the whole answer.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for the whole answer; a page of some megabytes takes a minute where the collector gives it more time than others.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// Times that a collector is asked again that says it is busy, and the longest pause before each.
+const TIMES: u32 = 10;
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why there is no evidence.
 #[derive(Debug, Error)]
@@ -100,7 +103,13 @@ pub fn fetch_evidence(
         .max_redirects(0)
         .http_status_as_error(false)
         .build();
-    let mut response = ureq::Agent::from(config).get(&url).call().map_err(Box::new)?;
+    let agent = ureq::Agent::from(config);
+    let mut response = agent.get(&url).call().map_err(Box::new)?;
+    for _ in 0..TIMES {
+        let Some(pause) = comes_again(&response) else { break };
+        std::thread::sleep(pause);
+        response = agent.get(&url).call().map_err(Box::new)?;
+    }
     let status = response.status().as_u16();
     if status == 404 {
         return Err(FetchError::NotFound);
@@ -120,6 +129,14 @@ pub fn fetch_evidence(
         return Err(FetchError::Circle);
     }
     Ok(EvidencePage { bytes, evidence, next })
+}
+
+/// After what time a busy collector wants to be asked again.
+fn comes_again(response: &ureq::http::Response<ureq::Body>) -> Option<Duration> {
+    let busy = [429, 503].contains(&response.status().as_u16());
+    let after = response.headers().get("retry-after").filter(|_| busy)?;
+    let seconds = after.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
 }
 
 /// The place that a `Link` to the next page names. Its address is not followed: the collector's is known.

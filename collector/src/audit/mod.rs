@@ -10,10 +10,11 @@ use crate::metrics::Metrics;
 use bucket::AuditBucket;
 pub(crate) use file::newest_rotated;
 use file::{AuditFile, ROTATE_AT};
+use hex::FromHex;
 pub use keeper::NotKept;
 use keeper::{Keeper, Sink, Weight};
 use meshchain_anchor::AnchorEvent;
-use meshchain_core::{Equivocation, Hash, TreeHead};
+use meshchain_core::{Equivocation, Hash, SessionId, TreeHead};
 use meshchain_store::{Location, Store};
 use meshchain_stored::audit_line::{AuditLine, AuditedLog, CHAIN_LOST, CHAIN_START, line_hash};
 use prometheus_client::metrics::counter::Counter;
@@ -40,12 +41,12 @@ struct Inner {
     limit: RefusalLimit,
     /// Hash of the last line.
     prev: Hash,
-    /// Places in sessions whose proofs of equivocation were told.
-    proved: HashSet<(Option<String>, Option<u64>)>,
+    /// Sessions whose equivocation is proved here.
+    proved: HashSet<SessionId>,
 }
 
-/// Most of these that are kept; then proofs are told again.
-const MOST_PROVED: usize = 4096;
+/// Sessions whose first proof is told whatever the limit says. Each of them is in the log, and so paid for.
+const MOST_PROVED: usize = 1 << 18;
 
 /// The parts of a refusal that an auditor needs.
 #[derive(Debug, Serialize)]
@@ -129,24 +130,24 @@ impl Audit {
         self.line("anchor", fields);
     }
 
-    /// Writes a refusal, unless its sender had too many of its reason lately.
+    /// Writes a refusal, unless its sender had too many of its reason lately. The first proof against a session is
+    /// always told.
     pub fn refusal(&self, mut refusal: RefusalLine<'_>) {
         let mut inner = self.lock();
         let ended = inner.limit.ended(Instant::now());
         self.suppressed(&mut inner, ended);
-        if inner.limit.admits(refusal.reason, refusal.principal) {
-            // It is long, and says the same each time.
-            let place = (refusal.session.clone(), refusal.seq);
-            if inner.proved.len() >= MOST_PROVED {
-                inner.proved.clear();
-            }
-            if inner.proved.contains(&place) {
-                refusal.proof = None;
-            }
-            let proves = refusal.proof.is_some();
-            if self.write(&mut inner, "refusal", refusal, Weight::Refusal) && proves {
-                inner.proved.insert(place);
-            }
+        let session = refusal.session.as_deref().and_then(|id| <SessionId>::from_hex(id).ok());
+        let proves = session.filter(|_| refusal.proof.is_some());
+        // It is long, and one is enough.
+        if proves.is_some_and(|session| inner.proved.contains(&session)) {
+            refusal.proof = None;
+        }
+        let first = refusal.proof.is_some() && inner.proved.len() < MOST_PROVED;
+        if (first || inner.limit.admits(refusal.reason, refusal.principal))
+            && self.write(&mut inner, "refusal", refusal, Weight::Refusal)
+            && first
+        {
+            inner.proved.extend(proves);
         }
     }
 

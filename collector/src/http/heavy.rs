@@ -23,8 +23,10 @@ const SENT: usize = 16;
 /// One reader's part of that, and of what waits.
 const SENT_TO_ONE: usize = 2;
 const WAITING_OF_ONE: usize = 8;
-/// Time that an answer has to be taken in any case. Later it goes where somebody waits for its place.
+/// Time that an answer has to be taken in any case. Later one that is taken more slowly than [`LEAST_PER_SECOND`] goes where
+/// somebody waits for its place: the longest answers, of some megabytes, are taken in a minute or so.
 const GRACE: Duration = Duration::from_secs(10);
+const LEAST_PER_SECOND: u64 = 64 << 10;
 /// Time between two looks for such an answer.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -59,7 +61,24 @@ struct Turns {
 #[derive(Debug)]
 struct Sending {
     since: Instant,
+    /// Bytes that its connection had taken before.
+    from: u64,
     reader: Reader,
+}
+
+impl Sending {
+    fn new(reader: &Reader) -> Self {
+        Self { since: Instant::now(), from: reader.wire.moved.written(), reader: reader.clone() }
+    }
+
+    /// Bytes a second, where it had its time and is taken too slowly.
+    fn too_slow(&self) -> Option<u64> {
+        let passed = self.since.elapsed();
+        let taken = self.reader.wire.moved.written() - self.from;
+        let speed = u64::try_from(u128::from(taken) * 1000 / passed.as_millis().max(1));
+        let speed = speed.unwrap_or(u64::MAX);
+        (passed >= GRACE && speed < LEAST_PER_SECOND).then_some(speed)
+    }
 }
 
 impl Default for Heavy {
@@ -100,7 +119,7 @@ impl Heavy {
             Some((own, sending, running))
         };
         let (own, sending, running) = timeout(PATIENCE, turn).await.ok()??;
-        let place = Place { _turns: [own, sending], number: self.note(reader), known };
+        let (heavy, reader) = (self.clone(), reader.clone());
         let runtime = Handle::current();
         let (_waits_for_it, gone) = oneshot::channel::<()>();
         // It has its turn until it ends, and ends at its next step where its reader is gone.
@@ -113,18 +132,22 @@ impl Heavy {
                     value = read => Some(value),
                 }
             });
-            value.map(|value| Answer { value, place })
+            // Its time begins when there is something to take.
+            value.map(|value| {
+                let number = heavy.note(&reader);
+                Answer { value, place: Place { _turns: [own, sending], number, known } }
+            })
         });
         read.await.ok()?
     }
 
-    /// A turn, if need be that of the oldest answer (of a reader's).
+    /// A turn, if need be that of the slowest answer (of a reader's).
     async fn turn(&self, turns: Arc<Semaphore>, of: Option<&str>) -> Option<OwnedSemaphorePermit> {
         let mut turn = std::pin::pin!(turns.acquire_owned());
         loop {
             match timeout(LOOK, &mut turn).await {
                 Ok(turn) => return turn.ok(),
-                Err(_) => self.lock().end_oldest(of),
+                Err(_) => self.lock().end_slowest(of),
             }
         }
     }
@@ -147,21 +170,19 @@ impl Heavy {
         let mut table = self.lock();
         let number = table.next;
         table.next += 1;
-        table.answers.insert(number, Sending { since: Instant::now(), reader: reader.clone() });
+        table.answers.insert(number, Sending::new(reader));
         number
     }
 }
 
 impl Table {
-    /// Ends the connection of the oldest answer (to a reader), where it has had its time.
-    fn end_oldest(&mut self, of: Option<&str>) {
-        let late = |sending: &Sending| {
-            of.is_none_or(|name| sending.reader.name == name) && sending.since.elapsed() >= GRACE
-        };
-        let oldest = self.answers.iter().find(|(_, sending)| late(sending));
-        let Some(number) = oldest.map(|(number, _)| *number) else { return };
+    /// Ends the connection of the answer (to a reader) that is taken most slowly, where one is taken too slowly.
+    fn end_slowest(&mut self, of: Option<&str>) {
+        let own = self.answers.iter().filter(|(_, s)| of.is_none_or(|name| s.reader.name == name));
+        let slow = own.filter_map(|(number, sending)| Some((sending.too_slow()?, *number)));
+        let Some((_, number)) = slow.min() else { return };
         if let Some(sending) = self.answers.remove(&number) {
-            sending.reader.leave.0.notify_one();
+            sending.reader.wire.go.notify_one();
         }
     }
 }
@@ -240,13 +261,15 @@ impl HttpBody for Holding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reader::Leave;
+    use super::super::reader::Wire;
+    use super::super::stall::Moved;
     use super::*;
     use axum::response::IntoResponse;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn reader(name: &str) -> Reader {
-        Reader { name: name.to_owned(), leave: Leave::default() }
+        let wire = Wire { go: Arc::default(), moved: Moved::new(Instant::now()) };
+        Reader { name: name.to_owned(), wire }
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -349,34 +372,70 @@ mod tests {
         assert_eq!(taken, SENT_TO_ONE, "the others waited too long, or were told at once");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn where_all_places_are_taken_the_oldest_answer_ends_and_no_younger_one() {
-        let heavy = Heavy::default();
-        let mut slow = Vec::new();
-        for number in 0..SENT {
-            let reader = reader(&format!("slow {}", number / SENT_TO_ONE));
+    /// An answer on its way to `name`, whose connection takes so much each second; how long it lasted, where it was cut
+    /// off. It has `bytes` in all.
+    fn taking(
+        heavy: &Heavy,
+        name: &str,
+        bytes: usize,
+        per_second: usize,
+    ) -> tokio::task::JoinHandle<Option<Duration>> {
+        let (heavy, reader) = (heavy.clone(), reader(name));
+        tokio::spawn(async move {
             let answer = heavy.read(&reader, async { "text".into_response() }).await.unwrap();
-            // As its connection does.
-            let (leave, held) = (reader.leave.clone(), answer.into_response());
-            slow.push(tokio::spawn(async move {
-                leave.0.notified().await;
-                drop(held);
-            }));
+            let (_held, began) = (answer.into_response(), Instant::now());
+            for _ in 0..bytes.div_ceil(per_second) {
+                if timeout(Duration::from_secs(1), reader.wire.go.notified()).await.is_ok() {
+                    return Some(began.elapsed());
+                }
+                reader.wire.moved.wrote(per_second);
+            }
+            None
+        })
+    }
+
+    const PAGE: usize = 4 << 20;
+
+    #[tokio::test(start_paused = true)]
+    async fn where_all_places_are_taken_the_slowest_answer_ends_and_none_that_is_taken_well() {
+        let heavy = Heavy::default();
+        let mut answers = Vec::new();
+        for number in 0..SENT {
+            let per_second = if number % 4 == 3 { 8_000 + number } else { 70_000 };
+            let name = (number / SENT_TO_ONE).to_string();
+            answers.push(taking(&heavy, &name, PAGE, per_second));
+        }
+        tokio::task::yield_now().await;
+        for count in 1..=3 {
+            let honest = taking(&heavy, &format!("honest {count}"), PAGE, 250_000);
+            assert_eq!(honest.await.unwrap(), None, "it is taken well");
             tokio::time::sleep(LOOK).await;
         }
-        for count in 1..=3 {
-            let honest = reader("honest");
-            let read = heavy.read(&honest, async { "text".into_response() });
-            let answer = timeout(PATIENCE, read).await.unwrap().unwrap();
-            assert_eq!(slow.iter().filter(|slow| slow.is_finished()).count(), count);
-            assert!(slow[..count].iter().all(|slow| slow.is_finished()), "the oldest ones");
-            tokio::spawn(async move {
-                let _taken = answer;
-                std::future::pending::<()>().await;
-            });
-            if count >= SENT_TO_ONE {
-                break;
+        let mut ended = Vec::new();
+        for (number, answer) in answers.into_iter().enumerate() {
+            ended.extend(answer.await.unwrap().map(|after| (number, after >= GRACE)));
+        }
+        assert!(ended.iter().all(|(number, in_time)| number % 4 == 3 && *in_time), "{ended:?}");
+        assert!(ended.contains(&(3, true)), "the slowest one: {ended:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readers_behind_one_address_that_take_their_pages_well_all_get_them() {
+        let heavy = Heavy::default();
+        for per_second in [70_000, 250_000, 1_000_000] {
+            for turn in 0..20 {
+                let (one, other) = (
+                    taking(&heavy, "shared", PAGE, per_second),
+                    taking(&heavy, "shared", PAGE, per_second),
+                );
+                let ended = [one.await.unwrap(), other.await.unwrap()];
+                assert_eq!(ended, [None, None], "{per_second} {turn}");
             }
         }
+        let slow = taking(&heavy, "shared", PAGE, 60_000);
+        let second = taking(&heavy, "shared", PAGE, 70_000);
+        tokio::task::yield_now().await;
+        assert_eq!(taking(&heavy, "shared", PAGE, 250_000).await.unwrap(), None);
+        assert!(slow.await.unwrap().is_some() && second.await.unwrap().is_none());
     }
 }

@@ -117,7 +117,11 @@ pub async fn anchors(
         let doors = doors.clone();
         async move {
             match anchor_page(&doors, below.unwrap_or(u64::MAX), limit).await {
-                Ok(chains) => Json(chains).into_response(),
+                Ok((chains, below)) => {
+                    let next =
+                        below.map(|below| format!("/v1/anchors?below={below}&limit={limit}"));
+                    (next_page(next), Json(chains)).into_response()
+                }
                 Err(error) => failed(&error),
             }
         }
@@ -125,12 +129,27 @@ pub async fn anchors(
     Ok(doors.heavy(&reader, read).await)
 }
 
-async fn anchor_page(doors: &Doors, below: u64, limit: usize) -> Result<Vec<Value>, StoreError> {
-    let mut chains = Vec::with_capacity(doors.anchors.len());
+/// At most `limit` anchors of each chain, and where there are more: of which size on all of them are here.
+async fn anchor_page(
+    doors: &Doors,
+    below: u64,
+    limit: usize,
+) -> Result<(Vec<Value>, Option<u64>), StoreError> {
+    let (mut newest, mut from) = (Vec::with_capacity(doors.anchors.len()), None);
     for anchor in &doors.anchors {
-        let newest = anchor.finals().newest(below, limit).await?;
-        let finals: Vec<Value> = newest
+        let mut of_chain = anchor.finals().newest(below, limit + 1).await?;
+        if of_chain.len() > limit {
+            of_chain.truncate(limit);
+            from = from.max(of_chain.last().map(|last| last.size));
+        }
+        newest.push(of_chain);
+    }
+    let mut chains = Vec::with_capacity(newest.len());
+    for (anchor, of_chain) in doors.anchors.iter().zip(newest) {
+        // What is smaller comes with the next page.
+        let finals: Vec<Value> = of_chain
             .iter()
+            .filter(|a| from.is_none_or(|from| a.size >= from))
             .map(|a| {
                 json!({ "size": a.size, "root": a.root, "block": a.block_number,
                         "block_hash": a.block_hash, "time": a.block_timestamp, "tx": a.tx,
@@ -139,5 +158,5 @@ async fn anchor_page(doors: &Doors, below: u64, limit: usize) -> Result<Vec<Valu
             .collect();
         chains.push(json!({ "status": anchor.status(), "finals": finals }));
     }
-    Ok(chains)
+    Ok((chains, from))
 }

@@ -1,6 +1,7 @@
 //! Who reads: for a share of what all readers have.
 
 use super::Doors;
+use super::stall::Moved;
 use crate::xfcc;
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
@@ -8,18 +9,29 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-/// Tells a connection to go.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Leave(pub Arc<Notify>);
+/// The connection of a reader.
+#[derive(Debug, Clone)]
+pub(super) struct Wire {
+    /// Tells it to go.
+    pub go: Arc<Notify>,
+    /// What its peer took.
+    pub moved: Moved,
+}
 
 /// Who reads, and over which connection.
 #[derive(Debug, Clone)]
 pub(super) struct Reader {
     /// The principal that mTLS proved where the configuration lets it be told, else the address.
     pub name: String,
-    /// Tells its connection to go.
-    pub leave: Leave,
+    /// Its connection.
+    pub wire: Wire,
+}
+
+/// The connection of a request that came over none.
+fn nowhere() -> Wire {
+    Wire { go: Arc::default(), moved: Moved::new(Instant::now()) }
 }
 
 impl FromRequestParts<Arc<Doors>> for Reader {
@@ -33,7 +45,7 @@ impl FromRequestParts<Arc<Doors>> for Reader {
         let address = || peer().map(|ip| ip.to_string()).unwrap_or_default();
         Ok(Self {
             name: principal.flatten().unwrap_or_else(address),
-            leave: parts.extensions.get().cloned().unwrap_or_default(),
+            wire: parts.extensions.get().cloned().unwrap_or_else(nowhere),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Accepting connections: bounded, and each with its time.
 
 use super::connections::{Connection, Connections};
-use super::reader::Leave;
+use super::reader::Wire;
 use super::stall::{Guarded, Moved};
 use crate::metrics::Metrics;
 use axum::Router;
@@ -130,11 +130,11 @@ async fn one(
     let _ = stream.set_nodelay(true);
     let Connection { state, moved, go, .. } = connection;
     let (first, mut asked) = watch::channel(false);
-    let leave = Leave(go.clone());
+    let wire = Wire { go: go.clone(), moved: moved.clone() };
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(leave.clone());
+        request.extensions_mut().insert(wire.clone());
         first.send_replace(true);
         state.begin();
         let (router, state) = (router.clone(), state.clone());

@@ -14,23 +14,35 @@ use tokio::time::{Instant, Sleep, sleep_until};
 const WINDOW: Duration = Duration::from_secs(10);
 const LEAST_BYTES: usize = 64 << 10;
 
-/// When a connection last moved a byte, in milliseconds after a moment that all share.
+/// When a connection last moved a byte, in milliseconds after a moment that all share, and what its peer took.
 #[derive(Debug, Clone)]
 pub struct Moved {
     since: Instant,
     ms: Arc<AtomicU64>,
+    written: Arc<AtomicU64>,
 }
 
 impl Moved {
     /// It moved now.
     pub fn new(since: Instant) -> Self {
-        let moved = Self { since, ms: Arc::default() };
+        let moved = Self { since, ms: Arc::default(), written: Arc::default() };
         moved.now();
         moved
     }
 
     fn now(&self) {
         self.ms.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// So many bytes more were written.
+    pub fn wrote(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.now();
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// Milliseconds after the shared moment.
@@ -65,7 +77,7 @@ impl<S> Guarded<S> {
     ) -> Poll<io::Result<usize>> {
         match result {
             Poll::Ready(Ok(count)) => {
-                self.moved.now();
+                self.moved.wrote(count);
                 if let Some(window) = &mut self.window {
                     window.written += count;
                     if window.written >= LEAST_BYTES {

@@ -147,6 +147,30 @@ fn every_bad_batch_gets_a_4xx_that_names_the_fault_a_counter_and_an_audit_line()
 }
 
 #[test]
+fn the_first_proof_against_a_session_is_told_whatever_else_its_sender_had_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    for number in 1..=3 {
+        assert_eq!(collector.post(&body(&Session::new(number).next(1, 7))).0, 200);
+    }
+    let equivocates = |number| body(&Session::new(number).next(1, 8));
+    for _ in 0..150 {
+        assert_eq!(collector.post(&equivocates(1)).0, 409);
+    }
+    for number in 2..=3 {
+        assert_eq!(collector.post(&equivocates(number)).0, 409);
+        let session = hex::encode(key(number).id());
+        let line = loop {
+            let line = collector.audit("refusal");
+            if line["session"] == session {
+                break line;
+            }
+        };
+        assert!(line["proof"].is_object(), "{number}: {line}");
+    }
+}
+
+#[test]
 fn an_oversized_body_is_refused_before_it_fills_the_memory() {
     let data = tempfile::tempdir().unwrap();
     let collector = Collector::start(data.path(), &[]);

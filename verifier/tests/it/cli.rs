@@ -1,10 +1,12 @@
 //! The program: exit codes, output, hostile files.
 
 use crate::fixture::{World, world};
-use crate::server::serve;
+use crate::server::{serve, serve_with};
 use meshchain_core::evidence::MAX_LEN;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Files {
     folder: tempfile::TempDir,
@@ -225,6 +227,29 @@ fn wrong_usage_is_exit_code_2() {
         let (code, stdout, stderr) = files.run(args);
         assert_eq!((code, stdout.as_str()), (2, ""), "{args:?}");
         assert!(!stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_collector_that_is_busy_is_asked_again_a_few_times() {
+    let world = world();
+    let json = world.evidence.to_json().unwrap();
+    let files = Files::new(&world);
+    let id = "80".repeat(16);
+    for (busy, expected) in [(0, 0), (3, 0), (99, 2)] {
+        let (asked, json) = (Arc::new(AtomicUsize::new(0)), json.clone());
+        let count = asked.clone();
+        let url = serve_with("retry-after: 0\r\n", move |_, _| {
+            match count.fetch_add(1, Ordering::SeqCst) < busy {
+                true => (503, br#"{"error": "too many reads wait for their turn"}"#.to_vec()),
+                false => (200, json.clone().into_bytes()),
+            }
+        });
+        let (code, _, stderr) =
+            files.run(&["evidence", &id, "--collector", &url, "-o", &format!("{busy}.json")]);
+        assert_eq!(code, expected, "{stderr}");
+        let asked = asked.load(Ordering::SeqCst);
+        assert!(asked == busy + 1 || (busy == 99 && (5..20).contains(&asked)), "{asked}");
     }
 }
 

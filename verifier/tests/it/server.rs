@@ -5,6 +5,14 @@ use std::net::TcpListener;
 
 /// Starts it; `answer` maps request line and body to status and body. Returns its URL.
 pub(crate) fn serve(answer: impl Fn(&str, &[u8]) -> (u16, Vec<u8>) + Send + 'static) -> String {
+    serve_with("", answer)
+}
+
+/// The same, with more lines in each answer's head.
+pub(crate) fn serve_with(
+    lines: &'static str,
+    answer: impl Fn(&str, &[u8]) -> (u16, Vec<u8>) + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -28,7 +36,7 @@ pub(crate) fn serve(answer: impl Fn(&str, &[u8]) -> (u16, Vec<u8>) + Send + 'sta
             reader.read_exact(&mut body).unwrap();
             let (status, body) = answer(request.trim(), &body);
             let head = format!(
-                "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{lines}connection: close\r\n\r\n",
                 body.len()
             );
             // The client may have gone away; that is its business.

@@ -4,6 +4,7 @@ use crate::quota::Limits;
 use crate::secret::{hidden, looks_like_a_key};
 use clap::{Parser, Subcommand};
 use meshchain_anchor::AnchorConfig;
+use meshchain_core::SigningKey;
 use meshchain_log::SealAt;
 use meshchain_store::Location;
 use serde::{Deserialize, Deserializer};
@@ -32,13 +33,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE", global = true)]
     pub key: Option<PathBuf>,
     /// Address to listen on
-    #[arg(long, value_name = "ADDRESS:PORT", global = true)]
+    #[arg(long, value_name = "ADDRESS:PORT", global = true, value_parser = address)]
     pub listen: Option<SocketAddr>,
     /// Unique name of the log, the origin line of its checkpoints
     #[arg(long, value_name = "NAME", global = true)]
     pub origin: Option<String>,
     /// Delete records (never leaves or entries) after this long, e.g. 30d; default never
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = time, allow_negative_numbers = true)]
     pub retain_records: Option<Duration>,
     /// Tell each step of the log on standard error
     #[arg(short, long)]
@@ -46,6 +47,14 @@ pub struct Args {
     /// What to do instead of running
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "it must be an address and a port, as 127.0.0.1:8080 or [::]:8080")
+}
+
+fn time(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text).map_err(|_| "it must be a time, as 30d or 12h")
 }
 
 /// What the program does besides running.
@@ -174,7 +183,12 @@ impl ConfigError {
             _ => message.to_owned(),
         };
         let (path, line, fault) = (path.to_owned(), line.unwrap_or_default(), hidden(&fault));
-        Self::Parse { path, line, fault }
+        // Of a table where a list of tables must be.
+        let hint = match fault.contains("invalid type: map, expected a sequence") {
+            true => "; a chain is written [[anchor]], in two brackets",
+            false => "",
+        };
+        Self::Parse { path, line, fault: fault + hint }
     }
 }
 
@@ -268,6 +282,14 @@ impl Config {
         }
         if self.key.as_deref().is_some_and(looks_like_a_key) {
             return bad("key", "key looks like a key itself: it is the name of its file".into());
+        }
+        if let Some(Err(error)) =
+            self.origin.as_deref().map(|name| SigningKey::from_seed(name, &[1; 32]))
+        {
+            return bad(
+                "origin",
+                format!("origin {:?}: {error}", self.origin.as_deref().unwrap_or_default()),
+            );
         }
         let limits = &self.limits;
         for (key, none) in [
@@ -419,6 +441,8 @@ chain = 'two'
             ("data = '/d'\nretain_records = '5s'", "line 2: retain_records"),
             ("data = '/d'\nretain_records = 'long'", "line 2"),
             ("data = '/d'\n[ingest]\ntrust_domain = 'x'", "line 3: ingest.trust_domain"),
+            ("data = '/d'\norigin = 'a b'", "line 2: origin \"a b\""),
+            ("data = '/d'\n[anchor]\nchain = 'a'", "[[anchor]], in two brackets"),
             (ANCHORS, "line 12: anchor \"two\": contract"),
         ];
         for (text, expected) in cases {

@@ -104,7 +104,7 @@ impl Default for Metrics {
             batches: new(r, "batches", "Batches logged"),
             digests: new(r, "digests", "Entries logged"),
             refused: new(r, "batches_refused",
-                "Batches refused for good: any of equivocation, foreign_session, wrong_principal says something about a peer, read its audit line"),
+                "Batches refused, for good but for limited, foreign_session and seq_jump, which come again in other form: any of equivocation, foreign_session, wrong_principal says something about a peer, read its audit line"),
             replayed: new(r, "batches_replayed", "Batches that were logged already, and acknowledged again"),
             odd: new(r, "batches_odd", "Batches logged that no honest proxy sends, as one after its session's close: look for odd in the audit log"),
             missing: new(r, "batches_missing", "Batches that sessions jumped over: look for gap in the audit log"),

@@ -2,10 +2,12 @@
 
 use crate::audit::newest_rotated;
 use anyhow::Result;
+use meshchain_core::Hash;
 use meshchain_log::{Log, Witness};
 use meshchain_store::{Location, Store};
-use meshchain_stored::audit_line::{AUDIT_FILE, AuditedLog, CUT_OFF, rotated_name};
+use meshchain_stored::audit_line::{AUDIT_FILE, AuditedLog, CUT_OFF, line_hash, rotated_name};
 use serde::Deserialize;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 
@@ -17,6 +19,8 @@ const NEWEST: usize = 64;
 struct Line {
     event: String,
     log: AuditedLog,
+    #[serde(with = "hex::serde")]
+    prev: Hash,
 }
 
 /// What the audit log beside the log speaks of.
@@ -30,11 +34,17 @@ pub struct Audited {
 /// Reads the audit log, as far as it can be read.
 pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Option<Audited>> {
     let mut audited: Option<Audited> = None;
+    let (mut last, broken) = (None, Cell::new(false));
     let mut take = |line: &[u8]| {
         let parsed = serde_json::from_slice::<Line>(line);
-        let Some(Line { event, log }) = parsed.ok().filter(|line| line.log.origin == origin) else {
+        let found = parsed.ok().filter(|line| line.log.origin == origin);
+        let Some(Line { event, log, prev }) = found else {
+            broken.set(true);
             return;
         };
+        if last.replace(line_hash(line)).is_some_and(|last| last != prev) {
+            broken.set(true);
+        }
         let told = if ["start", "checkpoint"].contains(&event.as_str()) { log.size } else { 0 };
         match &mut audited {
             None => audited = Some(Audited { largest: log, told }),
@@ -56,8 +66,11 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
             }
             match File::open(path) {
                 Ok(file) => {
-                    for line in BufReader::new(file).split(b'\n') {
-                        take(&line?);
+                    let (mut file, mut line) = (BufReader::new(file), Vec::new());
+                    // What has no end is cut off when the file is opened to write.
+                    while file.read_until(b'\n', &mut line)? > 0 && line.pop() == Some(b'\n') {
+                        take(&line);
+                        line.clear();
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -65,10 +78,13 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
             }
         }
     }
+    if broken.get() {
+        log::warn!("the audit log is not as it was written: `meshchain fsck` tells where");
+    }
     let objects = store.list("audit").await?;
     for (name, _) in objects.iter().rev().take(NEWEST) {
         let lines = store.get(name).await?.unwrap_or_default();
-        lines.split(|byte| *byte == b'\n').for_each(&mut take);
+        lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).for_each(&mut take);
     }
     Ok(audited)
 }

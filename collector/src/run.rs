@@ -136,7 +136,15 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         ));
     }
     // Side by side: each may wait for its node.
-    let anchors = try_join_all(starting).await?;
+    let anchors = match try_join_all(starting).await {
+        Ok(anchors) => anchors,
+        Err(error) => {
+            audit.line("stop", json!({ "why": "failure" }));
+            let _ = timeout(DRAIN, audit.all_kept()).await;
+            echo.finish(LAST_ECHO);
+            return Err(error.into());
+        }
+    };
     if let Some(Barred::Unasked(chains)) = log.barred() {
         events.waits_for(&chains);
     }

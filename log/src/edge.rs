@@ -1,4 +1,4 @@
-//! The right edge of a tree: the partial tiles that a start needs, and finds elsewhere where one was lost.
+//! The right edge of a tree: the partial tiles that a start needs, and finds elsewhere where one was lost or damaged.
 
 use crate::tiles::{cut, hashes, tile};
 use bytes::Bytes;
@@ -6,15 +6,44 @@ use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, split_bundle};
 use meshchain_core::{Hash, merkle};
 use meshchain_store::{Store, StoreError};
 
-/// A tile or entry bundle; one that is not there is cut out of a wider one, or made of what stands below it. Whether it is
+/// Where a tile is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Under its name, else elsewhere.
+    There,
+    /// In wider ones, else under its name.
+    Wider,
+    /// In what stands below it, else elsewhere.
+    Below,
+}
+
+/// A tile or entry bundle: the object of its name, cut out of a wider one, or made of what stands below it. Whether it is
 /// right, the root tells. `None` where nothing holds it.
-pub(crate) async fn find(store: &Store, name: &TileName) -> Result<Option<Bytes>, StoreError> {
+pub(crate) async fn find(
+    store: &Store,
+    name: &TileName,
+    look: Look,
+) -> Result<Option<Bytes>, StoreError> {
+    if look == Look::Below
+        && let Some(found) = made(store, name).await?
+    {
+        return Ok(Some(found));
+    }
+    if look != Look::There
+        && let Some(found) = of_wider(store, name).await?
+    {
+        return Ok(Some(found));
+    }
     if let Some(found) = tile(store, name).await? {
         return Ok(Some(found));
     }
     if let Some(found) = of_wider(store, name).await? {
         return Ok(Some(found));
     }
+    made(store, name).await
+}
+
+async fn made(store: &Store, name: &TileName) -> Result<Option<Bytes>, StoreError> {
     let made = match name.kind {
         TileKind::Entries => None,
         TileKind::Hashes(0) => of_entries(store, name).await?,
@@ -38,9 +67,9 @@ async fn of_wider(store: &Store, name: &TileName) -> Result<Option<Bytes>, Store
 
 async fn of_entries(store: &Store, name: &TileName) -> Result<Option<Vec<Hash>>, StoreError> {
     let entries = TileName { kind: TileKind::Entries, ..*name };
-    let bundle = match tile(store, &entries).await? {
+    let bundle = match of_wider(store, &entries).await? {
         Some(found) => Some(found),
-        None => of_wider(store, &entries).await?,
+        None => tile(store, &entries).await?,
     };
     let leaves = bundle.as_deref().and_then(split_bundle);
     let hashed = leaves.map(|leaves| leaves.iter().map(|leaf| merkle::leaf_hash(leaf)).collect());

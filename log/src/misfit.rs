@@ -17,9 +17,7 @@ pub enum Misfit {
     #[error(transparent)]
     BadSignature(#[from] BadSignature),
     /// The session is somebody else's.
-    #[error(
-        "the session belongs to {owner:?} and the source of its first batch; this one is of {principal:?}"
-    )]
+    #[error("{}", foreign(owner, principal))]
     ForeignSession {
         /// SPIFFE id that delivered its first batch; empty where unknown.
         owner: String,
@@ -58,6 +56,15 @@ pub enum Misfit {
         /// Last seq in the log.
         last: u64,
     },
+}
+
+fn foreign(owner: &str, principal: &str) -> String {
+    match owner == principal {
+        true => "the session's first batch claims another source than this one".to_owned(),
+        false => format!(
+            "the session belongs to {owner:?} and the source of its first batch; this one is of {principal:?}"
+        ),
+    }
 }
 
 impl Misfit {

@@ -48,13 +48,7 @@ pub async fn open(
     let applied = published.as_ref().map_or(0, |(head, _)| head.size);
     let (end, committed) = (sealed.end(), head.size);
     log::debug!("taken over: {end} leaves sealed, {applied} published, {committed} committed");
-    let tree = Tree::load(&store, sealed.end()).await?;
-    if tree.head() != sealed.head() {
-        return Err(damaged(
-            "tile",
-            format!("they do not make the tree of {} leaves", sealed.end()),
-        ));
-    }
+    let tree = Tree::load(&store, &sealed.head()).await?;
     let sealed_tree = tree.clone();
     let (segments, mut leftovers) = segments(&store, &sealed).await?;
     let (tables, merged) = tables(&store, &sealed).await?;

@@ -1,7 +1,7 @@
 //! Session tables that are lost or damaged, made again of the leaves.
 
 use crate::build_table::{find, write_table};
-use crate::edge;
+use crate::edge::{self, Look};
 use crate::table::{Table, Tables};
 use bytes::Bytes;
 use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, split_bundle, width_at};
@@ -127,7 +127,8 @@ fn sessions(
         let width = width_at(leaves.end, 0, index);
         let name = TileName { kind: TileKind::Entries, index, width };
         let (path, of) = (name.path(), store.clone());
-        let bundle: Option<Bytes> = wait(runtime, async move { edge::find(&of, &name).await })?;
+        let bundle: Option<Bytes> =
+            wait(runtime, async move { edge::find(&of, &name, Look::There).await })?;
         let bundle = bundle.ok_or_else(|| StoreError::missing(&path))?;
         let damaged = || StoreError::damaged(&path, "not an entry bundle of this width");
         let found = split_bundle(&bundle).ok_or_else(damaged)?;

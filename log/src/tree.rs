@@ -1,6 +1,6 @@
 //! The growing tree, and the objects that each growth writes.
 
-use crate::edge;
+use crate::edge::{self, Look};
 use crate::tiles::{hashes, tile};
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -43,15 +43,29 @@ impl Growth {
 }
 
 impl Tree {
-    /// The tree of `size` leaves, out of its stored tiles. Whether they are right, its root tells.
-    pub async fn load(store: &Store, size: u64) -> Result<Self, StoreError> {
+    /// The tree of this head, out of its stored tiles, or of what holds the same where one of them is damaged.
+    pub async fn load(store: &Store, head: &TreeHead) -> Result<Self, StoreError> {
+        let mut first = None;
+        for look in [Look::There, Look::Wider, Look::Below] {
+            match Self::find(store, head.size, look).await {
+                Ok(tree) if tree.head() == *head => return Ok(tree),
+                Err(error) if error.lost().is_none() => return Err(error),
+                Err(error) => drop(first.get_or_insert(error)),
+                Ok(_) => {}
+            }
+        }
+        let fault = format!("they do not make the tree of {} leaves", head.size);
+        Err(first.unwrap_or_else(|| StoreError::damaged("tile", fault)))
+    }
+
+    async fn find(store: &Store, size: u64, look: Look) -> Result<Self, StoreError> {
         let mut tiles = HashMap::new();
         let (mut level, mut count) = (0, size);
         while count > 0 {
             let (index, width) = (count / TILE_WIDTH, (count % TILE_WIDTH) as u16);
             if width > 0 {
                 let name = TileName { kind: TileKind::Hashes(level), index, width };
-                tiles.insert((level, index), required(store, &name).await?);
+                tiles.insert((level, index), required(store, &name, look).await?);
             }
             (level, count) = (level + 1, count / TILE_WIDTH);
         }
@@ -63,7 +77,8 @@ impl Tree {
         let edge = edge.ok_or_else(|| StoreError::damaged("tile", "of another width"))?;
         let (index, width) = (size / TILE_WIDTH, (size % TILE_WIDTH) as u16);
         let name = TileName { kind: TileKind::Entries, index, width };
-        let bundle = if width > 0 { required(store, &name).await?.to_vec() } else { Vec::new() };
+        let bundle =
+            if width > 0 { required(store, &name, look).await?.to_vec() } else { Vec::new() };
         let leaves = split_bundle(&bundle).unwrap_or_default();
         let hashed = leaves.iter().map(|leaf| merkle::leaf_hash(leaf));
         let within = edge.partials().find(|(level, ..)| *level == 0).map_or(&[][..], |(.., h)| h);
@@ -73,11 +88,11 @@ impl Tree {
         Ok(Self { edge, bundle })
     }
 
-    /// Writes those tiles of the right edge that are not there, of a tree that is published.
+    /// Writes those tiles of the right edge that are not there, or not right, of a tree that is published.
     pub async fn mend_edge(&self, store: &Store) -> Result<(), StoreError> {
         for (name, bytes) in self.right_edge() {
-            if tile(store, &name).await?.is_none() {
-                log::warn!("{} was lost, and is made again", name.path());
+            if tile(store, &name).await?.is_none_or(|found| found != bytes) {
+                log::warn!("{} was lost or damaged, and is made again", name.path());
                 store.put_committed(&name.path(), bytes.into()).await?;
             }
         }
@@ -144,6 +159,6 @@ impl Tree {
     }
 }
 
-async fn required(store: &Store, name: &TileName) -> Result<Bytes, StoreError> {
-    edge::find(store, name).await?.ok_or_else(|| StoreError::missing(&name.path()))
+async fn required(store: &Store, name: &TileName, look: Look) -> Result<Bytes, StoreError> {
+    edge::find(store, name, look).await?.ok_or_else(|| StoreError::missing(&name.path()))
 }

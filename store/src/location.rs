@@ -134,6 +134,10 @@ impl Location {
 fn open_directory(directory: &Path) -> Result<(Arc<dyn ObjectStore>, File), AccessError> {
     let path = directory.display().to_string();
     let io = |source| AccessError::Io { path: path.clone(), source };
+    // Else the system says of a file, or of a link that leads nowhere, that it exists.
+    if directory.symlink_metadata().is_ok() && !directory.is_dir() {
+        return Err(io(io::ErrorKind::NotADirectory.into()));
+    }
     std::fs::create_dir_all(directory).map_err(io)?;
     let lock = open_lock(&directory.join(LOCK)).map_err(io)?;
     match lock.try_lock() {

@@ -1,7 +1,7 @@
 //! Evidence files out of the log: entries, proofs, and the anchors that cover them.
 
 use super::reader::Reader;
-use super::{BadRequest, Doors, answer_error, asked, failed, next_page};
+use super::{BadRequest, Doors, answer_error, asked, failed, items, next_page};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -79,7 +79,7 @@ pub async fn evidence(
     };
     let Page { after, limit } = asked(page, "pages are asked for with ?after=LEAF.INDEX&limit=N")?;
     let after = after.map(|Place(place)| place);
-    let limit = limit.unwrap_or(MAX_ITEMS).clamp(1, MAX_ITEMS);
+    let limit = items(limit, MAX_ITEMS)?;
     let read = {
         let doors = doors.clone();
         async move { answer(&doors, trace_id, after, limit).await }

@@ -1,7 +1,7 @@
 //! Lists, in pages: `GET /v1/sessions` and `GET /v1/anchors`.
 
 use super::reader::Reader;
-use super::{BadRequest, Doors, asked, failed, next_page};
+use super::{BadRequest, Doors, asked, failed, items, next_page};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -39,9 +39,9 @@ pub async fn sessions(
 ) -> Result<Response, BadRequest> {
     const PAGES: &str = "pages are asked for with ?after=SESSION&limit=N";
     let SessionPage { after, limit } = asked(page, PAGES)?;
-    let after = after.map(|after| session_id(&after)).transpose();
+    let after = after.filter(|after| !after.is_empty()).map(|after| session_id(&after)).transpose();
     let after = after.map_err(|_| BadRequest("query", PAGES))?;
-    let limit = limit.unwrap_or(MOST_SESSIONS).clamp(1, MOST_SESSIONS);
+    let limit = items(limit, MOST_SESSIONS)?;
     let read = {
         let doors = doors.clone();
         async move {
@@ -112,7 +112,7 @@ pub async fn anchors(
     page: Result<Query<AnchorPage>, QueryRejection>,
 ) -> Result<Response, BadRequest> {
     let AnchorPage { below, limit } = asked(page, "pages are asked for with ?below=SIZE&limit=N")?;
-    let limit = limit.unwrap_or(MOST_ANCHORS).clamp(1, MOST_ANCHORS);
+    let limit = items(limit, MOST_ANCHORS)?;
     let read = {
         let doors = doors.clone();
         async move {

@@ -128,6 +128,14 @@ impl IntoResponse for BadRequest {
     }
 }
 
+/// Items of a page, `most` where nothing else is asked for.
+fn items(limit: Option<usize>, most: usize) -> Result<usize, BadRequest> {
+    match limit {
+        Some(0) => Err(BadRequest("query", "limit is 0: a page has one item at least")),
+        limit => Ok(limit.unwrap_or(most).min(most)),
+    }
+}
+
 /// What a query asks for; `how` it is asked where it is none.
 fn asked<T>(query: Result<Query<T>, QueryRejection>, how: &'static str) -> Result<T, BadRequest> {
     query.map(|Query(asked)| asked).map_err(|_| BadRequest("query", how))

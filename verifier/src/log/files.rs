@@ -166,7 +166,7 @@ fn check_partials(
             file: older.file,
             offset: Some(same as u64),
             fault: format!("not the beginning of {}", whole.file),
-            cost: "readers with a checkpoint of that size; nothing is lost, the file may go"
+            cost: "readers with a checkpoint of that size; nothing is lost: the next start makes it again, or it may go"
                 .to_owned(),
             leaves: None,
         });

@@ -62,13 +62,15 @@ pub(crate) fn read(
     if no_checkpoint && committed.as_ref().is_some_and(|h| h.tree().is_some_and(|t| t.size == 0)) {
         report.note("there is no checkpoint yet: the collector has not published anything");
     } else if no_checkpoint {
-        missing("checkpoint", COST_CHECKPOINT, report);
+        missing("checkpoint", COST_NO_CHECKPOINT, report);
     }
     Ok(choose(published, committed, report))
 }
 
-const COST_CHECKPOINT: &str = "readers cannot follow the log; nothing is lost: without this file \
-                               the next start of the collector publishes `head` again";
+const COST_CHECKPOINT: &str = "readers cannot follow the log, and the collector does not start; nothing is lost: \
+                               delete the file, and the next start publishes `head` again";
+const COST_NO_CHECKPOINT: &str =
+    "readers cannot follow the log; nothing is lost: the next start publishes `head` again";
 const COST_HEAD: &str = "the collector does not start; `checkpoint` is the last published head";
 const COST_NO_HEAD: &str = "the collector does not start; restore the newest copy of the whole directory \
                             (docs/restore.md)";

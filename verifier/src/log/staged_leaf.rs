@@ -36,7 +36,7 @@ impl At<'_> {
             let count = batch.parse_header().map_or(0, |h| h.count);
             let fault = format!("leaf {leaf} does not hold these entries");
             let cost = format!(
-                "leaf {leaf}: its {count} entries cannot be proved; everything else stands"
+                "the collector does not start; leaf {leaf}: its {count} entries cannot be proved; everything else stands"
             );
             return self.damage(self.first_false_entry(), fault, cost, report);
         }
@@ -67,7 +67,12 @@ impl At<'_> {
         let bytes = self.bytes;
         let start = self.slices.entries().start;
         let entries: Vec<&[u8]> = bytes[self.slices.entries()].chunks(ENTRY_LEN).collect();
-        let cost = || format!("leaf {}: records cannot be disclosed; its entries stand", self.leaf);
+        let cost = || {
+            let leaf = self.leaf;
+            format!(
+                "the collector does not start; leaf {leaf}: records cannot be disclosed; its entries stand"
+            )
+        };
         let records = match self.records() {
             Ok(records) if records.is_empty() || records.len() == entries.len() => records,
             Ok(records) => {

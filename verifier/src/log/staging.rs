@@ -104,7 +104,7 @@ impl<'a> Staging<'a> {
             file: place(from),
             offset: None,
             fault: "missing".to_owned(),
-            cost: format!("the collector does not start; {}", lost_entries(from, to - 1)),
+            cost: lost_entries(from, to - 1),
             leaves: Some((from, to - 1)),
         });
     }
@@ -230,7 +230,11 @@ impl<'a> Staging<'a> {
 
 fn lost_entries(from: u64, to: u64) -> String {
     match from == to {
-        true => format!("leaf {from}: its entries cannot be proved; everything else stands"),
-        false => format!("leaves {from} to {to}: their entries cannot be proved; all else stands"),
+        true => format!(
+            "the collector does not start; leaf {from}: its entries cannot be proved; everything else stands"
+        ),
+        false => format!(
+            "the collector does not start; leaves {from} to {to}: their entries cannot be proved; all else stands"
+        ),
     }
 }

@@ -145,7 +145,7 @@ fn false_digests_and_records_cost_their_leaves_only() {
     let report = with(&log, &entries, |bytes| bytes[at] ^= 1);
     let damage = find(&report, &entries);
     assert_eq!(damage.leaves, Some((337, 337)), "{report:#?}");
-    assert!(damage.cost.starts_with("leaf 337: its entries cannot be proved"), "{damage:?}");
+    assert!(damage.cost.contains("leaf 337: its entries cannot be proved"), "{damage:?}");
     assert_eq!(report.entries_checked, 958);
     assert_eq!(report.damages.len(), 1, "{report:#?}");
     // The files of other batches: every leaf, told once.

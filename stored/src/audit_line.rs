@@ -18,6 +18,8 @@ pub const CHAIN_START: Hash = [0; 32];
 /// The file that grows. In it, and in the files that were it, a line ends with a newline.
 pub const AUDIT_FILE: &str = "audit.jsonl";
 
+/// Bytes from which on a file is put aside and a new one begun.
+pub const ROTATE_AT: u64 = 64 << 20;
 /// Leaves that the lines before the end of a process may leave out: those of the commits at work.
 pub const CUT_OFF: u64 = 8192;
 

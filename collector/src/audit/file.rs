@@ -10,8 +10,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes from which on a file is put aside and a new one begun.
-pub(super) const ROTATE_AT: u64 = 64 << 20;
 /// Bytes that are read at once to find the end of a file; most lines have some 300.
 const TAIL: u64 = 64 << 10;
 
@@ -144,6 +142,7 @@ fn last_line(file: &mut File) -> io::Result<(Option<Vec<u8>>, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meshchain_stored::audit_line::ROTATE_AT;
 
     #[test]
     fn a_long_file_is_put_aside_and_the_last_line_is_found_wherever_it_is() {

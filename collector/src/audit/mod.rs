@@ -8,15 +8,17 @@ use crate::aside::Aside;
 use crate::limit::{RefusalLimit, Suppressed};
 use crate::metrics::Metrics;
 use bucket::AuditBucket;
+use file::AuditFile;
 pub(crate) use file::newest_rotated;
-use file::{AuditFile, ROTATE_AT};
 use hex::FromHex;
 pub use keeper::NotKept;
 use keeper::{Keeper, Sink, Weight};
 use meshchain_anchor::AnchorEvent;
 use meshchain_core::{Equivocation, Hash, SessionId, TreeHead};
 use meshchain_store::{Location, Store};
-use meshchain_stored::audit_line::{AuditLine, AuditedLog, CHAIN_LOST, CHAIN_START, line_hash};
+use meshchain_stored::audit_line::{
+    AuditLine, AuditedLog, CHAIN_LOST, CHAIN_START, ROTATE_AT, line_hash,
+};
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 use serde_json::{Map, Value, json};

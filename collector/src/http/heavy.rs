@@ -1,84 +1,32 @@
 //! Answers that take time and memory: a few at a time, beside the threads that take batches, and a few for each reader.
 
 use super::reader::Reader;
+use super::turns::Turns;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 
 /// Reads at the same time.
 const RUNNING: usize = 2;
-/// Reads that wait for their turn, and how long they do.
-const WAITING: usize = 64;
+/// How long a read waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Answers that are being sent at the same time: each holds some megabytes at most until its reader has taken it.
-const SENT: usize = 16;
-/// One reader's part of that, and of what waits.
-const SENT_TO_ONE: usize = 2;
-const WAITING_OF_ONE: usize = 8;
-/// Time that an answer has to be taken in any case. Later one that is taken more slowly than [`LEAST_PER_SECOND`] goes where
-/// somebody waits for its place: the longest answers, of some megabytes, are taken in a minute or so.
-const GRACE: Duration = Duration::from_secs(10);
-const LEAST_PER_SECOND: u64 = 64 << 10;
-/// Time between two looks for such an answer.
+/// Time between two looks for an answer that is taken too slowly.
 const LOOK: Duration = Duration::from_secs(1);
+/// Bytes that the system keeps of a long answer on its way out. Over a long way no more than this is taken in a round trip.
+const SEND_BUFFER: u32 = 128 << 10;
 
 /// Turns for heavy reads.
 #[derive(Debug, Clone)]
 pub struct Heavy {
     running: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
-    sent: Arc<Semaphore>,
-    table: Arc<Mutex<Table>>,
-    times: usize,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    /// By name.
-    readers: HashMap<String, Turns>,
-    /// Answers on their way, the oldest first.
-    answers: BTreeMap<u64, Sending>,
-    next: u64,
-}
-
-/// A reader that waits for answers, or takes one.
-#[derive(Debug)]
-struct Turns {
-    waiting: Arc<Semaphore>,
-    sent: Arc<Semaphore>,
-    /// Reads that it has.
-    reads: usize,
-}
-
-#[derive(Debug)]
-struct Sending {
-    since: Instant,
-    /// Bytes that its connection had taken before.
-    from: u64,
-    reader: Reader,
-}
-
-impl Sending {
-    fn new(reader: &Reader) -> Self {
-        Self { since: Instant::now(), from: reader.wire.moved.written(), reader: reader.clone() }
-    }
-
-    /// Bytes a second, where it had its time and is taken too slowly.
-    fn too_slow(&self) -> Option<u64> {
-        let passed = self.since.elapsed();
-        let taken = self.reader.wire.moved.written() - self.from;
-        let speed = u64::try_from(u128::from(taken) * 1000 / passed.as_millis().max(1));
-        let speed = speed.unwrap_or(u64::MAX);
-        (passed >= GRACE && speed < LEAST_PER_SECOND).then_some(speed)
-    }
+    turns: Arc<Mutex<Turns>>,
 }
 
 impl Default for Heavy {
@@ -90,14 +38,8 @@ impl Default for Heavy {
 impl Heavy {
     /// With so many times the turns: for answers that are as many times shorter.
     pub fn new(times: usize) -> Self {
-        let turns = |count| Arc::new(Semaphore::new(times * count));
-        Self {
-            running: turns(RUNNING),
-            waiting: turns(WAITING),
-            sent: turns(SENT),
-            table: Arc::default(),
-            times,
-        }
+        let running = Arc::new(Semaphore::new(times * RUNNING));
+        Self { running, turns: Arc::new(Mutex::new(Turns::new(times))) }
     }
 
     /// Does `read` for a reader when it has its turn; `None` where too many wait, or it waits too long.
@@ -109,17 +51,14 @@ impl Heavy {
     where
         R: Send + 'static,
     {
-        let known = self.enter(&reader.name);
-        let _waits = known.waiting.clone().try_acquire_owned().ok()?;
-        let _waiting = self.waiting.clone().try_acquire_owned().ok()?;
+        let (number, told) = self.lock().enter(&reader.name)?;
+        let mut waits = Waits { heavy: self.clone(), number, told, name: reader.name.clone() };
         let turn = async {
-            let own = self.turn(known.sent.clone(), Some(&reader.name)).await?;
-            let sending = self.turn(self.sent.clone(), None).await?;
-            let running = self.running.clone().acquire_owned().await.ok()?;
-            Some((own, sending, running))
+            let place = waits.turn().await?;
+            Some((place, self.running.clone().acquire_owned().await.ok()?))
         };
-        let (own, sending, running) = timeout(PATIENCE, turn).await.ok()??;
-        let (heavy, reader) = (self.clone(), reader.clone());
+        let (place, running) = timeout(PATIENCE, turn).await.ok()??;
+        let reader = reader.clone();
         let runtime = Handle::current();
         let (_waits_for_it, gone) = oneshot::channel::<()>();
         // It has its turn until it ends, and ends at its next step where its reader is gone.
@@ -132,93 +71,70 @@ impl Heavy {
                     value = read => Some(value),
                 }
             });
-            // Its time begins when there is something to take.
             value.map(|value| {
-                let number = heavy.note(&reader);
-                Answer { value, place: Place { _turns: [own, sending], number, known } }
+                // Its time begins when there is something to take.
+                place.heavy.lock().sends(place.number, &reader);
+                reader.wire.moved.keep_back(SEND_BUFFER);
+                Answer { value, place }
             })
         });
         read.await.ok()?
     }
 
-    /// A turn, if need be that of the slowest answer (of a reader's).
-    async fn turn(&self, turns: Arc<Semaphore>, of: Option<&str>) -> Option<OwnedSemaphorePermit> {
-        let mut turn = std::pin::pin!(turns.acquire_owned());
-        loop {
-            match timeout(LOOK, &mut turn).await {
-                Ok(turn) => return turn.ok(),
-                Err(_) => self.lock().end_slowest(of),
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self, name: &str) -> Known {
-        let mut table = self.lock();
-        let turns = |count| Arc::new(Semaphore::new(self.times * count));
-        let new = || Turns { waiting: turns(WAITING_OF_ONE), sent: turns(SENT_TO_ONE), reads: 0 };
-        let reader = table.readers.entry(name.to_owned()).or_insert_with(new);
-        reader.reads += 1;
-        let (waiting, sent) = (reader.waiting.clone(), reader.sent.clone());
-        Known { heavy: self.clone(), name: name.to_owned(), waiting, sent }
-    }
-
-    fn note(&self, reader: &Reader) -> u64 {
-        let mut table = self.lock();
-        let number = table.next;
-        table.next += 1;
-        table.answers.insert(number, Sending::new(reader));
-        number
+    fn lock(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
-    /// Ends the connection of the answer (to a reader) that is taken most slowly, where one is taken too slowly.
-    fn end_slowest(&mut self, of: Option<&str>) {
-        let own = self.answers.iter().filter(|(_, s)| of.is_none_or(|name| s.reader.name == name));
-        let slow = own.filter_map(|(number, sending)| Some((sending.too_slow()?, *number)));
-        let Some((_, number)) = slow.min() else { return };
-        if let Some(sending) = self.answers.remove(&number) {
-            sending.reader.wire.go.notify_one();
-        }
-    }
-}
-
-/// A reader, as long as it waits or takes something.
-#[derive(Debug)]
-struct Known {
+/// A read that waits for its turn.
+struct Waits {
     heavy: Heavy,
+    number: u64,
     name: String,
-    waiting: Arc<Semaphore>,
-    sent: Arc<Semaphore>,
+    told: oneshot::Receiver<()>,
 }
 
-impl Drop for Known {
-    fn drop(&mut self) {
-        let mut table = self.heavy.lock();
-        if let Some(reader) = table.readers.get_mut(&self.name) {
-            reader.reads -= 1;
-            if reader.reads == 0 {
-                table.readers.remove(&self.name);
+impl Waits {
+    /// Its place; `None` where it is turned away.
+    async fn turn(&mut self) -> Option<Place> {
+        loop {
+            match timeout(LOOK, &mut self.told).await {
+                Ok(turn) => turn.ok()?,
+                Err(_) => {
+                    self.heavy.lock().end_slowest(&self.name);
+                    continue;
+                }
             }
+            let Self { heavy, number, name, .. } = &*self;
+            return Some(Place { heavy: heavy.clone(), number: *number, name: name.clone() });
+        }
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.told.close();
+        let mut turns = self.heavy.lock();
+        turns.leave(self.number);
+        // It had its turn in the moment when it went.
+        if self.told.try_recv().is_ok() {
+            turns.free(&self.name);
         }
     }
 }
 
 /// A place among the answers that are being sent.
-#[derive(Debug)]
 struct Place {
-    _turns: [OwnedSemaphorePermit; 2],
+    heavy: Heavy,
     number: u64,
-    known: Known,
+    name: String,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.known.heavy.lock().answers.remove(&self.number);
+        let mut turns = self.heavy.lock();
+        turns.sent(self.number);
+        turns.free(&self.name);
     }
 }
 
@@ -263,9 +179,11 @@ impl HttpBody for Holding {
 mod tests {
     use super::super::reader::Wire;
     use super::super::stall::Moved;
+    use super::super::turns::{GRACE, SENT, SENT_TO_ONE, WAITING};
     use super::*;
     use axum::response::IntoResponse;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::time::Instant;
 
     fn reader(name: &str) -> Reader {
         let wire = Wire { go: Arc::default(), moved: Moved::new(Instant::now()) };
@@ -293,7 +211,7 @@ mod tests {
         }
         assert!((WAITING..WAITING + 40).contains(&done), "{done}");
         assert_eq!(most.load(Ordering::SeqCst), RUNNING);
-        assert!(heavy.lock().readers.is_empty(), "nobody is kept");
+        assert!(heavy.lock().is_empty(), "nobody is kept");
     }
 
     #[tokio::test]

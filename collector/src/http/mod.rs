@@ -11,6 +11,7 @@ mod reader;
 mod room;
 mod serve;
 mod stall;
+mod turns;
 
 use crate::config::Ingest;
 use crate::events::Events;

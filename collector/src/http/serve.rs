@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -114,6 +115,13 @@ pub async fn serve(
     while open.join_next().await.is_some() {}
 }
 
+/// Lets so many bytes wait in the system on their way out; with 0 as many as at first.
+fn keep_back(stream: &TcpStream, bytes: u32) {
+    let bytes = if bytes == 0 { SYSTEM_BUFFERS[1] } else { bytes };
+    // A longer answer takes longer, and that is all.
+    let _ = set_socket_send_buffer_size(stream, bytes as usize);
+}
+
 fn is_gone(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -144,7 +152,7 @@ async fn one(
             answer
         }
     });
-    let io = TokioIo::new(Guarded::new(stream, moved));
+    let io = TokioIo::new(Guarded::new(stream, moved, keep_back));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MOST_HEAD);
     let mut serving = std::pin::pin!(http.serve_connection(io, service));

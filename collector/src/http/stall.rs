@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,12 +20,14 @@ pub struct Moved {
     since: Instant,
     ms: Arc<AtomicU64>,
     written: Arc<AtomicU64>,
+    kept_back: Arc<AtomicU32>,
 }
 
 impl Moved {
     /// It moved now.
     pub fn new(since: Instant) -> Self {
-        let moved = Self { since, ms: Arc::default(), written: Arc::default() };
+        let (ms, written, kept_back) = Default::default();
+        let moved = Self { since, ms, written, kept_back };
         moved.now();
         moved
     }
@@ -45,6 +47,11 @@ impl Moved {
         self.written.load(Ordering::Relaxed)
     }
 
+    /// So many bytes may wait in the system on their way out, from the next write on; 0: as many as at first.
+    pub fn keep_back(&self, bytes: u32) {
+        self.kept_back.store(bytes, Ordering::Relaxed);
+    }
+
     /// Milliseconds after the shared moment.
     pub fn at_ms(&self) -> u64 {
         self.ms.load(Ordering::Relaxed)
@@ -62,12 +69,22 @@ pub struct Guarded<S> {
     stream: S,
     moved: Moved,
     window: Option<Window>,
+    /// Bytes that may wait in the system, as last set by `resize`.
+    kept_back: u32,
+    resize: fn(&S, u32),
 }
 
 impl<S> Guarded<S> {
-    /// Watches over `stream`.
-    pub fn new(stream: S, moved: Moved) -> Self {
-        Self { stream, moved, window: None }
+    /// Watches over `stream`. `resize` sets how many bytes may wait in the system on their way out.
+    pub fn new(stream: S, moved: Moved, resize: fn(&S, u32)) -> Self {
+        Self { stream, moved, window: None, kept_back: 0, resize }
+    }
+
+    fn before_write(&mut self) {
+        let wanted = self.moved.kept_back.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.kept_back, wanted) != wanted {
+            (self.resize)(&self.stream, wanted);
+        }
     }
 
     fn wrote(
@@ -120,6 +137,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.before_write();
         let result = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.wrote(result, context)
     }
@@ -129,6 +147,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.before_write();
         let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.wrote(result, context)
     }
@@ -159,13 +178,13 @@ mod tests {
     async fn a_peer_that_does_not_read_is_cut_off_and_a_slow_one_is_not() {
         let moved = Moved::new(Instant::now());
         let (ours, theirs) = duplex(1 << 10);
-        let mut guarded = Guarded::new(ours, moved.clone());
+        let mut guarded = Guarded::new(ours, moved.clone(), |_, _| {});
         let error = guarded.write_all(&[0; 4 << 10]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(theirs);
 
         let (ours, mut theirs) = duplex(1 << 10);
-        let mut guarded = Guarded::new(ours, moved.clone());
+        let mut guarded = Guarded::new(ours, moved.clone(), |_, _| {});
         let slow = tokio::spawn(async move {
             let (mut read, mut room) = (0, vec![0; 16 << 10]);
             loop {

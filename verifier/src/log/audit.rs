@@ -7,7 +7,7 @@ use super::findings::Damage;
 use super::source::{LogSource, SourceError};
 use meshchain_core::{Hash, TreeHead};
 use meshchain_stored::audit_line::{
-    AUDIT_FILE, AuditLine, CHAIN_LOST, CHAIN_START, CUT_OFF, line_hash, rotated_name,
+    AUDIT_FILE, AuditLine, CHAIN_LOST, CHAIN_START, CUT_OFF, ROTATE_AT, line_hash, rotated_name,
     rotated_number,
 };
 use std::collections::HashSet;
@@ -47,14 +47,13 @@ impl Fsck<'_> {
         let tree = self.tree();
         let whole = numbers.first().is_none_or(|number| *number == 1);
         let mut followed = Followed { prev: whole.then_some(CHAIN_START), head: None, told: None };
-        if let (false, Some(first)) = (whole, numbers.first()) {
-            let first = rotated_name(*first);
-            self.report
-                .note(format!("the audit log begins with {first}: older files were taken away"));
-        }
+        let first = numbers.first().copied().filter(|_| !whole).map(rotated_name);
         for name in numbers.into_iter().map(rotated_name) {
             let bytes = self.source.get(&name, MAX_LEN);
             if let Some(bytes) = self.keep(bytes).flatten() {
+                if first.as_ref() == Some(&name) {
+                    self.begins_late(&name, &bytes);
+                }
                 self.file(&tree, &name, &bytes, &mut followed);
             }
         }
@@ -64,16 +63,34 @@ impl Fsck<'_> {
         let mut names: Vec<_> = objects.into_iter().map(|item| item.name).collect();
         names.sort_unstable();
         let checked = self.check_objects(&tree, &names);
-        self.keep(checked);
+        let objects = self.keep(checked).flatten();
+        let last = followed.head.into_iter().chain(objects).max_by_key(|head| head.size);
         self.untold();
         let size = self.heads.published.size;
-        if let Some(head) = followed.head.filter(|head| head.size < size) {
+        if let Some(head) = last.filter(|head| head.size < size) {
             self.report.note(format!(
                 "the last line of the audit log speaks of {} leaves, the log has {size}: a collector is at work, was \
                  killed, or the end of the audit log was cut off",
                 head.size
             ));
         }
+    }
+
+    /// Whoever wants the room may take the oldest files away; a part of one that was begun anew is none of these.
+    fn begins_late(&mut self, name: &str, bytes: &[u8]) {
+        if (bytes.len() as u64) < ROTATE_AT {
+            let fault = format!(
+                "the first file, and shorter than {ROTATE_AT} bytes: its beginning was cut off"
+            );
+            self.audit_damage((name, 0), fault);
+        }
+        let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = std::str::from_utf8(line).ok().and_then(|text| AuditLine::parse(text).ok());
+        let size = line.map_or(0, |line| line.log.size);
+        self.report.note(format!(
+            "the audit log begins with {name}: older files were taken away, and with them what was told of the first \
+             {size} leaves"
+        ));
     }
 
     fn file(&mut self, tree: &Tree<'_>, name: &str, bytes: &[u8], followed: &mut Followed) {
@@ -103,7 +120,13 @@ impl Fsck<'_> {
 
     /// Follows the lines within each object of a bucket's audit log, and from each to one before it: not always the last,
     /// as a collector that loses the log to another one may still write its last lines.
-    fn check_objects(&mut self, tree: &Tree<'_>, names: &[String]) -> Result<(), SourceError> {
+    /// Gives the largest tree that they speak of.
+    fn check_objects(
+        &mut self,
+        tree: &Tree<'_>,
+        names: &[String],
+    ) -> Result<Option<TreeHead>, SourceError> {
+        let mut largest: Option<TreeHead> = None;
         let mut ends = HashSet::from([CHAIN_START, CHAIN_LOST]);
         for name in names {
             let Some(bytes) = self.source.get(name, MAX_LEN)? else { continue };
@@ -123,8 +146,9 @@ impl Fsck<'_> {
                 self.line(tree, (name, at), rest, &mut followed);
             }
             ends.extend(followed.prev);
+            largest = largest.into_iter().chain(followed.head).max_by_key(|head| head.size);
         }
-        Ok(())
+        Ok(largest)
     }
 
     /// Follows the whole lines of a file or an object; gives what stands behind the last one.

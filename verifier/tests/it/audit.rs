@@ -4,7 +4,9 @@ use meshchain::log::FsckVerdict;
 use meshchain_core::{BatchLeaf, Canonical, Checkpoint, Hash, TreeHead};
 use meshchain_stored::Session;
 use meshchain_stored::audit_leaf::{self, AGAIN};
-use meshchain_stored::audit_line::{AuditLine, AuditedLog, CHAIN_LOST, CHAIN_START, line_hash};
+use meshchain_stored::audit_line::{
+    AuditLine, AuditedLog, CHAIN_LOST, CHAIN_START, ROTATE_AT, line_hash,
+};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -95,8 +97,31 @@ fn an_audit_log_in_several_files_is_followed_and_clean() {
     let report = check(&log);
     assert_eq!((report.verdict, report.notes.len()), (FsckVerdict::Clean, 1), "{report:#?}");
     assert!(report.notes[0].contains("the end of the audit log was cut off"), "{report:#?}");
-    std::fs::rename(log.path("audit-1.jsonl"), log.path("audit-7.jsonl")).unwrap();
-    assert!(check(&log).notes[0].contains("begins with audit-7.jsonl"));
+}
+
+#[test]
+fn the_oldest_files_may_go_and_no_part_of_one() {
+    let (log, heads) = grown();
+    let mut told = told_of(&log, &heads);
+    let cut = 20;
+    let padded = |told: &mut Vec<Telling>, bytes: usize| {
+        told[cut].2.insert("padding".to_owned(), "x".repeat(bytes).into());
+    };
+    for (bytes, damages) in [(0, 1), (ROTATE_AT as usize, 0)] {
+        // A line that fsck holds against no leaf.
+        told[cut] = (heads[1], "records_deleted".to_owned(), Map::new());
+        padded(&mut told, bytes);
+        let lines = chained(CHAIN_START, &told);
+        log.write("audit-7.jsonl", lines[cut..cut + 5].concat().as_bytes());
+        log.write("audit.jsonl", lines[cut + 5..].concat().as_bytes());
+        let report = check(&log);
+        assert!(
+            report.notes[0].contains("what was told of the first 100 leaves"),
+            "{:?}",
+            report.notes
+        );
+        assert_eq!(report.damages.len(), damages, "{:#?}", report.damages);
+    }
 }
 
 #[test]
@@ -223,6 +248,13 @@ fn objects_of_a_bucket_are_followed_each_to_one_before_it() {
     let report = check(&log);
     assert_eq!(report.verdict, FsckVerdict::Clean, "{report:#?}");
     std::fs::remove_file(log.path(&name(9999))).unwrap();
+    let last = lines.iter().position(|line| line.contains("\"size\":300")).unwrap();
+    for at in last / 2..lines.len().div_ceil(2) {
+        std::fs::remove_file(log.path(&name(at))).unwrap();
+    }
+    let notes = check(&log).notes;
+    assert!(notes.iter().any(|note| note.contains("was cut off")), "{notes:?}");
+    write(&lines);
     let told = |fault: &str| check(&log).damages.iter().any(|damage| damage.fault.contains(fault));
     std::fs::remove_file(log.path(&name(1))).unwrap();
     assert!(told("follows no line that is there"), "one was taken out");

@@ -18,14 +18,16 @@ from lab.collector import check_built
 from lab.procs import Processes, wait_until
 
 SIZE = 40 << 20  # the collector's reserve is 16 MiB of it
+FILES = 400  # and folders
 ROOM = 64 << 10  # what is left of a full disk when the load begins to use it up
 
 
 @dataclass
 class Disk:
-    """A small file system with a data directory, and a file that fills it."""
+    """A small file system with a data directory, and what fills it: a file, or very many of them."""
 
     root: Path
+    lacks: str
 
     @property
     def data(self) -> Path:
@@ -40,24 +42,32 @@ class Disk:
         return found.f_bavail * found.f_frsize
 
     def fill(self, leave: int = 0) -> None:
-        """Lets no more than so many bytes be free."""
+        """Lets no more than so many bytes be free, or a file for each `ROOM` of them."""
+        if self.lacks == "files":
+            self.ballast.mkdir(exist_ok=True)
+            while os.statvfs(self.root).f_favail > leave // ROOM:
+                (self.ballast / str(len(os.listdir(self.ballast)))).touch()
+            return
         with self.ballast.open("ab") as file:
             os.posix_fallocate(file.fileno(), file.tell(), max(self.free() - leave, 1))
         assert self.free() <= leave
 
     def make_room(self) -> None:
-        self.ballast.unlink()
+        if self.lacks == "files":
+            shutil.rmtree(self.ballast)
+        else:
+            self.ballast.unlink()
 
 
-@pytest.fixture
-def disk(tmp_path):
+@pytest.fixture(params=["room", "files"])
+def disk(tmp_path, request):
     check_built()
     root = tmp_path.resolve() / "disk"
     root.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", root]
+    argv = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},nr_inodes={FILES}", "tmpfs", root]
     if not shutil.which("mount") or subprocess.run(argv, capture_output=True).returncode != 0:
         pytest.skip("no file system may be mounted here")
-    yield Disk(root)
+    yield Disk(root, request.param)
     subprocess.run(["umount", "--lazy", root], check=True)
 
 
@@ -152,6 +162,7 @@ def test_it_starts_on_a_full_disk_and_serves_reads(disk, processes):
         assert send(running, proxy.batch(), told) == ""
     assert processes.stop(running.process) == 0
     (disk.data / "reserve").unlink()  # as one that was used up
+    shutil.rmtree(disk.data / "spare")
     disk.fill()
     for life in range(2):
         running = begun(processes, disk, f"again-{life}")

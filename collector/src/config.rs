@@ -8,6 +8,7 @@ use meshchain_core::SigningKey;
 use meshchain_log::SealAt;
 use meshchain_store::Location;
 use serde::{Deserialize, Deserializer};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -313,13 +314,20 @@ impl Config {
             let text = "ingest.trust_domain needs ingest.principal_from_xfcc = true";
             return bad("trust_domain", text.into());
         }
-        let mut names = std::collections::HashSet::new();
+        let (mut names, mut accounts) = (HashSet::new(), HashSet::new());
         for anchor in &self.anchor {
             if !names.insert(&anchor.chain) {
                 return bad("chain", format!("anchor.chain {:?} is there twice", anchor.chain));
             }
             if looks_like_a_key(&anchor.key_file) {
                 let text = "key_file looks like a key itself: it is the name of its file";
+                return Err(Fault {
+                    chain: Some(anchor.chain.clone()),
+                    ..Fault::new("key_file", text)
+                });
+            }
+            if !accounts.insert((anchor.chain_id, anchor.contract, &anchor.key_file)) {
+                let text = "key_file is that of another anchor on the same chain and contract";
                 return Err(Fault {
                     chain: Some(anchor.chain.clone()),
                     ..Fault::new("key_file", text)

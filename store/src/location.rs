@@ -10,7 +10,7 @@ use serde::Deserialize;
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -86,6 +86,9 @@ impl FromStr for Location {
                     Ok(Self::Bucket { bucket: bucket.into(), prefix })
                 }
             }
+            // A scheme with a slash that is missing, or a shell's word, is no directory of this name.
+            None if text.starts_with('~') => Err(bad()),
+            None if ["s3:", "file:"].iter().any(|scheme| text.starts_with(scheme)) => Err(bad()),
             None if !text.is_empty() => Ok(Self::Directory(text.into())),
             _ => Err(bad()),
         }
@@ -139,6 +142,14 @@ fn open_directory(directory: &Path) -> Result<(Arc<dyn ObjectStore>, File), Acce
         return Err(io(io::ErrorKind::NotADirectory.into()));
     }
     std::fs::create_dir_all(directory).map_err(io)?;
+    // To open a pipe may take for ever.
+    for entry in std::fs::read_dir(directory).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_type().map_err(io)?.is_fifo() {
+            let name = entry.file_name();
+            return Err(io(io::Error::other(format!("{} is a pipe", name.display()))));
+        }
+    }
     let lock = open_lock(&directory.join(LOCK)).map_err(io)?;
     match lock.try_lock() {
         Ok(()) => {}

@@ -1,4 +1,4 @@
-//! Room on disk that is given up where something must be written and the disk is full.
+//! Room and files on disk that are given up where something must be written and the disk is full.
 
 use rustix::fs::fallocate;
 use rustix::fs::{FallocateFlags, statvfs};
@@ -14,6 +14,9 @@ pub(crate) const LOCK: &str = "lock";
 const RESERVE: &str = "reserve";
 /// Its bytes: more than the tiles, the head and the checkpoint of the largest commit.
 const SIZE: u64 = 16 << 20;
+/// Folder of empty files, more than that commit makes files and folders: a disk may lack these alone.
+const SPARE: &str = "spare";
+const SPARE_FILES: usize = 24;
 /// `st_blocks` counts these, whatever the file system's own blocks are (POSIX, `stat.h`).
 const BLOCK: u64 = 512;
 
@@ -29,8 +32,9 @@ impl Reserve {
     pub(crate) fn find(directory: &Path) -> Self {
         let found =
             fs::symlink_metadata(directory.join(RESERVE)).map(|found| (found.is_file(), found));
-        let held =
+        let room =
             found.is_ok_and(|(file, m)| file && m.len() == SIZE && m.blocks() * BLOCK >= SIZE);
+        let held = room && spare(directory).all(|path| path.is_file());
         Self { directory: directory.to_owned(), held: AtomicBool::new(held) }
     }
 
@@ -56,17 +60,38 @@ impl Reserve {
             _ => {}
         }
         let made = File::create_new(&path).and_then(|file| take_room(&file));
+        let made = made.and_then(|()| self.take_files());
         match made {
             Ok(()) => self.held.store(true, Ordering::Release),
-            Err(_) => drop(fs::remove_file(path)),
+            Err(_) => drop(self.let_go()),
         }
         made
     }
 
+    fn take_files(&self) -> io::Result<()> {
+        match fs::create_dir(self.directory.join(SPARE)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        for path in spare(&self.directory) {
+            match File::create_new(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn let_go(&self) -> bool {
+        for path in spare(&self.directory) {
+            let _ = fs::remove_file(path);
+        }
+        fs::remove_file(self.directory.join(RESERVE)).is_ok()
+    }
+
     /// Gives its room up; false where there was none. Blocks.
     pub(crate) fn give_up(&self) -> bool {
-        self.held.swap(false, Ordering::AcqRel)
-            && fs::remove_file(self.directory.join(RESERVE)).is_ok()
+        self.held.swap(false, Ordering::AcqRel) && self.let_go()
     }
 
     /// Bytes that this process may still write there.
@@ -74,6 +99,11 @@ impl Reserve {
         let found = statvfs(&self.directory)?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
+}
+
+fn spare(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let folder = directory.join(SPARE);
+    (0..SPARE_FILES).map(move |number| folder.join(number.to_string()))
 }
 
 /// Whether an open file is still the one that a path leads to: nobody took it away or put another one there. Blocks.
@@ -114,8 +144,12 @@ mod tests {
         reserve.hold().unwrap();
         reserve.hold().unwrap();
         assert!(Reserve::find(folder.path()).is_held());
+        assert_eq!(fs::read_dir(folder.path().join(SPARE)).unwrap().count(), SPARE_FILES);
+        fs::remove_file(folder.path().join(SPARE).join("7")).unwrap();
+        assert!(!Reserve::find(folder.path()).is_held(), "a file of it is not there");
         assert!(reserve.give_up());
         assert!(!folder.path().join(RESERVE).exists() && !reserve.is_held());
+        assert_eq!(fs::read_dir(folder.path().join(SPARE)).unwrap().count(), 0);
         let other = folder.path().join("other");
         fs::write(&other, "precious").unwrap();
         std::os::unix::fs::symlink(&other, folder.path().join(RESERVE)).unwrap();

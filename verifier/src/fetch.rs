@@ -157,7 +157,9 @@ fn reason(body: &[u8]) -> String {
 /// Writes a file so that it is there whole or not at all, readable by its owner only.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    let made = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")));
+    // Its own error names a file that nobody asked for.
+    let mut file = made.map_err(|error| std::io::Error::from(error.kind()))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path)?;

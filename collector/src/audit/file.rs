@@ -94,11 +94,15 @@ impl AuditFile {
 fn open(directory: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let file = options.read(true).append(true).create(true).open(directory.join(AUDIT_FILE))?;
-    // It would never give its last line back.
-    match file.metadata()?.file_type().is_fifo() {
-        true => Err(io::Error::other(format!("{AUDIT_FILE} is a pipe"))),
-        false => Ok(file),
+    let found = file.metadata()?;
+    // A pipe would never give its last line back; and what a link leads to is nobody's to cut.
+    if found.file_type().is_fifo() {
+        return Err(io::Error::other(format!("{AUDIT_FILE} is a pipe")));
     }
+    if found.is_file() && directory.join(AUDIT_FILE).is_symlink() {
+        return Err(io::Error::other(format!("{AUDIT_FILE} is a link to another file")));
+    }
+    Ok(file)
 }
 
 /// Cuts off what lies behind `len` bytes.

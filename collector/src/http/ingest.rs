@@ -144,8 +144,16 @@ async fn receive(
     let room = doors.rooms.enter(account).map_err(|full| NoBatch::Busy(full.into()))?;
     let patience = BODY_TIMEOUT + Duration::from_secs((announced / BYTES_PER_SECOND) as u64);
     let body = tokio::select! {
-        body = timeout(patience, whole(body, &room)) => body.unwrap_or_else(|_| Err(Refusal::Slow.into()))?,
+        body = timeout(patience, whole(body, &room)) => body.unwrap_or_else(|_| Err(Refusal::Slow.into())),
         () = room.lost() => return Err(NoBatch::Busy(Busy::Backlog)),
+    };
+    // What came of a body that its sender did not end took room all the same.
+    let body = match body {
+        Err(NoBatch::Refused(why)) => {
+            charge.batch(room.bytes())?;
+            return Err(why.into());
+        }
+        body => body?,
     };
     if !room.arrived() {
         return Err(NoBatch::Busy(Busy::Backlog));

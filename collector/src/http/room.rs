@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// Bodies of one sender that arrive at the same time.
 const MOST_ARRIVING: usize = 128;
-/// Bodies younger than this are not taken for slow.
+/// Bodies younger than this are not taken for slow, unless their sender holds more than twice what the one has that asks.
 const GRACE: Duration = Duration::from_secs(1);
 /// The part of all room, a fourth, that is kept for senders that hold no more than as much themselves.
 const KEPT: usize = 4;
@@ -130,12 +130,17 @@ impl Room {
             if inner.held + bytes <= bound {
                 break;
             }
-            if !inner.lose_slowest(self.number) {
+            if !inner.lose_slowest(self.number, own) {
                 return Err(Full::All);
             }
         }
         inner.add(self.number, bytes);
         Ok(())
+    }
+
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> u64 {
+        self.rooms.lock().bodies.get(&self.number).map_or(0, |body| body.bytes as u64)
     }
 
     /// Resolves when it has lost its room to others.
@@ -199,17 +204,18 @@ impl Inner {
         true
     }
 
-    /// Tells the slowest of the arriving bodies, of the sender that holds most, that it lost its room; not `own`.
-    /// Its bytes are counted as free at once: they are, as soon as its task runs.
-    fn lose_slowest(&mut self, own: u64) -> bool {
+    /// Tells the slowest of the arriving bodies, of the sender that holds most, that it lost its room; not `own`, whose
+    /// sender will hold `asks` bytes. Its bytes are counted as free at once: they are, as soon as its task runs.
+    fn lose_slowest(&mut self, own: u64, asks: usize) -> bool {
         let now = Instant::now();
         let age = |body: &Body| now.duration_since(body.since);
+        let held = |body: &Body| self.senders.get(&body.sender).map_or(0, |held| held.bytes);
         let rank = |body: &Body| {
-            let held = self.senders.get(&body.sender).map_or(0, |held| held.bytes);
-            (usize::MAX - held, body.bytes as u128 * 1000 / age(body).as_millis().max(1))
+            (usize::MAX - held(body), body.bytes as u128 * 1000 / age(body).as_millis().max(1))
         };
         let slow = self.bodies.iter().filter(|(number, body)| {
-            **number != own && body.state == State::Arriving && body.bytes > 0 && age(body) >= GRACE
+            let arrives = **number != own && body.state == State::Arriving && body.bytes > 0;
+            arrives && (age(body) >= GRACE || held(body) > 2 * asks)
         });
         let slowest = slow.min_by_key(|(_, body)| rank(body));
         let Some((number, lost)) = slowest.map(|(number, body)| (*number, body.lost.clone()))
@@ -241,9 +247,11 @@ mod tests {
         let heavy = filled(&rooms, "heavy", 700);
         assert_eq!(heavy.take(51), Err(Full::Share));
         assert_eq!(heavy.take(50), Ok(()));
+        assert!(heavy.arrived(), "it is whole, and loses nothing");
         let second = rooms.enter("second").unwrap();
         assert_eq!(second.take(251), Err(Full::All), "more than a light one's share");
         assert_eq!(second.take(250), Ok(()));
+        assert!(second.arrived());
         assert_eq!(rooms.enter("third").unwrap().take(1), Err(Full::All));
         drop(heavy);
         assert_eq!(rooms.held(), 250);
@@ -259,7 +267,11 @@ mod tests {
         let faster = filled(&rooms, "evil", 640);
         let other = filled(&rooms, "other", 250);
         let honest = rooms.enter("honest").unwrap();
-        assert_eq!(honest.take(5), Err(Full::All), "none is slow yet");
+        assert_eq!(
+            honest.take(376),
+            Err(Full::All),
+            "none is slow yet, and it would hold half as much"
+        );
         advance(GRACE).await;
         assert_eq!(honest.take(5), Ok(()));
         slow.lost().await;
@@ -271,6 +283,28 @@ mod tests {
         drop((whole, slow, faster, other, honest));
         assert_eq!(rooms.held(), 0);
         assert!(rooms.lock().senders.is_empty() && rooms.lock().bodies.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_little_has_room_though_all_bodies_are_young() {
+        for crowd in [1, 2, 4, 8, 20] {
+            let rooms = Rooms::new(1000);
+            let names: Vec<String> = (0..crowd).map(|number| number.to_string()).collect();
+            let mut bodies = Vec::new();
+            for name in names.iter().cycle() {
+                let body = rooms.enter(name).unwrap();
+                let full = body.take(10).is_err();
+                bodies.push(body);
+                if full || bodies.len() > 100 {
+                    break;
+                }
+            }
+            let honest = rooms.enter("honest").unwrap();
+            for _ in 0..10 {
+                assert_eq!(honest.take(1), Ok(()), "{crowd}");
+            }
+            assert!(honest.arrived());
+        }
     }
 
     #[test]

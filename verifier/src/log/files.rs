@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 9;
 const BESIDE: [&str; 8] =
     ["head", "checkpoint", "sealed", "key", "key.unfinished", "audit.jsonl", "lock", "reserve"];
 /// Folders that are looked at elsewhere.
-const FOLDERS: [&str; 6] = ["tile", "pool", "segment", "sessions", "anchor", "audit"];
+const FOLDERS: [&str; 7] = ["tile", "pool", "segment", "sessions", "anchor", "audit", "spare"];
 
 /// Whether the root folder is a collector's data directory, not a copy of what a log publishes.
 pub(crate) fn of_collector(source: &dyn LogSource) -> Result<bool, SourceError> {

@@ -452,6 +452,7 @@ chain = 'two'
             ("data = '/d'\norigin = 'a b'", "line 2: origin \"a b\""),
             ("data = '/d'\n[anchor]\nchain = 'a'", "[[anchor]], in two brackets"),
             (ANCHORS, "line 12: anchor \"two\": contract"),
+            (&ANCHORS.replace("0000'", "00aa'"), "line 11: key_file is that of another anchor"),
         ];
         for (text, expected) in cases {
             let error = parse(text).unwrap_err().to_string();

@@ -14,7 +14,7 @@ pub mod http;
 pub mod key;
 pub mod limit;
 pub mod metrics;
-mod past;
+pub mod past;
 pub mod quota;
 pub mod refusal;
 pub mod run;

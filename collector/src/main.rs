@@ -6,9 +6,11 @@ use log::{LevelFilter, Log, Metadata, Record};
 use meshchain_collector::aside::Aside;
 use meshchain_collector::config::{Args, Command, Config};
 use meshchain_collector::found::{founded, key_of};
+use meshchain_collector::past::audited;
 use meshchain_store::Store;
 use prometheus_client::metrics::counter::Counter;
 use std::io::Write;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -58,6 +60,7 @@ async fn init(config: &Config) -> anyhow::Result<()> {
     let kept = if new { "made" } else { "kept, as it was there" };
     tell(&format!("key {}: {kept}", key_file.display()));
     let vkey = key.verifier().clone();
+    audited(&data, &store, vkey.name()).await?;
     if !meshchain_log::is_there(&store).await? {
         let (seal_at, nobody) = (config.seal_at(), Box::new(|_: meshchain_log::Event<'_>| {}));
         meshchain_log::open(store.clone(), key, seal_at, u64::MAX, nobody).await?;
@@ -89,8 +92,14 @@ fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
+/// Threads that requests are answered by.
+const LEAST_THREADS: usize = 4;
+
 fn run(config: Config) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Where there are fewer cores, the system shares them out among more threads: a flood holds none of them for long.
+    let threads = std::thread::available_parallelism().map_or(0, NonZero::get).max(LEAST_THREADS);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(threads).enable_all().build()?;
     let done = runtime.block_on(serve(config));
     // A disk that hangs holds a thread for ever, and the process no longer than this.
     runtime.shutdown_timeout(LAST_WORDS);

@@ -1,7 +1,7 @@
 //! The audit log, as a witness of the log's past: its lines speak of trees that were committed.
 
 use crate::audit::newest_rotated;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use meshchain_core::Hash;
 use meshchain_log::{Log, Witness};
 use meshchain_store::{Location, Store};
@@ -34,14 +34,17 @@ pub struct Audited {
 /// Reads the audit log, as far as it can be read.
 pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Option<Audited>> {
     let mut audited: Option<Audited> = None;
-    let (mut last, broken) = (None, Cell::new(false));
+    let (mut last, broken, mut other) = (None, Cell::new(false), None);
     let mut take = |line: &[u8]| {
         let parsed = serde_json::from_slice::<Line>(line);
-        let found = parsed.ok().filter(|line| line.log.origin == origin);
-        let Some(Line { event, log, prev }) = found else {
+        let Ok(Line { event, log, prev }) = parsed else {
             broken.set(true);
             return;
         };
+        if log.origin != origin {
+            other = Some(log.origin);
+            return;
+        }
         if last.replace(line_hash(line)).is_some_and(|last| last != prev) {
             broken.set(true);
         }
@@ -86,7 +89,12 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
         let lines = store.get(name).await?.unwrap_or_default();
         lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).for_each(&mut take);
     }
-    Ok(audited)
+    match (&audited, other) {
+        (None, Some(other)) => bail!(
+            "{data} holds the audit log of {other}, not of {origin}: a new log begins in a place of its own (docs/restore.md)"
+        ),
+        _ => Ok(audited),
+    }
 }
 
 /// Says so where the audit log is not all there: it was taken away, or put back from an older copy.

@@ -21,7 +21,7 @@ from siege.honest import Asking, Health, Sender
 
 END_S = 20.0
 OPEN_FILES = 1024  # what service managers give a process that does not ask for more
-BATCHES_PER_S, HEALTH_PER_S = 5, 10
+BATCHES_PER_S, HEALTH_PER_S = 5, 50
 
 
 def main() -> int:

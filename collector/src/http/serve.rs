@@ -37,7 +37,7 @@ const MOST_HEAD: usize = 32 << 10;
 /// and with [`MOST`] connections they are 400 MB.
 const SYSTEM_BUFFERS: [u32; 2] = [32 << 10, 16 << 10];
 /// Connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
+const BACKLOG: u32 = 4096;
 /// Pause after the system gave no connection.
 const PAUSE: Duration = Duration::from_millis(50);
 

@@ -51,9 +51,10 @@ impl Node {
     /// Its table of the collector's configuration.
     fn table(&self, chain: &str, key: &Path, more: &str) -> String {
         let (url, key) = (&self.url, key.display());
+        let contract = hex::encode(chain);
         format!(
             "[[anchor]]\nchain = '{chain}'\nrpc = '{url}'\nchain_id = 5\npoll_ms = 50\nkey_file = '{key}'\n\
-             contract = '0x00000000000000000000000000000000000000aa'\n{more}\n"
+             contract = '0x{contract:0>40}'\n{more}\n"
         )
     }
 }

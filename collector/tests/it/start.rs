@@ -93,6 +93,23 @@ fn a_lost_volume_is_not_a_new_log_unless_init_says_so() {
 }
 
 #[test]
+fn no_log_begins_beside_the_audit_log_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+    let log = Collector::start(&old, &["--origin", "old.example/log"]);
+    log.audit("key");
+    log.kill();
+    fs::create_dir(&new).unwrap();
+    fs::copy(old.join("audit.jsonl"), new.join("audit.jsonl")).unwrap();
+    let place = ["--data", new.to_str().unwrap(), "--origin", "new.example/log"];
+    let says = "holds the audit log of old.example/log, not of new.example/log";
+    for command in [&["init"][..], &["--listen", "127.0.0.1:0"]] {
+        let (code, error) = fails(&[command, &place].concat());
+        assert!(code == 1 && error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn a_broken_configuration_ends_with_2_before_a_port_is_opened() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("collector.toml");

@@ -129,7 +129,7 @@ impl Default for Metrics {
             audit_failing: new(r, "audit_failing", "1 while audit lines cannot be kept and no batch is taken: make room, or mend the disk or bucket"),
             audit_echo_dropped: new(r, "audit_echo_dropped", "Audit lines that standard output did not take; they are in the audit log all the same"),
             anchored_size: new(r, "anchored_size", "Leaves in the newest final anchor"),
-            anchored_time: new(r, "anchored_timestamp_seconds", "Time of the newest final anchor's block, unix time: the age of the anchors is time() less this"),
+            anchored_time: new(r, "anchored_timestamp_seconds", "Time of the newest final anchor's block, unix time: the age of the anchors is time() less this, and 0 is never"),
             anchor_alert: new(r, "anchor_alert", "1 while an anchor needs an operator: /v1/anchors says why"),
             chain_unknown: new(r, "chain_unknown", "1 while no batches are taken as this chain was not asked yet what it holds of the log: look at its node, docs/restore.md"),
             anchor_gas: new(r, "anchor_gas", "Gas used by final anchors"),
@@ -190,6 +190,7 @@ impl Metrics {
         drop(self.chain_unknown.get_or_create(&chain));
         drop(self.anchor_gas.get_or_create(&chain));
         drop(self.anchored_size.get_or_create(&chain));
+        drop(self.anchored_time.get_or_create(&chain));
     }
 
     /// Notes the newest final anchor, and the time of its block, unix seconds.

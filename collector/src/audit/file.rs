@@ -71,7 +71,8 @@ impl AuditFile {
             File::open(&self.directory)?.sync_all()?;
         } else if self.file.metadata()?.len() < self.kept {
             log::error!("{} was cut: its last lines are lost", path.display());
-            self.kept = self.file.metadata()?.len();
+            // The next line is none of the rest of one.
+            self.kept = last_line(&mut self.file)?.1;
         }
         Ok(())
     }
@@ -186,6 +187,9 @@ mod tests {
         file.keep(b"four\n").unwrap();
         file.keep(b"five\n").unwrap();
         assert_eq!(read(), "four\nfive\n", "cut in its place");
+        fs::write(&path, "four\nfi").unwrap();
+        file.keep(b"six\n").unwrap();
+        assert_eq!(read(), "four\nsix\n", "cut within a line");
     }
 
     #[test]

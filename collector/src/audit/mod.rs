@@ -145,10 +145,11 @@ impl Audit {
             refusal.proof = None;
         }
         let first = refusal.proof.is_some() && inner.proved.len() < MOST_PROVED;
-        if (first || inner.limit.admits(refusal.reason, refusal.principal))
-            && self.write(&mut inner, "refusal", refusal, Weight::Refusal)
-            && first
-        {
+        if !first && !inner.limit.admits(refusal.reason, refusal.principal) {
+            return;
+        }
+        let told = self.write(&mut inner, "refusal", refusal, Weight::Refusal);
+        if told && first {
             inner.proved.extend(proves);
         }
     }

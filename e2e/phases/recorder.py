@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body)
         if answer.status == 200:
             self.recorder.keep(body)
-        else:
+        elif answer.status != 503:  # then it comes again: the machine is busy
             self.recorder.refused.append(f"{answer.status} {answer.text}")
 
     def log_message(self, *_) -> None:

@@ -132,6 +132,11 @@ impl Finals {
         self.read().iter().copied().collect()
     }
 
+    /// Whether one of exactly this size is kept.
+    pub(crate) fn has(&self, size: u64) -> bool {
+        self.read().contains(&size)
+    }
+
     /// Largest final size.
     pub fn last_size(&self) -> Option<u64> {
         self.read().last().copied()

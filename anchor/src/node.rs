@@ -7,6 +7,7 @@ use alloy_primitives::{Address, B256, Bytes, U64, U128, U256};
 use alloy_sol_types::SolCall;
 use meshchain_core::TreeHead;
 use meshchain_evm::{Block, Receipt};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Most receipts that are asked for one by one; a block of 60 M gas has room for 2,900.
@@ -140,6 +141,15 @@ impl Node {
             receipts.push(self.receipt(*tx).await?.ok_or_else(none)?);
         }
         Ok(receipts)
+    }
+
+    /// Nonce of a transaction in a block.
+    pub(crate) async fn nonce_of(&self, tx: B256) -> Answer<u64> {
+        #[derive(Deserialize)]
+        struct Transaction {
+            nonce: U64,
+        }
+        Ok(self.rpc.call::<Transaction>("eth_getTransactionByHash", json!([tx])).await?.nonce.to())
     }
 
     /// Whether the node has heard of a transaction.

@@ -4,10 +4,11 @@ use crate::config::AnchorConfig;
 use crate::error::AnchorError;
 use crate::event::AnchorEvent;
 use crate::handle::{AnchorHandle, AnchorStatus, Ended, Finals, Shared};
-use crate::history::OwnRoots;
+use crate::history::OwnHeads;
 use crate::machine::{self, Action, Rules, Sight};
 use crate::node::Node;
 use crate::objects::{Objects, Written};
+use crate::rewound::HEAD_BEHIND;
 use crate::rpc::RpcError;
 use crate::state::{State, StateError};
 use crate::trouble::Trouble;
@@ -49,7 +50,7 @@ pub(crate) struct Runner {
     pub(crate) objects: Objects,
     pub(crate) finals: Finals,
     heads: watch::Receiver<Option<SignedHead>>,
-    pub(crate) roots: OwnRoots,
+    pub(crate) own: OwnHeads,
     pub(crate) shared: Arc<Shared>,
     pub(crate) events: Box<dyn Fn(AnchorEvent) + Send + Sync>,
     /// What is on disk: replaced only after a write.
@@ -58,15 +59,19 @@ pub(crate) struct Runner {
     pub(crate) checked: bool,
     pub(crate) compared: Compared,
     pub(crate) misses: u32,
-    /// Whether this process planned an attempt: from then on the state is the newest there is.
+    /// Looks in a row that showed a chain without the last final anchor, from a node that does not lag.
+    pub(crate) rewound: u32,
+    /// Whether this process planned an attempt.
     pub(crate) attempted: bool,
+    /// Whether the last final anchor is one that this process planned: the state is the newest there is then.
+    pub(crate) sure: bool,
     /// Why the state on disk is none to go on with: nothing is sent then, nor written.
     unusable: Option<String>,
     pub(crate) voice: Voice,
 }
 
 /// Starts anchoring the log `origin` as configured: makes the anchor's state this collector's, so that one before it
-/// sends nothing any more, and compares what is kept, and what the chain holds, with the log's own `roots`. Where the
+/// sends nothing any more, and compares what is kept, and what the chain holds, with the log's `own` heads. Where the
 /// node does not answer within 5 seconds, that is told later: [`AnchorEvent::Compared`]. A state that cannot be read stops
 /// this anchor after that comparison, by an alert.
 pub async fn start(
@@ -74,7 +79,7 @@ pub async fn start(
     origin: &str,
     store: Store,
     heads: watch::Receiver<Option<SignedHead>>,
-    roots: OwnRoots,
+    own: OwnHeads,
     events: impl Fn(AnchorEvent) + Send + Sync + 'static,
 ) -> Result<AnchorHandle, AnchorError> {
     config.validate()?;
@@ -93,7 +98,7 @@ pub async fn start(
     };
     let sizes = objects.final_sizes().await.map_err(state)?.into_iter().collect();
     let finals = Finals { sizes: Arc::new(RwLock::new(sizes)), objects: objects.clone() };
-    let log = Anchored { id: log_id(origin).into(), heads, roots };
+    let log = Anchored { id: log_id(origin).into(), heads, own };
     let mut runner = Runner::new(config, account, log, taken, finals.clone(), Box::new(events));
     runner.unusable = unusable;
     (runner.events)(AnchorEvent::KeyLoaded { chain, address: runner.account.address() });
@@ -109,7 +114,7 @@ pub async fn start(
 struct Anchored {
     id: B256,
     heads: watch::Receiver<Option<SignedHead>>,
-    roots: OwnRoots,
+    own: OwnHeads,
 }
 
 impl Runner {
@@ -121,7 +126,7 @@ impl Runner {
         finals: Finals,
         events: Box<dyn Fn(AnchorEvent) + Send + Sync>,
     ) -> Self {
-        let Anchored { id: log_id, heads, roots } = log;
+        let Anchored { id: log_id, heads, own } = log;
         let rules = Rules {
             interval_ms: config.interval_s.saturating_mul(1000),
             bump_after_ms: config.bump_after_s.saturating_mul(1000),
@@ -153,14 +158,16 @@ impl Runner {
             objects,
             finals,
             heads,
-            roots,
+            own,
             shared,
             events,
             state,
             checked: false,
             compared: Compared::Nothing,
             misses: 0,
+            rewound: 0,
             attempted: false,
+            sure: false,
             unusable: None,
             voice: Voice::default(),
         };
@@ -178,7 +185,7 @@ impl Runner {
         }
     }
 
-    async fn compare(&self) -> Result<(), Trouble> {
+    async fn compare(&mut self) -> Result<(), Trouble> {
         self.compare_kept().await?;
         self.check().await
     }
@@ -198,9 +205,13 @@ impl Runner {
             let result = self.step().await;
             // The day may have changed.
             self.show();
+            match &result {
+                Err(Trouble::Rewound(_)) => self.rewound = self.rewound.saturating_add(1),
+                _ => self.rewound = 0,
+            }
             match result {
                 Ok(()) => self.recovered(),
-                Err(Trouble::Hold(reason)) => self.alert(reason, false),
+                Err(Trouble::Hold(reason) | Trouble::Rewound(reason)) => self.alert(reason, false),
                 Err(Trouble::Stop(reason)) => self.alert(reason, true),
                 Err(Trouble::OtherHistory(reason)) => self.other_history(reason),
                 Err(Trouble::NodeSaysOther(reason)) => self.node_says_other(reason),
@@ -221,12 +232,15 @@ impl Runner {
             return Err(Trouble::Stop(reason.clone()));
         }
         let newest = self.heads.borrow().clone();
-        if let Some(reason) = newest.as_ref().and_then(|h| machine::rewound(&self.state, &h.head)) {
+        if let Some(reason) = newest.as_ref().and_then(|h| machine::older_log(&self.state, &h.head))
+        {
             return Err(Trouble::OtherHistory(reason));
         }
         let newest = newest.filter(|h| h.head.size > 0);
         let now = now_ms();
-        if !machine::due(&self.state, newest.as_ref().map(|h| &h.head), &self.rules, now) {
+        let last = self.state.last_final.map(|(size, _)| size);
+        let kept = last.filter(|size| self.finals.has(*size));
+        if !machine::due(&self.state, kept, newest.as_ref().map(|h| &h.head), &self.rules, now) {
             return Ok(());
         }
         let sight = match self.look().await {
@@ -238,7 +252,7 @@ impl Runner {
     }
 
     /// Asks a node that is new, or was away, whether it is on the right chain, and what that holds of the log.
-    async fn check(&self) -> Result<(), Trouble> {
+    async fn check(&mut self) -> Result<(), Trouble> {
         let expected = self.config.chain_id;
         let chain_id = self.node.chain_id().await?;
         if chain_id != expected {
@@ -249,7 +263,10 @@ impl Runner {
             let reason = format!("there is no contract at {}", self.config.contract);
             return Err(Trouble::Hold(reason));
         }
-        self.compare_contract().await?;
+        let held = self.compare_contract().await?.head.size;
+        if self.state.last_final.is_some_and(|(size, _)| held < size) {
+            self.behind(HEAD_BEHIND).await?;
+        }
         self.look_at_balance().await?;
         Ok(())
     }
@@ -271,6 +288,7 @@ impl Runner {
             Action::Rest => Ok(()),
             Action::Hold(reason) => Err(Trouble::Hold(reason)),
             Action::NonceUsed(reason) => self.nonce_used(reason).await,
+            Action::Behind(reason) => self.behind(&reason).await,
             Action::Resend => self.resend().await,
             Action::Mined(mined) => self.mined(mined).await,
             Action::Reorged(mined) => self.reorged(mined, now).await,

@@ -44,7 +44,7 @@ pub struct AnchorState {
     pub contract: Address,
     /// EIP-155 chain id.
     pub chain_id: u64,
-    /// Nonce after the last final anchor; `None` before the first.
+    /// Nonce after the last final transaction; `None` where nothing that is kept tells it.
     pub next_nonce: Option<u64>,
     /// When the last anchor was started, Unix ms.
     pub last_start_ms: u64,
@@ -162,6 +162,17 @@ pub fn final_path(chain: &str, size: u64) -> String {
 /// Where the final anchors of a chain are.
 pub fn finals_path(chain: &str) -> String {
     format!("anchor/{chain}/receipts")
+}
+
+/// Name of the object of a final anchor whose block the chain gave up, where it is no longer under
+/// [`final_path`].
+pub fn given_up_path(chain: &str, size: u64, block: &B256) -> String {
+    format!("{}/{size:0DIGITS$}-{block:x}.json", given_up_folder(chain))
+}
+
+/// Where these are.
+pub fn given_up_folder(chain: &str) -> String {
+    format!("anchor/{chain}/given-up")
 }
 
 /// Size in the name of a final anchor's object.

@@ -1,0 +1,259 @@
+//! A chain that holds less than what was final: it was rewound, its node lags, or its node lies or lied.
+
+use super::support::proxy::{Fate, Proxy};
+use super::support::{Anvil, Bench, head, root};
+use alloy_primitives::B256;
+use meshchain_anchor::AnchorEvent;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+
+fn rewound(was: u64, size: u64) -> impl Fn(&AnchorEvent) -> bool {
+    move |e| matches!(e, AnchorEvent::Rewound { was: w, size: s, .. } if (*w, *s) == (was, size))
+}
+
+fn compared(e: &AnchorEvent) -> bool {
+    matches!(e, AnchorEvent::Compared { .. })
+}
+
+/// Anchored at 3 and, in a block that the chain gave up later, at 6; and what was kept of 6.
+async fn rewound_past_6(bench: &mut Bench, anvil: &Anvil) -> Vec<u8> {
+    bench.start().await;
+    bench.grow(3);
+    bench.finalized(3).await;
+    let snapshot = anvil.rpc("evm_snapshot", json!([]));
+    bench.grow(6);
+    bench.finalized(6).await;
+    let kept = bench.receipt(6).unwrap();
+    anvil.rpc("evm_revert", json!([snapshot]));
+    assert_eq!(anvil.head().0, 3);
+    kept
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_was_rewound_past_a_final_block_is_anchored_on_again() {
+    for restarted in [false, true] {
+        for grown in [false, true] {
+            let anvil = Anvil::start();
+            let mut bench = Bench::new(&anvil);
+            let kept = rewound_past_6(&mut bench, &anvil).await;
+            let size = if grown { 7 } else { 6 };
+            if restarted {
+                bench.stop().await;
+            }
+            bench.grow(size);
+            // Not before it has blocks that come after the one that is gone.
+            if restarted {
+                bench.start().await;
+            }
+            if restarted || grown {
+                bench.alert("the node lags", false).await;
+            }
+            assert_eq!(bench.pending()["last_final"][0], json!(6));
+            anvil.mine(3);
+            if !restarted && !grown {
+                // What idles looks at the chain when the log grows, or at the next start.
+                bench.stop().await;
+                bench.start().await;
+            }
+            bench.alert("the chain was rewound", false).await;
+            bench.event("rewound chain", rewound(6, 3)).await;
+            assert_eq!(bench.pending()["next_nonce"], Value::Null);
+            bench.finalized(size).await;
+            assert_eq!((anvil.nonce(), anvil.head().0), (2, size));
+            // Evidence that carried the anchor that is gone can still be explained.
+            let now = if grown { bench.receipt(6) } else { bench.given_up(6) };
+            assert!(now.unwrap() == kept, "{restarted} {grown}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_was_made_again_and_is_shorter_is_anchored_on_again() {
+    let anvil = Anvil::start();
+    let snapshot = anvil.rpc("evm_snapshot", json!([]));
+    let mut bench = Bench::new(&anvil);
+    anvil.mine(50);
+    bench.start().await;
+    bench.grow(3);
+    bench.finalized(3).await;
+    bench.stop().await;
+    anvil.rpc("evm_revert", json!([snapshot]));
+    anvil.rpc("evm_increaseTime", json!([600]));
+    anvil.mine(1);
+    bench.grow(4);
+    bench.start().await;
+    bench.event("rewound chain", rewound(3, 0)).await;
+    bench.event("comparison", compared).await;
+    bench.finalized(4).await;
+    assert_eq!((anvil.nonce(), anvil.head().0), (1, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_pretends_a_rewound_chain_takes_no_proof_and_is_forgotten() {
+    let anvil = Anvil::start();
+    let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
+    let mut bench = Bench::new(&anvil);
+    bench.config.rpc.clone_from(&proxy.url);
+    bench.start().await;
+    bench.grow(3);
+    bench.finalized(3).await;
+    bench.grow(6);
+    let gone = bench.finalized(6).await.block_number;
+    bench.stop().await;
+    anvil.mine(3);
+    let kept = [3, 6].map(|size| bench.receipt(size));
+    let block = anvil.rpc("eth_getBlockByNumber", json!(["0x1", false]));
+    let three = bench.block_of(3);
+    let lie = move |method: &str, params: &Value| match method {
+        "eth_call" => head(3, root(3).into(), three),
+        "eth_getTransactionCount" => Fate::Result(json!("0x1")),
+        "eth_getBlockByNumber" if params[0] == format!("{gone:#x}") => Fate::Result(block.clone()),
+        "eth_estimateGas" => Fate::Result(json!("0x10000")),
+        "eth_sendRawTransaction" => Fate::Result(json!(B256::ZERO)),
+        "eth_getTransactionReceipt" | "eth_getTransactionByHash" => Fate::Result(Value::Null),
+        _ => Fate::Forward,
+    };
+    proxy.set(lie);
+    bench.grow(7);
+    bench.start().await;
+    bench.event("rewound chain", rewound(6, 3)).await;
+    bench.submitted().await;
+    assert_eq!([3, 6].map(|size| bench.receipt(size)), kept);
+    proxy.set(|_, _| Fate::Forward);
+    bench.grow(9);
+    bench.recovered().await;
+    bench.finalized(9).await;
+    assert_eq!([3, 6].map(|size| bench.receipt(size)), kept);
+    assert_eq!((anvil.nonce(), anvil.head().0), (3, 9));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_and_a_nonce_without_a_proof_are_not_kept() {
+    let anvil = Anvil::start();
+    let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
+    let mut bench = Bench::new(&anvil);
+    bench.config.rpc.clone_from(&proxy.url);
+    bench.start().await;
+    bench.grow(3);
+    bench.finalized(3).await;
+    bench.stop().await;
+    let (before, latest) = (bench.pending(), anvil.latest());
+    // The root of any size is published; the block may hold no anchor, another one, or be none.
+    for block in [latest, latest - 1, 0, latest + 1, u64::MAX] {
+        proxy.set(move |method, _| match method {
+            "eth_getTransactionCount" => Fate::Result(json!("0x5")),
+            "eth_call" => head(4, root(4).into(), block),
+            _ => Fate::Forward,
+        });
+        bench.grow(5);
+        bench.start().await;
+        bench.alert("the anchor of 4 leaves in block", false).await;
+        let after = bench.pending();
+        for member in ["next_nonce", "last_final", "in_flight"] {
+            assert_eq!(after[member], before[member], "block {block}");
+        }
+        assert_eq!(bench.receipt(4), None);
+        bench.stop().await;
+    }
+    proxy.set(|_, _| Fate::Forward);
+    bench.start().await;
+    bench.finalized(5).await;
+    assert_eq!(anvil.nonce(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_speaks_of_an_anchor_that_never_was_refuses_nothing_for_long() {
+    for nonce in [json!(null), json!(1), json!(5)] {
+        for in_flight in [false, true] {
+            let anvil = Anvil::start();
+            let mut bench = Bench::new(&anvil);
+            bench.start().await;
+            bench.grow(3);
+            bench.finalized(3).await;
+            if in_flight {
+                anvil.automine(false);
+                bench.grow(4);
+                let sent = bench.submitted().await;
+                bench.until(|| anvil.knows(sent.tx)).await;
+            }
+            bench.stop().await;
+            let mut state = bench.pending();
+            (state["next_nonce"], state["last_final"]) =
+                (nonce.clone(), json!([4, B256::from(root(4))]));
+            bench.put_pending(&state);
+            anvil.rpc("anvil_dropAllTransactions", json!([]));
+            anvil.automine(true);
+            bench.grow(5);
+            bench.start().await;
+            bench.alert("no proof of one of 4 leaves is kept", false).await;
+            bench.event("rewound chain", rewound(4, 3)).await;
+            bench.event("comparison", compared).await;
+            bench.finalized(5).await;
+            assert_eq!((anvil.nonce(), anvil.head().0), (2, 5));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_that_is_lost_is_fetched_again_where_the_log_does_not_grow() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    bench.grow(3);
+    bench.finalized(3).await;
+    bench.stop().await;
+    let kept = bench.receipt(3);
+    bench.lose_receipt(3);
+    bench.start().await;
+    bench.until(|| bench.receipt(3).is_some()).await;
+    assert_eq!(bench.receipt(3), kept);
+    bench.grow(4);
+    bench.finalized(4).await;
+    assert_eq!(anvil.nonce(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn false_nonces_delay_an_anchor_and_no_more() {
+    // One answer, one where two nodes answer in turn, and a minute of them: before the first anchor, between two, and
+    // with one in flight.
+    for answers in [1, 2, 40] {
+        for nonce in ["0x0", "0x9"] {
+            for when in ["first", "idle", "in flight"] {
+                let anvil = Anvil::start();
+                let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
+                let mut bench = Bench::new(&anvil);
+                bench.config.rpc.clone_from(&proxy.url);
+                bench.start().await;
+                if when != "first" {
+                    bench.grow(3);
+                    bench.finalized(3).await;
+                }
+                if when == "in flight" {
+                    anvil.automine(false);
+                    bench.grow(4);
+                    let sent = bench.submitted().await;
+                    bench.until(|| anvil.knows(sent.tx)).await;
+                }
+                let asked = Arc::new(Mutex::new(0));
+                let counted = asked.clone();
+                proxy.set(move |method, params| match method {
+                    "eth_getTransactionCount" if params[1] != "pending" => {
+                        let mut asked = counted.lock().unwrap();
+                        *asked += 1;
+                        let lies = *asked <= answers && (answers != 2 || *asked % 2 == 1);
+                        if lies { Fate::Result(json!(nonce)) } else { Fate::Forward }
+                    }
+                    _ => Fate::Forward,
+                });
+                bench.grow(5);
+                let done = || bench.anchor().status().last_final_size == Some(5);
+                bench.until(|| *asked.lock().unwrap() > answers || done()).await;
+                anvil.automine(true);
+                anvil.mine(1);
+                bench.grow(6);
+                bench.finalized(6).await;
+                assert!(!bench.anchor().status().stopped, "{answers} {nonce} {when}");
+            }
+        }
+    }
+}

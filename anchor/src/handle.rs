@@ -132,11 +132,6 @@ impl Finals {
         self.read().iter().copied().collect()
     }
 
-    /// Whether one of exactly this size is kept.
-    pub(crate) fn has(&self, size: u64) -> bool {
-        self.read().contains(&size)
-    }
-
     /// Largest final size.
     pub fn last_size(&self) -> Option<u64> {
         self.read().last().copied()
@@ -172,6 +167,16 @@ impl Finals {
 
     pub(crate) fn insert(&self, size: u64) {
         self.sizes.write().unwrap_or_else(PoisonError::into_inner).insert(size);
+    }
+
+    pub(crate) fn remove(&self, size: u64) {
+        self.sizes.write().unwrap_or_else(PoisonError::into_inner).remove(&size);
+    }
+
+    /// Sizes above `from` and below `to`, descending.
+    pub(crate) fn between(&self, from: u64, to: u64) -> Vec<u64> {
+        let to = to.max(from.saturating_add(1));
+        self.read().range(from.saturating_add(1)..to).rev().copied().collect()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeSet<u64>> {

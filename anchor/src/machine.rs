@@ -104,16 +104,9 @@ pub(crate) enum Plan {
 }
 
 /// Whether the chain needs to be looked at: an anchor is in flight, or the log has grown and the
-/// interval is over. A clock that went back ends it too. `kept` is the size of the last final anchor, where its
-/// proof is there.
-pub(crate) fn due(
-    state: &State,
-    kept: Option<u64>,
-    newest: Option<&TreeHead>,
-    rules: &Rules,
-    now_ms: u64,
-) -> bool {
-    let grown = newest.is_some_and(|h| h.size > kept.unwrap_or(0));
+/// interval is over. A clock that went back ends it too.
+pub(crate) fn due(state: &State, newest: Option<&TreeHead>, rules: &Rules, now_ms: u64) -> bool {
+    let grown = newest.is_some_and(|h| h.size > state.last_final.map_or(0, |(size, _)| size));
     let over = elapsed(state.last_start_ms, now_ms, rules.interval_ms);
     state.in_flight.is_some() || grown && over
 }

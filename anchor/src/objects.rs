@@ -4,10 +4,10 @@
 //!   today. One object, so that one atomic write moves all of it. Whoever starts makes it its own, and
 //!   the writer before can replace it no more.
 //! - `receipts/<size, 20 digits>.json`: one final anchor each.
-//! - `given-up/<size, 20 digits>-<block hash>.json`: one whose block is not on the chain any more, and in whose place
-//!   is another one of the same size.
+//! - `given-up/<size, 20 digits>-<block hash>.json`: one whose block the chain gave up, once there is a proof of another.
 
 use crate::state::{FinalAnchor, State, StateError, resumed};
+use alloy_primitives::B256;
 use meshchain_store::{Store, StoreError, Version};
 use meshchain_stored::anchor::{
     AnchorFormatError, final_path, finals_path, given_up_path, parse_final_path, state_path,
@@ -113,6 +113,14 @@ impl Objects {
         }
         let data = anchor.to_json().map_err(|source| format(&name, source))?;
         Ok(self.store.put(&name, data).await?)
+    }
+
+    /// Moves a final anchor to where those are whose block the chain gave up.
+    pub(crate) async fn set_aside(&self, size: u64, block: &B256) -> Result<(), StateError> {
+        let name = self.receipt_name(size);
+        let Some(data) = self.store.get(&name).await? else { return Ok(()) };
+        self.store.put(&given_up_path(&self.chain, size, block), data).await?;
+        Ok(self.store.delete(&name).await?)
     }
 
     pub(crate) async fn get_final(&self, size: u64) -> Result<Option<FinalAnchor>, StateError> {

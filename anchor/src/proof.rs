@@ -71,7 +71,37 @@ impl Runner {
         };
         self.objects.put_final(&anchor).await?;
         self.finals.insert(head.size);
+        self.set_aside(&anchor).await?;
         Ok(anchor)
+    }
+
+    /// Sets aside what is kept of anchors that the chain gave up: the contract's head went past their sizes, as the
+    /// event of this one proves.
+    async fn set_aside(&self, anchor: &FinalAnchor) -> Result<(), Trouble> {
+        let Ok(fact) = read_anchor(&anchor.evidence) else { return Ok(()) };
+        for size in self.finals.between(fact.prev_size, anchor.size) {
+            // Those of another account stand.
+            let Some(kept) = self.kept(size).await else { break };
+            self.objects.set_aside(size, &kept.hash).await?;
+            self.finals.remove(size);
+        }
+        Ok(())
+    }
+
+    /// Has the proof of the last final anchor kept out of the block that it is in now: it may be lost here, or the
+    /// chain was rewound and took the same anchor up again.
+    pub(crate) async fn place_last(&mut self) -> Result<(), Trouble> {
+        let anchored = self.compare_contract().await?;
+        let last = self.state.last_final.map(|(size, _)| size);
+        if last != Some(anchored.head.size) || self.state.in_flight.is_some() {
+            return Ok(());
+        }
+        match self.keep_head(&anchored).await {
+            // The next anchor covers it.
+            Err(Trouble::Hold(reason)) => log::warn!("{}: {reason}", self.config.chain),
+            other => other?,
+        }
+        Ok(())
     }
 
     /// Has the proof of what the contract holds kept: what is there already, where the block is the chain's, else out

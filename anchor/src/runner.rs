@@ -58,6 +58,8 @@ pub(crate) struct Runner {
     /// Whether the node was asked who it is, and what the contract holds, since it last failed to answer.
     pub(crate) checked: bool,
     pub(crate) compared: Compared,
+    /// Whether the proof of the last final anchor was looked for on that node's chain.
+    placed: bool,
     pub(crate) misses: u32,
     /// Looks in a row that showed a chain without the last final anchor, from a node that does not lag.
     pub(crate) rewound: u32,
@@ -164,6 +166,7 @@ impl Runner {
             state,
             checked: false,
             compared: Compared::Nothing,
+            placed: false,
             misses: 0,
             rewound: 0,
             attempted: false,
@@ -227,9 +230,14 @@ impl Runner {
         if !self.checked {
             self.compare().await?;
             self.node_says_own();
+            self.placed = false;
         }
         if let Some(reason) = &self.unusable {
             return Err(Trouble::Stop(reason.clone()));
+        }
+        if !self.placed {
+            self.place_last().await?;
+            self.placed = true;
         }
         let newest = self.heads.borrow().clone();
         if let Some(reason) = newest.as_ref().and_then(|h| machine::older_log(&self.state, &h.head))
@@ -238,9 +246,7 @@ impl Runner {
         }
         let newest = newest.filter(|h| h.head.size > 0);
         let now = now_ms();
-        let last = self.state.last_final.map(|(size, _)| size);
-        let kept = last.filter(|size| self.finals.has(*size));
-        if !machine::due(&self.state, kept, newest.as_ref().map(|h| &h.head), &self.rules, now) {
+        if !machine::due(&self.state, newest.as_ref().map(|h| &h.head), &self.rules, now) {
             return Ok(());
         }
         let sight = match self.look().await {

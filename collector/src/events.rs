@@ -161,8 +161,8 @@ impl Events {
                  the chain holds; larger ones cover what is not kept here of those before"
             ),
             AnchorEvent::Rewound { chain, was, size, reason } => log::warn!(
-                "anchor {chain}: the anchor of {was} leaves was final, and the chain holds only one of {size}: {reason}; \
-                 it goes on from there (docs/restore.md). `meshchain fsck --rpc` tells which kept anchors are gone"
+                "anchor {chain}: the chain does not hold what was final ({was} leaves): {reason}; going on from the \
+                 {size} leaves that it holds. `meshchain fsck --rpc` tells which kept anchors are gone (docs/restore.md)"
             ),
             AnchorEvent::Recovered { chain, .. } => {
                 metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(0);

@@ -1,7 +1,7 @@
 //! A chain that holds less than what was final: it was rewound, its node lags, or its node lies or lied.
 
 use super::support::proxy::{Fate, Proxy};
-use super::support::{Anvil, Bench, head, root};
+use super::support::{Anvil, Bench, forward, head, root};
 use alloy_primitives::B256;
 use meshchain_anchor::AnchorEvent;
 use serde_json::{Value, json};
@@ -60,9 +60,9 @@ async fn a_chain_that_was_rewound_past_a_final_block_is_anchored_on_again() {
             assert_eq!(bench.pending()["next_nonce"], Value::Null);
             bench.finalized(size).await;
             assert_eq!((anvil.nonce(), anvil.head().0), (2, size));
-            // Evidence that carried the anchor that is gone can still be explained.
-            let now = if grown { bench.receipt(6) } else { bench.given_up(6) };
-            assert!(now.unwrap() == kept, "{restarted} {grown}");
+            // Evidence that carried the anchor that is gone can still be explained, and no other carries it.
+            assert!(bench.given_up(6).unwrap() == kept, "{restarted} {grown}");
+            assert_eq!(bench.anchor().finals().sizes(), [3, size]);
         }
     }
 }
@@ -86,6 +86,66 @@ async fn a_chain_that_was_made_again_and_is_shorter_is_anchored_on_again() {
     bench.event("comparison", compared).await;
     bench.finalized(4).await;
     assert_eq!((anvil.nonce(), anvil.head().0), (1, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_anchor_that_a_rewound_chain_took_up_again_is_kept_out_of_its_new_block() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    bench.grow(3);
+    bench.finalized(3).await;
+    let snapshot = anvil.rpc("evm_snapshot", json!([]));
+    bench.grow(6);
+    let gone = bench.finalized(6).await;
+    bench.stop().await;
+    anvil.rpc("evm_revert", json!([snapshot]));
+    anvil.mine(3);
+    anvil.anchor_as_stranger(3, 6);
+    bench.start().await;
+    bench.until(|| bench.given_up(6).is_some()).await;
+    bench.until(|| bench.block_of(6) == anvil.latest()).await;
+    assert_ne!(bench.block_of(6), gone.block_number);
+    bench.grow(7);
+    bench.finalized(7).await;
+    assert_eq!(bench.anchor().finals().sizes(), [3, 6, 7]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_a_fork_costs_gas_and_no_proof() {
+    // The same account and contract, and the log anchored there as well.
+    let (honest, fork) = (Anvil::start(), Anvil::start());
+    assert_eq!(honest.contract, fork.contract);
+    fork.mine(9);
+    fork.anchor_as_stranger(0, 3);
+    fork.mine(9);
+    let proxy = Proxy::start(&honest.url, |_, _| Fate::Forward);
+    let mut bench = Bench::new(&honest);
+    bench.config.rpc.clone_from(&proxy.url);
+    bench.start().await;
+    for size in [3, 5, 6] {
+        bench.grow(size);
+        bench.finalized(size).await;
+    }
+    let kept = [3, 5, 6].map(|size| bench.receipt(size).unwrap());
+    let url = fork.url.clone();
+    proxy.set(move |method, params| {
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        Fate::Result(forward(&url, &call)["result"].clone())
+    });
+    bench.grow(7);
+    bench.event("rewound chain", rewound(6, 3)).await;
+    bench.finalized(7).await;
+    proxy.set(|_, _| Fate::Forward);
+    honest.mine(30);
+    bench.grow(9);
+    bench.event("rewound chain", rewound(7, 6)).await;
+    bench.finalized(9).await;
+    assert_eq!(bench.anchor().finals().sizes(), [3, 6, 9]);
+    assert!(bench.receipt(6).unwrap() == kept[2], "fetched again, byte for byte");
+    let aside = [3, 5, 6].map(|size| bench.given_up(size).unwrap());
+    assert!(aside == kept && bench.given_up(7).is_some());
+    assert_eq!((honest.nonce(), honest.head().0), (4, 9));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,6 +252,42 @@ async fn a_state_that_speaks_of_an_anchor_that_never_was_refuses_nothing_for_lon
             assert_eq!((anvil.nonce(), anvil.head().0), (2, 5));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nonce_that_a_chain_took_back_without_an_anchor_is_given_up_in_time() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    bench.grow(3);
+    bench.finalized(3).await;
+    bench.stop().await;
+    // As if a transaction had failed, and was final.
+    let mut state = bench.pending();
+    state["next_nonce"] = json!(2);
+    bench.put_pending(&state);
+    bench.grow(4);
+    bench.start().await;
+    bench.alert("nonce is 1 where 2 is next: the node lags", false).await;
+    bench.stop().await;
+    let started = state["last_start_ms"].as_u64().unwrap();
+    state["last_start_ms"] = json!(started - 2 * 60 * 60 * 1000);
+    bench.put_pending(&state);
+    bench.start().await;
+    bench.event("rewound chain", rewound(3, 3)).await;
+    bench.finalized(4).await;
+    assert_eq!(anvil.nonce(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_of_the_future_is_not_kept() {
+    let anvil = Anvil::start();
+    let mut bench = Bench::new(&anvil);
+    bench.start().await;
+    anvil.rpc("evm_increaseTime", json!([3 * 60 * 60]));
+    bench.grow(3);
+    bench.alert("is of a time that has not come: look at this host's clock", false).await;
+    assert_eq!(bench.receipt(3), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
-//! Kept anchors that are rotten or gone, made again from the chain.
+//! Anchors that are on the chain and not kept, or rotten here, made again from the chain.
 
-use super::anchors::{KeptChain, Tree};
+use super::anchors::{KeptChain, Tree, damage};
 use super::findings::FsckReport;
 use super::kept::{Expected, MAX_LEN, checkpoint_of, read_final};
 use super::onchain::{Anchored, ChainNode};
@@ -8,12 +8,13 @@ use crate::shown::shown;
 use alloy_primitives::B256;
 use meshchain_core::TreeHead;
 use meshchain_core::note::MAX_NOTE;
-use meshchain_stored::anchor::{FinalAnchor, VERSION, final_path};
+use meshchain_stored::anchor::{FinalAnchor, VERSION, final_path, given_up_folder};
 
 /// Most anchors that are fetched at once; a repair can be run again.
 const MAX_FETCHED: usize = 1000;
 
-/// Makes the files of a chain again whose sizes the report calls damaged and the chain has.
+/// Makes the files of a chain's anchors that are not kept as they should be, newest first. What cannot be made is no
+/// damage, where a larger anchor covers it.
 pub(super) fn refetch(
     node: &ChainNode,
     tree: &Tree<'_>,
@@ -21,9 +22,9 @@ pub(super) fn refetch(
     found: &Anchored,
     report: &mut FsckReport,
 ) {
-    let damaged = |size: &u64| report.is_damaged(&final_path(&chain.name, *size));
-    let wanted: Vec<_> = found.iter().filter(|(size, _)| damaged(size)).take(MAX_FETCHED).collect();
-    for (size, anchors) in wanted {
+    let mut largest = chain.anchors.keys().next_back().copied().unwrap_or(0);
+    let lacking = found.iter().rev().filter(|(size, _)| !chain.anchors.contains_key(size));
+    for (size, anchors) in lacking.take(MAX_FETCHED) {
         let Some((account, anchor)) = anchors.first() else { continue };
         let file = final_path(&chain.name, *size);
         let made = checkpoint(tree, &file, &anchor.head, expected).and_then(|checkpoint| {
@@ -49,15 +50,45 @@ pub(super) fn refetch(
             let bytes = kept.to_json().map_err(|e| e.to_string())?;
             read_final(&bytes, *size, expected).map(|_| bytes)
         });
+        let told = report.is_damaged(&file);
+        let whose =
+            format!("block {} of the chain has the anchor of {size} leaves", anchor.block_number);
         match made {
-            Ok(bytes) => report.repairs.push((file, bytes)),
-            Err(why) => report.note(format!("{file} cannot be fetched again: {}", shown(why))),
+            Ok(bytes) => {
+                if !told && *size < largest || chain.last_missing() == Some(*size) {
+                    let fault = format!(
+                        "missing: block {} of the chain has this anchor",
+                        anchor.block_number
+                    );
+                    damage(&file, fault, MISSING, report);
+                } else if !told {
+                    report.note(format!("{whose}, which is not kept yet: --repair fetches it"));
+                }
+                largest = largest.max(*size);
+                report.repairs.push((file, bytes));
+            }
+            Err(why) if told => {
+                report.note(format!("{file} cannot be fetched again: {}", shown(why)));
+            }
+            Err(why) => {
+                let why = shown(why);
+                let covered = match *size < largest {
+                    true => format!("the one of {largest} leaves covers them"),
+                    false => "the next one covers them".to_owned(),
+                };
+                report.note(format!(
+                    "{whose}, which is not kept and cannot be fetched: {why}; {covered}"
+                ));
+            }
         }
     }
 }
 
-/// A signed checkpoint of the anchored tree: in what is left of the file, in the state of any chain or
-/// in another chain's file, or the published one. The chain does not have it.
+const MISSING: &str = "evidence of the leaves that it covers has a larger anchor, or none yet: --rpc CHAIN=URL --repair \
+                       fetches it again";
+
+/// A signed checkpoint of the anchored tree: in what is left of the file, in the state of any chain, in another chain's
+/// file or one that was set aside, or the published one. The chain does not have it.
 fn checkpoint(
     tree: &Tree<'_>,
     file: &str,
@@ -67,11 +98,14 @@ fn checkpoint(
     if expected.key.is_none() {
         return Err("without the log's key no checkpoint can be told from another".to_owned());
     }
+    let size = format!("/{:020}-", head.size);
     let mut names = vec![file.to_owned(), "checkpoint".to_owned()];
     let folders = tree.source.list("anchor").ok().flatten().unwrap_or_default();
     for folder in folders.iter().filter(|item| item.folder) {
         let chain = folder.name.trim_start_matches("anchor/");
         names.extend([final_path(chain, head.size), format!("{}/pending.json", folder.name)]);
+        let aside = tree.source.list(&given_up_folder(chain)).ok().flatten().unwrap_or_default();
+        names.extend(aside.into_iter().map(|item| item.name).filter(|name| name.contains(&size)));
     }
     for name in names {
         let limit = if name == "checkpoint" { MAX_NOTE as u64 } else { MAX_LEN };

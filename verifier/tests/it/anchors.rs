@@ -1,6 +1,6 @@
 //! Anchors that a collector keeps, and those on a chain, against the log.
 
-use crate::fixture::{CHAIN_ID, CONTRACT, SENDER};
+use crate::fixture::{CHAIN_ID, CONTRACT, Event, SENDER};
 use crate::grown::Grown;
 use crate::node::{Chain, chain, event, tx};
 use crate::sealing;
@@ -22,7 +22,11 @@ fn head(log: &Grown, size: u64) -> TreeHead {
 
 /// As the collector keeps it.
 fn kept(log: &Grown, head: TreeHead) -> Value {
-    let event = event(head);
+    kept_of(log, &event(head))
+}
+
+fn kept_of(log: &Grown, event: &Event) -> Value {
+    let head = event.head;
     let evidence = event.anchor();
     json!({
         "version": 1, "chain": "anvil", "contract": CONTRACT, "sender": SENDER,
@@ -175,9 +179,6 @@ fn a_log_is_compared_with_its_anchors_on_the_chain() {
     let fewer = heads(&log)[1..].to_vec();
     let report = check(&log, &[&chain(fewer).serve()]);
     assert_eq!(only(&report, &file(10)), "block 10 of the chain does not have it");
-    std::fs::remove_file(log.path(&file(10))).unwrap();
-    let report = check(&log, &[&honest.serve()]);
-    assert_eq!(only(&report, &file(10)), "missing: block 10 of the chain has this anchor");
 }
 
 #[test]
@@ -277,11 +278,149 @@ fn what_rotted_is_fetched_from_the_chain_byte_for_byte() {
     std::fs::remove_file(log.path(&file(40))).unwrap();
     repair(log.folder.path(), &check(&log, &[&url])).unwrap();
     assert!(log.read(&file(40)) == newest);
-    // An older one has no signed checkpoint left.
-    std::fs::remove_file(log.path(&file(10))).unwrap();
+}
+
+/// Whether a note has all these words.
+fn noted(report: &FsckReport, words: &[&str]) -> bool {
+    report.notes.iter().any(|note| words.iter().all(|word| note.contains(word)))
+}
+
+#[test]
+fn what_cannot_be_fetched_again_is_no_damage_where_a_larger_anchor_covers_it() {
+    let log = anchored();
+    let url = chain(heads(&log)).serve();
+    for size in [10, 25] {
+        // No signed checkpoint of that size is left.
+        std::fs::remove_file(log.path(&file(size))).unwrap();
+        let report = check(&log, &[&url]);
+        assert_eq!(report.verdict, FsckVerdict::Clean, "{report:#?}");
+        let block = format!("block {size} of the chain has the anchor of {size} leaves");
+        let words = [&block, "no signed checkpoint", "the one of 40 leaves covers them"];
+        assert!(noted(&report, &words), "{report:#?}");
+        assert_eq!(repair(log.folder.path(), &report), Ok(vec![]));
+    }
+    // Nothing covers the last one.
+    let log = Grown::new(40, 5);
+    let last = head(&log, 39);
+    put_state(&log, Some(last));
+    let report = check(&log, &[&chain(vec![last]).serve()]);
+    assert_eq!(only(&report, &file(39)), "missing");
+    let cost = &report.damages[0].cost;
+    assert!(cost.contains("the collector does, or anchors a larger one"), "{cost}");
+}
+
+#[test]
+fn an_older_copy_of_what_is_kept_gets_the_newest_anchor_before_the_collector_starts() {
+    let log = anchored();
+    let newest = log.read(&file(40));
+    for size in [25, 40] {
+        std::fs::remove_file(log.path(&file(size))).unwrap();
+    }
+    put_state(&log, Some(head(&log, 10)));
+    let url = chain(heads(&log)).serve();
     let report = check(&log, &[&url]);
-    assert_eq!(repair(log.folder.path(), &report), Ok(vec![]));
-    assert!(report.notes.iter().any(|note| note.contains("no signed checkpoint")), "{report:#?}");
+    assert_eq!(report.verdict, FsckVerdict::Clean, "{report:#?}");
+    assert!(noted(&report, &["40 leaves", "not kept yet: --repair fetches it"]), "{report:#?}");
+    assert!(noted(&report, &["25 leaves", "cannot be fetched", "40 leaves covers"]), "{report:#?}");
+    assert_eq!(repair(log.folder.path(), &report), Ok(vec![file(40)]));
+    assert!(log.read(&file(40)) == newest);
+    assert_eq!(check(&log, &[&url]).verdict, FsckVerdict::Clean);
+}
+
+const STATE: &str = "anchor/anvil/pending.json";
+
+fn state(log: &Grown) -> AnchorState {
+    AnchorState::parse(&log.read(STATE)).unwrap()
+}
+
+fn put_state(log: &Grown, last: Option<TreeHead>) {
+    let mut state = AnchorState::new(SENDER, CONTRACT, CHAIN_ID);
+    state.next_nonce = Some(8);
+    state.last_final = last.map(|head| (head.size, head.root.into()));
+    log.write(STATE, &state.to_json().unwrap());
+}
+
+#[test]
+fn an_anchor_whose_block_the_chain_gave_up_is_told_and_set_aside_and_comes_back() {
+    let log = anchored();
+    let kept = [25, 40].map(|size| log.read(&file(size)));
+    let rewound = chain(heads(&log)[..1].to_vec()).serve();
+    let report = check(&log, &[&rewound]);
+    let told: Vec<_> = report.damages.iter().map(|d| (d.file.clone(), d.fault.clone())).collect();
+    let gone = |size| (file(size), format!("block {size} of the chain does not have it"));
+    let state_fault = "speaks of an anchor of 40 leaves, which the chain does not have";
+    assert_eq!(told, [gone(25), gone(40), (STATE.to_owned(), state_fault.to_owned())]);
+    assert!(report.damages[0].cost.contains("--repair sets the file aside"), "{report:#?}");
+    let written = repair(log.folder.path(), &report).unwrap();
+    let aside = &written[..2];
+    for (name, bytes) in aside.iter().zip(&kept) {
+        assert!(name.starts_with("anchor/anvil/given-up/") && log.read(name) == *bytes, "{name}");
+    }
+    assert!(!log.path(&file(25)).exists() && !log.path(&file(40)).exists());
+    assert_eq!(state(&log).last_final, Some((10, head(&log, 10).root.into())));
+    assert_eq!(state(&log).next_nonce, None, "nothing that is kept tells it");
+    assert_eq!(check(&log, &[&rewound]).verdict, FsckVerdict::Clean);
+    // The node had lied.
+    let honest = chain(heads(&log)).serve();
+    repair(log.folder.path(), &check(&log, &[&honest])).unwrap();
+    assert!([25, 40].map(|size| log.read(&file(size))) == kept);
+    assert_eq!(check(&log, &[&honest]).verdict, FsckVerdict::Clean);
+}
+
+#[test]
+fn an_anchor_that_the_chain_took_up_again_is_fetched_and_the_former_one_set_aside() {
+    let log = anchored();
+    let good = log.read(&file(25));
+    let former = Event { block_time: 1_800_000_000, ..event(head(&log, 25)) };
+    let former = serde_json::to_vec_pretty(&kept_of(&log, &former)).unwrap();
+    log.write(&file(25), &former);
+    let url = chain(heads(&log)).serve();
+    let report = check(&log, &[&url]);
+    assert_eq!(only(&report, &file(25)), "block 25 of the chain does not have it");
+    let written = repair(log.folder.path(), &report).unwrap();
+    assert!(written[0].starts_with("anchor/anvil/given-up/") && written[1..] == [file(25)]);
+    assert!(log.read(&written[0]) == former && log.read(&file(25)) == good);
+    assert_eq!(check(&log, &[&url]).verdict, FsckVerdict::Clean);
+}
+
+#[test]
+fn a_chain_that_lags_is_told_from_one_that_was_rewound() {
+    let log = anchored();
+    let at = |heads: &[TreeHead], newest| Chain { end: 30, newest, ..chain(heads.to_vec()) };
+    let (all, time) = (heads(&log), 1_800_000_100);
+    for (node, verdict, words) in [
+        (at(&all, (40, time)), FsckVerdict::Clean, ""),
+        (at(&all[..2], (50, time)), FsckVerdict::Damaged, "block 40 of the chain does not"),
+        (
+            at(&all[..2], (39, time)),
+            FsckVerdict::NotChecked,
+            "no block 40: it lags, or the chain was",
+        ),
+        // Made again: shorter, and of a later time.
+        (at(&all[..2], (39, time + 1)), FsckVerdict::Damaged, "block 40 of the chain does not"),
+    ] {
+        let report = check(&log, &[&node.serve()]);
+        assert_eq!(report.verdict, verdict, "{words}: {report:#?}");
+        assert!(format!("{report:?}").contains(words), "{words}: {report:#?}");
+    }
+}
+
+#[test]
+fn a_state_that_speaks_of_an_anchor_that_never_was_is_told_and_made_again() {
+    for (heads, last) in [(&[10, 25][..], 25), (&[10, 25, 40], 40), (&[], 0)] {
+        let log = Grown::new(40, 5);
+        let heads: Vec<_> = heads.iter().map(|size| head(&log, *size)).collect();
+        heads.iter().for_each(|head| keep(&log, *head));
+        put_state(&log, Some(head(&log, 33)));
+        let url = chain(heads).serve();
+        let report = check(&log, &[&url]);
+        let fault = "speaks of an anchor of 33 leaves, which the chain does not have";
+        assert_eq!(only(&report, STATE), fault);
+        assert_eq!(repair(log.folder.path(), &report), Ok(vec![STATE.to_owned()]));
+        let expected = (last > 0).then(|| (last, head(&log, last).root.into()));
+        assert_eq!((state(&log).last_final, state(&log).next_nonce), (expected, None));
+        assert_eq!(check(&log, &[&url]).verdict, FsckVerdict::Clean);
+    }
 }
 
 #[test]
@@ -311,7 +450,6 @@ fn a_damaged_state_is_made_again_from_the_chain_where_nothing_is_in_flight() {
         assert_eq!(repair(log.folder.path(), &report), Ok(vec![name.to_owned()]));
         let made = AnchorState::parse(&log.read(name)).unwrap();
         let mut expected = AnchorState::new(SENDER, CONTRACT, CHAIN_ID);
-        expected.next_nonce = Some(8);
         expected.last_final = Some((40, head(&log, 40).root.into()));
         expected.spent = (1_800_000_100 / 86400, 3 * 21_000 * 9);
         expected.gas_used = 3 * 21_000;

@@ -1,6 +1,7 @@
 //! Whether the log is the one that was anchored: what is kept and what the contract holds, against its own tree.
 
 use crate::node::Anchored;
+use crate::rewound::HEAD_BEHIND;
 use crate::runner::Runner;
 use crate::trouble::Trouble;
 use alloy_primitives::B256;
@@ -15,8 +16,34 @@ pub type OwnHeads = Box<dyn Fn(u64) -> OwnHead + Send + Sync>;
 pub type OwnHead = Pin<Box<dyn Future<Output = Result<Option<SignedHead>, StoreError>> + Send>>;
 
 impl Runner {
+    /// Compares the log with what is kept of it, and with what its chain holds.
+    pub(crate) async fn compare(&mut self) -> Result<(), Trouble> {
+        self.compare_kept().await?;
+        self.check().await
+    }
+
+    /// Asks a node that is new, or was away, whether it is on the right chain, and what that holds of the log.
+    async fn check(&mut self) -> Result<(), Trouble> {
+        let expected = self.config.chain_id;
+        let chain_id = self.node.chain_id().await?;
+        if chain_id != expected {
+            let reason = format!("the node is on chain {chain_id}, chain_id is {expected}");
+            return Err(Trouble::Hold(reason));
+        }
+        if !self.node.has_code(self.config.contract).await? {
+            let reason = format!("there is no contract at {}", self.config.contract);
+            return Err(Trouble::Hold(reason));
+        }
+        let held = self.compare_contract().await?.head.size;
+        if self.state.last_final.is_some_and(|(size, _)| held < size) {
+            self.behind(HEAD_BEHIND).await?;
+        }
+        self.look_at_balance().await?;
+        Ok(())
+    }
+
     /// Compares what is kept of this anchor with the log.
-    pub(crate) async fn compare_kept(&self) -> Result<(), Trouble> {
+    async fn compare_kept(&self) -> Result<(), Trouble> {
         let mut kept: Vec<_> = self.state.last_final.into_iter().collect();
         let newest = self.state.in_flight.as_ref().and_then(|flight| flight.newest());
         kept.extend(newest.map(|attempt| (attempt.size, attempt.root)));

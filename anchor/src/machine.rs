@@ -139,7 +139,9 @@ pub(crate) fn decide(state: &State, sight: &Sight, rules: &Rules, now_ms: u64) -
 fn decide_idle(state: &State, sight: &Sight) -> Action {
     match state.next_nonce {
         Some(next) if sight.nonce < next => lags(next, sight.nonce),
-        Some(next) if sight.nonce > next => used(sight, next, "is used by somebody else"),
+        Some(next) if sight.nonce > next => {
+            used(sight, next, "is used, by a transaction that the state does not know")
+        }
         _ if sight.pool_nonce.is_some_and(|n| n > sight.nonce) => Action::Hold(
             "the pool holds transactions of the account that are not of this anchor".to_owned(),
         ),

@@ -6,7 +6,7 @@ use crate::tx::{head_input, headCall};
 use alloy_primitives::{Address, B256, Bytes, U64, U128, U256};
 use alloy_sol_types::SolCall;
 use meshchain_core::TreeHead;
-use meshchain_evm::{Block, Receipt};
+use meshchain_evm::{Block, Receipt, anchored_topic};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -109,6 +109,25 @@ impl Node {
         let head = head.map_err(|e| RpcError::malformed("eth_call", e))?;
         let block = head.blockNumber;
         Ok(Anchored { head: TreeHead { size: head.size, root: head.root.0 }, block })
+    }
+
+    /// Number and hash of the block of a sender's newest anchor of a log, by the contract's events.
+    pub(crate) async fn newest_event(
+        &self,
+        contract: Address,
+        sender: Address,
+        log_id: B256,
+    ) -> Answer<Option<(u64, B256)>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Event {
+            block_number: U64,
+            block_hash: B256,
+        }
+        let topics = [anchored_topic(), sender.into_word(), log_id];
+        let filter = json!({"address": contract, "fromBlock": "0x0", "topics": topics});
+        let events: Vec<Event> = self.rpc.call("eth_getLogs", json!([filter])).await?;
+        Ok(events.last().map(|event| (event.block_number.to(), event.block_hash)))
     }
 
     pub(crate) async fn receipt(&self, tx: B256) -> Answer<Option<Receipt>> {

@@ -104,26 +104,30 @@ impl Runner {
         Ok(())
     }
 
-    /// Has the proof of what the contract holds kept: what is there already, where the block is the chain's, else out
-    /// of its block, once that is final.
+    /// Has the proof of what the contract holds kept: what is there already, where its block is on the chain, else out
+    /// of the block that has it now, once that is final.
     pub(crate) async fn keep_head(&self, anchored: &Anchored) -> Result<(), Trouble> {
-        let Anchored { head, block: number } = *anchored;
-        let hold = |reason: &str| {
-            Trouble::Hold(format!("the anchor of {} leaves in block {number} {reason}", head.size))
+        let head = anchored.head;
+        let hold = |what: &str| {
+            Trouble::Hold(format!(
+                "the anchor of {} leaves that the contract holds {what}",
+                head.size
+            ))
         };
-        if self.final_block().await?.is_none_or(|end| end < number) {
+        let end = self.final_block().await?.unwrap_or(0);
+        if let Some(kept) = self.kept(head.size).await.filter(|kept| kept.number <= end) {
+            let there = self.node.block(&format!("{:#x}", kept.number)).await?;
+            if there.is_some_and(|there| there.hash == kept.hash) {
+                return Ok(());
+            }
+        }
+        let found = self.find(anchored).await?;
+        let (block, receipts) = found.ok_or_else(|| hold("is in no block that the node names"))?;
+        if block.number.to::<u64>() > end {
             return Err(hold("is not final yet: going on from it when it is"));
         }
-        let there = self.node.block(&format!("{number:#x}")).await?;
-        let there = there.ok_or_else(|| hold("is in no block that the node has"))?;
-        if self.kept(head.size).await.is_some_and(|kept| kept.hash == there.hash) {
-            return Ok(());
-        }
-        let block = self.block_on_chain(number, there.hash).await?;
-        let receipts = self.node.receipts(&block).await?;
-        let expected = self.expected(head);
-        let receipt = anchoring(&receipts, &expected)
-            .ok_or_else(|| hold("is not there, against the node's own word"))?;
+        let none = || hold("is not where it was");
+        let receipt = anchoring(&receipts, &self.expected(head)).ok_or_else(none)?;
         let tx = receipt.transaction_hash;
         let own = (self.own)(head.size).await.map_err(|e| Trouble::Hold(e.to_string()))?;
         let signed = own.filter(|own| own.head == head);
@@ -138,6 +142,31 @@ impl Runner {
         })
         .await?;
         Ok(())
+    }
+
+    /// The block that holds what the contract does: the one that it names, or that of its newest event, as rollups name
+    /// blocks of another chain.
+    async fn find(&self, anchored: &Anchored) -> Result<Option<(Block, Vec<Receipt>)>, Trouble> {
+        let expected = self.expected(anchored.head);
+        for named in [true, false] {
+            let place = match named {
+                true => {
+                    let block = self.node.block(&format!("{:#x}", anchored.block)).await?;
+                    block.map(|block| (anchored.block, block.hash))
+                }
+                false => {
+                    let Expected { contract, sender, .. } = expected;
+                    self.node.newest_event(contract, sender, self.log_id).await?
+                }
+            };
+            let Some((number, hash)) = place else { continue };
+            let block = self.block_on_chain(number, hash).await?;
+            let receipts = self.node.receipts(&block).await?;
+            if anchoring(&receipts, &expected).is_some() {
+                return Ok(Some((block, receipts)));
+            }
+        }
+        Ok(None)
     }
 
     /// What the kept anchor of a size proves; `None` where there is none, or its own proof does not hold.

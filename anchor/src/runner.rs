@@ -8,7 +8,6 @@ use crate::history::OwnHeads;
 use crate::machine::{self, Action, Rules, Sight};
 use crate::node::Node;
 use crate::objects::{Objects, Written};
-use crate::rewound::HEAD_BEHIND;
 use crate::rpc::RpcError;
 use crate::state::{State, StateError};
 use crate::trouble::Trouble;
@@ -188,11 +187,6 @@ impl Runner {
         }
     }
 
-    async fn compare(&mut self) -> Result<(), Trouble> {
-        self.compare_kept().await?;
-        self.check().await
-    }
-
     /// Runs until it is told to stop. An error: it must not go on.
     async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ended {
         let mut poll = tokio::time::interval(Duration::from_millis(self.config.poll_ms));
@@ -255,26 +249,6 @@ impl Runner {
         };
         let action = machine::decide(&self.state, &sight, &self.rules, now);
         self.act(action, &sight, newest, now).await
-    }
-
-    /// Asks a node that is new, or was away, whether it is on the right chain, and what that holds of the log.
-    async fn check(&mut self) -> Result<(), Trouble> {
-        let expected = self.config.chain_id;
-        let chain_id = self.node.chain_id().await?;
-        if chain_id != expected {
-            let reason = format!("the node is on chain {chain_id}, chain_id is {expected}");
-            return Err(Trouble::Hold(reason));
-        }
-        if !self.node.has_code(self.config.contract).await? {
-            let reason = format!("there is no contract at {}", self.config.contract);
-            return Err(Trouble::Hold(reason));
-        }
-        let held = self.compare_contract().await?.head.size;
-        if self.state.last_final.is_some_and(|(size, _)| held < size) {
-            self.behind(HEAD_BEHIND).await?;
-        }
-        self.look_at_balance().await?;
-        Ok(())
     }
 
     pub(crate) async fn look_at_balance(&self) -> Result<u128, RpcError> {

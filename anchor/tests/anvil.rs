@@ -4,6 +4,7 @@ mod faults;
 mod handover;
 mod rewound;
 mod support;
+mod word;
 
 use alloy_primitives::{Address, B256};
 use meshchain_anchor::{AnchorEvent, Finality, Witness};
@@ -200,7 +201,7 @@ async fn a_key_that_others_use_between_anchors_sends_nothing() {
     bench.finalized(3).await;
     anvil.anchor_as_stranger(3, 4);
     bench.grow(5);
-    bench.alert("used by somebody else", false).await;
+    bench.alert("by a transaction that the state does not know", false).await;
     bench.alert("a key of its own", false).await;
     assert_eq!(anvil.nonce(), 2);
 }

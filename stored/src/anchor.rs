@@ -334,7 +334,9 @@ mod tests {
             assert_eq!(parse_final_path(&final_path("one", size)), Some(size));
         }
         assert!(final_path("one", 9) < final_path("one", 10));
-        for name in ["", "x.json", "anchor/one/receipts/9.json", &final_path("one", 9)[..30]] {
+        let given_up = given_up_path("one", 9, &B256::ZERO);
+        let cut = &final_path("one", 9)[..30];
+        for name in ["", "x.json", "anchor/one/receipts/9.json", cut, &given_up] {
             assert_eq!(parse_final_path(name), None, "{name}");
         }
     }

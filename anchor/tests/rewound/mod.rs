@@ -1,17 +1,15 @@
-//! A chain that holds less than what was final: it was rewound, its node lags, or its node lies or lied.
+//! A chain that holds less than what was final, or another block of it: it was rewound, or its node lags or is of a fork.
 
 use super::support::proxy::{Fate, Proxy};
-use super::support::{Anvil, Bench, forward, head, root};
-use alloy_primitives::B256;
+use super::support::{Anvil, Bench, forward, head};
 use meshchain_anchor::AnchorEvent;
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
 
-fn rewound(was: u64, size: u64) -> impl Fn(&AnchorEvent) -> bool {
+pub fn rewound(was: u64, size: u64) -> impl Fn(&AnchorEvent) -> bool {
     move |e| matches!(e, AnchorEvent::Rewound { was: w, size: s, .. } if (*w, *s) == (was, size))
 }
 
-fn compared(e: &AnchorEvent) -> bool {
+pub fn compared(e: &AnchorEvent) -> bool {
     matches!(e, AnchorEvent::Compared { .. })
 }
 
@@ -149,112 +147,6 @@ async fn a_node_of_a_fork_costs_gas_and_no_proof() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_pretends_a_rewound_chain_takes_no_proof_and_is_forgotten() {
-    let anvil = Anvil::start();
-    let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
-    let mut bench = Bench::new(&anvil);
-    bench.config.rpc.clone_from(&proxy.url);
-    bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
-    bench.grow(6);
-    let gone = bench.finalized(6).await.block_number;
-    bench.stop().await;
-    anvil.mine(3);
-    let kept = [3, 6].map(|size| bench.receipt(size));
-    let block = anvil.rpc("eth_getBlockByNumber", json!(["0x1", false]));
-    let three = bench.block_of(3);
-    let lie = move |method: &str, params: &Value| match method {
-        "eth_call" => head(3, root(3).into(), three),
-        "eth_getTransactionCount" => Fate::Result(json!("0x1")),
-        "eth_getBlockByNumber" if params[0] == format!("{gone:#x}") => Fate::Result(block.clone()),
-        "eth_estimateGas" => Fate::Result(json!("0x10000")),
-        "eth_sendRawTransaction" => Fate::Result(json!(B256::ZERO)),
-        "eth_getTransactionReceipt" | "eth_getTransactionByHash" => Fate::Result(Value::Null),
-        _ => Fate::Forward,
-    };
-    proxy.set(lie);
-    bench.grow(7);
-    bench.start().await;
-    bench.event("rewound chain", rewound(6, 3)).await;
-    bench.submitted().await;
-    assert_eq!([3, 6].map(|size| bench.receipt(size)), kept);
-    proxy.set(|_, _| Fate::Forward);
-    bench.grow(9);
-    bench.recovered().await;
-    bench.finalized(9).await;
-    assert_eq!([3, 6].map(|size| bench.receipt(size)), kept);
-    assert_eq!((anvil.nonce(), anvil.head().0), (3, 9));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_head_and_a_nonce_without_a_proof_are_not_kept() {
-    let anvil = Anvil::start();
-    let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
-    let mut bench = Bench::new(&anvil);
-    bench.config.rpc.clone_from(&proxy.url);
-    bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
-    bench.stop().await;
-    let (before, latest) = (bench.pending(), anvil.latest());
-    // The root of any size is published; the block may hold no anchor, another one, or be none.
-    for block in [latest, latest - 1, 0, latest + 1, u64::MAX] {
-        proxy.set(move |method, _| match method {
-            "eth_getTransactionCount" => Fate::Result(json!("0x5")),
-            "eth_call" => head(4, root(4).into(), block),
-            _ => Fate::Forward,
-        });
-        bench.grow(5);
-        bench.start().await;
-        bench.alert("the anchor of 4 leaves in block", false).await;
-        let after = bench.pending();
-        for member in ["next_nonce", "last_final", "in_flight"] {
-            assert_eq!(after[member], before[member], "block {block}");
-        }
-        assert_eq!(bench.receipt(4), None);
-        bench.stop().await;
-    }
-    proxy.set(|_, _| Fate::Forward);
-    bench.start().await;
-    bench.finalized(5).await;
-    assert_eq!(anvil.nonce(), 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_state_that_speaks_of_an_anchor_that_never_was_refuses_nothing_for_long() {
-    for nonce in [json!(null), json!(1), json!(5)] {
-        for in_flight in [false, true] {
-            let anvil = Anvil::start();
-            let mut bench = Bench::new(&anvil);
-            bench.start().await;
-            bench.grow(3);
-            bench.finalized(3).await;
-            if in_flight {
-                anvil.automine(false);
-                bench.grow(4);
-                let sent = bench.submitted().await;
-                bench.until(|| anvil.knows(sent.tx)).await;
-            }
-            bench.stop().await;
-            let mut state = bench.pending();
-            (state["next_nonce"], state["last_final"]) =
-                (nonce.clone(), json!([4, B256::from(root(4))]));
-            bench.put_pending(&state);
-            anvil.rpc("anvil_dropAllTransactions", json!([]));
-            anvil.automine(true);
-            bench.grow(5);
-            bench.start().await;
-            bench.alert("no proof of one of 4 leaves is kept", false).await;
-            bench.event("rewound chain", rewound(4, 3)).await;
-            bench.event("comparison", compared).await;
-            bench.finalized(5).await;
-            assert_eq!((anvil.nonce(), anvil.head().0), (2, 5));
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_nonce_that_a_chain_took_back_without_an_anchor_is_given_up_in_time() {
     let anvil = Anvil::start();
     let mut bench = Bench::new(&anvil);
@@ -280,17 +172,6 @@ async fn a_nonce_that_a_chain_took_back_without_an_anchor_is_given_up_in_time() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_block_of_the_future_is_not_kept() {
-    let anvil = Anvil::start();
-    let mut bench = Bench::new(&anvil);
-    bench.start().await;
-    anvil.rpc("evm_increaseTime", json!([3 * 60 * 60]));
-    bench.grow(3);
-    bench.alert("is of a time that has not come: look at this host's clock", false).await;
-    assert_eq!(bench.receipt(3), None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_proof_that_is_lost_is_fetched_again_where_the_log_does_not_grow() {
     let anvil = Anvil::start();
     let mut bench = Bench::new(&anvil);
@@ -309,47 +190,29 @@ async fn a_proof_that_is_lost_is_fetched_again_where_the_log_does_not_grow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn false_nonces_delay_an_anchor_and_no_more() {
-    // One answer, one where two nodes answer in turn, and a minute of them: before the first anchor, between two, and
-    // with one in flight.
-    for answers in [1, 2, 40] {
-        for nonce in ["0x0", "0x9"] {
-            for when in ["first", "idle", "in flight"] {
-                let anvil = Anvil::start();
-                let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
-                let mut bench = Bench::new(&anvil);
-                bench.config.rpc.clone_from(&proxy.url);
-                bench.start().await;
-                if when != "first" {
-                    bench.grow(3);
-                    bench.finalized(3).await;
-                }
-                if when == "in flight" {
-                    anvil.automine(false);
-                    bench.grow(4);
-                    let sent = bench.submitted().await;
-                    bench.until(|| anvil.knows(sent.tx)).await;
-                }
-                let asked = Arc::new(Mutex::new(0));
-                let counted = asked.clone();
-                proxy.set(move |method, params| match method {
-                    "eth_getTransactionCount" if params[1] != "pending" => {
-                        let mut asked = counted.lock().unwrap();
-                        *asked += 1;
-                        let lies = *asked <= answers && (answers != 2 || *asked % 2 == 1);
-                        if lies { Fate::Result(json!(nonce)) } else { Fate::Forward }
-                    }
-                    _ => Fate::Forward,
-                });
-                bench.grow(5);
-                let done = || bench.anchor().status().last_final_size == Some(5);
-                bench.until(|| *asked.lock().unwrap() > answers || done()).await;
-                anvil.automine(true);
-                anvil.mine(1);
-                bench.grow(6);
-                bench.finalized(6).await;
-                assert!(!bench.anchor().status().stopped, "{answers} {nonce} {when}");
-            }
+async fn a_rollup_whose_contract_names_blocks_of_another_chain_is_gone_on_from_too() {
+    let anvil = Anvil::start();
+    for names in [0, 1, u64::MAX] {
+        let mut bench = Bench::new(&anvil);
+        bench.grow(3 + anvil.head().0);
+        bench.start().await;
+        let size = bench.submitted().await.size;
+        let older = json!({ "next_nonce": anvil.nonce(), "last_final": null });
+        bench.finalized(size).await;
+        bench.stop().await;
+        let mut state = bench.pending();
+        for (member, value) in older.as_object().unwrap() {
+            state[member] = value.clone();
         }
+        bench.put_pending(&state);
+        bench.lose_receipt(size);
+        let held = anvil.head();
+        let proxy = Proxy::start(&anvil.url, move |method, _| match method {
+            "eth_call" => head(held.0, held.1, names),
+            _ => Fate::Forward,
+        });
+        bench.config.rpc.clone_from(&proxy.url);
+        bench.start().await;
+        bench.until(|| bench.receipt(size).is_some()).await;
     }
 }

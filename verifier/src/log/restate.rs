@@ -12,7 +12,7 @@ use meshchain_core::hash;
 use meshchain_stored::anchor::{AnchorState, final_path, state_path};
 
 const DOUBTFUL: &str = "the log stands. The collector finds out by itself, and goes back to what the chain holds; --rpc \
-                        CHAIN=URL --repair does it now";
+                        CHAIN=URL --repair does it now, where nothing is in flight";
 
 /// Whether the state's last final anchor is neither on the chain nor kept with a proof that stands there; tells it. A
 /// state that speaks of another or a larger tree is left alone: it may be right.

@@ -69,11 +69,12 @@ pub(super) fn refetch(
             true => format!("the one of {newest} leaves covers theirs"),
             false => "the next one covers theirs".to_owned(),
         };
-        report.note(format!(
-            "{count} anchors of chain {}, of {from} to {to} leaves, are not kept and cannot be \
-             fetched: {why}; {covered}",
-            node.chain_id
-        ));
+        let chain = node.chain_id;
+        let which = match count {
+            1 => format!("the anchor of {from} leaves on chain {chain} is"),
+            _ => format!("{count} anchors of {from} to {to} leaves on chain {chain} are"),
+        };
+        report.note(format!("{which} not kept and cannot be fetched: {why}; {covered}"));
     }
 }
 

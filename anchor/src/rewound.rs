@@ -32,10 +32,13 @@ impl Runner {
             (!known).then(|| "no anchor that is kept tells another".to_owned())
         };
         let reason = format!("{seen}: {}", why.ok_or_else(lags)?);
-        if self.rewound.saturating_add(1) < MAX_MISSES {
+        // A node that says now this and now that is looked at for longer.
+        let looks = if self.went_back { 10 * MAX_MISSES } else { MAX_MISSES };
+        if self.rewound.saturating_add(1) < looks {
             return Err(Trouble::Rewound(format!("{reason}; looking again")));
         }
         self.go_on_from(&anchored).await?;
+        self.went_back = true;
         let (chain, size) = (self.config.chain.clone(), anchored.head.size);
         self.emit(AnchorEvent::Rewound { chain, was, size, reason });
         Ok(())

@@ -62,6 +62,8 @@ pub(crate) struct Runner {
     pub(crate) misses: u32,
     /// Looks in a row that showed a chain without the last final anchor, from a node that does not lag.
     pub(crate) rewound: u32,
+    /// Whether this process went back to what such a chain holds.
+    pub(crate) went_back: bool,
     /// Whether this process planned an attempt.
     pub(crate) attempted: bool,
     /// Whether the last final anchor is one that this process planned: the state is the newest there is then.
@@ -168,6 +170,7 @@ impl Runner {
             placed: false,
             misses: 0,
             rewound: 0,
+            went_back: false,
             attempted: false,
             sure: false,
             unusable: None,

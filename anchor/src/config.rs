@@ -39,8 +39,8 @@ pub struct AnchorConfig {
     /// Address of the deployed `MeshChainAnchor`. An address without code is refused.
     pub contract: Address,
     /// File with the private key, 32 bytes in hex. Others (mode bits o+rwx) must have no access.
-    /// The account serves this one log on this chain and nothing else: another use of its nonce
-    /// stops the anchor.
+    /// The account serves this one log on this chain and nothing else: while its
+    /// nonce is used by another, nothing is sent.
     pub key_file: PathBuf,
     /// Least time between the starts of two anchors, in seconds; 0 starts the next one as soon as
     /// the one before is final. Nothing is sent while the log does not grow. Default 60.

@@ -96,16 +96,29 @@ pub enum AnchorEvent {
         /// What differs.
         reason: String,
     },
-    /// The state was an older copy than what the chain holds of this log by this account; it goes on from there.
+    /// The chain holds a newer anchor of this log by this account than the state knows of: its proof is kept, and the
+    /// state goes on from there.
     OlderState {
         /// Chain as configured.
         chain: String,
-        /// Tree size of the newest final anchor. Where its proof is not kept, it is only on the chain.
+        /// Tree size of the newest final anchor.
         size: u64,
         /// Its root.
         root: B256,
         /// Its block's number.
         block: u64,
+    },
+    /// The chain does not hold what the state calls final, by the word of a node that does not lag: the state went
+    /// back to what the chain holds. Kept proofs stay.
+    Rewound {
+        /// Chain as configured.
+        chain: String,
+        /// Tree size of the anchor that was the last final one.
+        was: u64,
+        /// Tree size of the newest final anchor now; 0 where there is none.
+        size: u64,
+        /// What the node shows.
+        reason: String,
     },
     /// Something needs the operator, or did not work this time.
     Alert {

@@ -169,6 +169,16 @@ impl Finals {
         self.sizes.write().unwrap_or_else(PoisonError::into_inner).insert(size);
     }
 
+    pub(crate) fn remove(&self, size: u64) {
+        self.sizes.write().unwrap_or_else(PoisonError::into_inner).remove(&size);
+    }
+
+    /// Sizes above `from` and below `to`, descending.
+    pub(crate) fn between(&self, from: u64, to: u64) -> Vec<u64> {
+        let to = to.max(from.saturating_add(1));
+        self.read().range(from.saturating_add(1)..to).rev().copied().collect()
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeSet<u64>> {
         self.sizes.read().unwrap_or_else(PoisonError::into_inner)
     }

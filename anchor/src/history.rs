@@ -1,22 +1,49 @@
 //! Whether the log is the one that was anchored: what is kept and what the contract holds, against its own tree.
 
-use crate::machine::NODE_LAGS;
 use crate::node::Anchored;
+use crate::rewound::HEAD_BEHIND;
 use crate::runner::Runner;
 use crate::trouble::Trouble;
 use alloy_primitives::B256;
-use meshchain_core::Hash;
+use meshchain_core::SignedHead;
 use meshchain_store::StoreError;
 use std::pin::Pin;
 
-/// The root of the log's own tree as it was at a size; `None` where the log has not so many leaves.
-pub type OwnRoots = Box<dyn Fn(u64) -> OwnRoot + Send + Sync>;
-/// What [`OwnRoots`] gives.
-pub type OwnRoot = Pin<Box<dyn Future<Output = Result<Option<Hash>, StoreError>> + Send>>;
+/// The log's own tree as it was at a size, signed; `None` where the log has not so many leaves. What it signed then it
+/// signs again, byte for byte.
+pub type OwnHeads = Box<dyn Fn(u64) -> OwnHead + Send + Sync>;
+/// What [`OwnHeads`] gives.
+pub type OwnHead = Pin<Box<dyn Future<Output = Result<Option<SignedHead>, StoreError>> + Send>>;
 
 impl Runner {
+    /// Compares the log with what is kept of it, and with what its chain holds.
+    pub(crate) async fn compare(&mut self) -> Result<(), Trouble> {
+        self.compare_kept().await?;
+        self.check().await
+    }
+
+    /// Asks a node that is new, or was away, whether it is on the right chain, and what that holds of the log.
+    async fn check(&mut self) -> Result<(), Trouble> {
+        let expected = self.config.chain_id;
+        let chain_id = self.node.chain_id().await?;
+        if chain_id != expected {
+            let reason = format!("the node is on chain {chain_id}, chain_id is {expected}");
+            return Err(Trouble::Hold(reason));
+        }
+        if !self.node.has_code(self.config.contract).await? {
+            let reason = format!("there is no contract at {}", self.config.contract);
+            return Err(Trouble::Hold(reason));
+        }
+        let held = self.compare_contract().await?.head.size;
+        if self.state.last_final.is_some_and(|(size, _)| held < size) {
+            self.behind(HEAD_BEHIND).await?;
+        }
+        self.look_at_balance().await?;
+        Ok(())
+    }
+
     /// Compares what is kept of this anchor with the log.
-    pub(crate) async fn compare_kept(&self) -> Result<(), Trouble> {
+    async fn compare_kept(&self) -> Result<(), Trouble> {
         let mut kept: Vec<_> = self.state.last_final.into_iter().collect();
         let newest = self.state.in_flight.as_ref().and_then(|flight| flight.newest());
         kept.extend(newest.map(|attempt| (attempt.size, attempt.root)));
@@ -46,9 +73,6 @@ impl Runner {
         let (contract, sender) = (self.config.contract, self.account.address());
         let anchored = self.node.anchored(contract, sender, self.log_id).await?;
         let head = anchored.head;
-        if self.state.last_final.is_some_and(|(size, _)| head.size < size) {
-            return Err(Trouble::Hold(NODE_LAGS.to_owned()));
-        }
         let what = "the contract's head, by the word of the RPC node,";
         let fits = self.compare_head(what, head.size, &head.root.into()).await;
         match fits {
@@ -62,8 +86,8 @@ impl Runner {
         if size == 0 {
             return Ok(());
         }
-        match (self.roots)(size).await {
-            Ok(Some(own)) if own == root.0 => Ok(()),
+        match (self.own)(size).await {
+            Ok(Some(own)) if own.head.root == root.0 => Ok(()),
             Ok(Some(_)) => Err(Trouble::OtherHistory(format!(
                 "this log is not the one that was anchored: {what} has another root for {size} \
                  leaves"

@@ -14,6 +14,8 @@ impl Runner {
             Sight { nonce: self.node.nonce(sender, "latest").await?, ..Sight::default() };
         let Some(flight) = &self.state.in_flight else {
             sight.pool_nonce = Some(self.node.nonce(sender, "pending").await?);
+            let used = self.state.next_nonce.filter(|next| sight.nonce > *next);
+            self.look_at_use(&mut sight, used).await?;
             return Ok(sight);
         };
         // All of them until one is found, the likeliest first.
@@ -24,20 +26,38 @@ impl Runner {
                 break;
             }
         }
-        let used = sight.nonce > flight.nonce;
-        if used || sight.found.is_some() {
-            let latest = self.node.latest().await?.number.to();
-            sight.final_block = self.node.final_block(self.config.finality, latest).await?;
+        let newest = flight.newest().map(|attempt| attempt.tx);
+        let used = Some(flight.nonce).filter(|nonce| sight.nonce > *nonce);
+        if sight.found.is_some() {
+            sight.final_block = self.final_block().await?;
         }
-        if let (true, None, Some(block)) = (used, sight.found, sight.final_block) {
-            sight.final_nonce = Some(self.node.nonce(sender, &format!("{block:#x}")).await?);
-        }
-        let missed = sight.final_nonce.is_some_and(|n| n > flight.nonce);
-        self.misses = if missed { self.misses.saturating_add(1).min(MAX_MISSES) } else { 0 };
-        sight.misses = self.misses;
-        if let (None, false, Some(newest)) = (sight.found, used, flight.newest()) {
-            sight.known = self.node.knows(newest.tx).await?;
+        let missed = used.filter(|_| sight.found.is_none());
+        self.look_at_use(&mut sight, missed).await?;
+        if let (None, None, Some(newest)) = (sight.found, used, newest) {
+            sight.known = self.node.knows(newest).await?;
         }
         Ok(sight)
+    }
+
+    /// Looks whether a final block used a nonce that the newest one shows as used, by none of our attempts.
+    async fn look_at_use(&mut self, sight: &mut Sight, used: Option<u64>) -> Result<(), RpcError> {
+        let mut missed = false;
+        if let Some(nonce) = used {
+            sight.final_block = self.final_block().await?;
+            if let Some(block) = sight.final_block {
+                let seen = self.node.nonce(self.account.address(), &format!("{block:#x}")).await?;
+                sight.final_nonce = Some(seen);
+                missed = seen > nonce;
+            }
+        }
+        self.misses = if missed { self.misses.saturating_add(1).min(MAX_MISSES) } else { 0 };
+        sight.misses = self.misses;
+        Ok(())
+    }
+
+    /// Number of the newest final block, if any is.
+    pub(crate) async fn final_block(&self) -> Result<Option<u64>, RpcError> {
+        let latest = self.node.latest().await?.number.to();
+        self.node.final_block(self.config.finality, latest).await
     }
 }

@@ -16,13 +16,9 @@ use meshchain_core::{Hash, TreeHead};
 /// Most attempts for one nonce. Raising a fee by an eighth 32 times is a factor of 43; each attempt
 /// is looked up on each poll, so there must be an end.
 const MAX_ATTEMPTS: usize = 32;
-/// Looks in a row at a final block that used the nonce without a receipt of ours, until it counts
-/// as somebody else's: several nodes behind one address may disagree for a moment.
+/// Looks in a row that show what contradicts the state, until it counts: a nonce that is used without a receipt of
+/// ours, or a chain without the last final anchor. Several nodes behind one address may disagree for a moment.
 pub(crate) const MAX_MISSES: u32 = 3;
-
-/// A node that has not seen the last final anchor has not seen what came after it either.
-pub(crate) const NODE_LAGS: &str =
-    "the contract's head is older than our last final anchor: the node lags";
 
 /// Limits from the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -46,9 +42,9 @@ pub(crate) struct Sight {
     pub(crate) found: Option<(usize, Mined)>,
     /// Newest final block.
     pub(crate) final_block: Option<u64>,
-    /// Nonce as of that block; looked at when the nonce is used and nothing was found.
+    /// Nonce as of that block; looked at when the nonce that is next, or in flight, is used and nothing was found.
     pub(crate) final_nonce: Option<u64>,
-    /// Looks in a row at which the nonce was used, finally, and nothing was found.
+    /// Looks in a row at which that nonce was used, finally, and nothing was found.
     pub(crate) misses: u32,
     /// Whether the node knows the newest attempt.
     pub(crate) known: bool,
@@ -63,6 +59,8 @@ pub(crate) enum Action {
     Hold(String),
     /// A transaction that the state does not know used the nonce.
     NonceUsed(String),
+    /// The account's nonce is smaller than the next one.
+    Behind(String),
     /// Plan an attempt; where that is impossible, hand the newest one over again if `resend`.
     Plan { resend: bool },
     /// Hand the newest attempt over again.
@@ -92,6 +90,10 @@ pub(crate) struct Terms {
 pub(crate) enum Plan {
     Rest,
     Hold(String),
+    /// The contract's head is smaller than the last final anchor.
+    Behind,
+    /// The newest head is anchored, and its proof is not kept.
+    TakeUp,
     /// Let the log grow no more: by the node's word the contract's head is not of its history.
     OtherHistory(String),
     Attempt {
@@ -111,7 +113,7 @@ pub(crate) fn due(state: &State, newest: Option<&TreeHead>, rules: &Rules, now_m
 
 /// Why a log that is smaller than its last final anchor must not be anchored: it is an old copy, and
 /// what it grows into would contradict the chain.
-pub(crate) fn rewound(state: &State, newest: &TreeHead) -> Option<String> {
+pub(crate) fn older_log(state: &State, newest: &TreeHead) -> Option<String> {
     let (size, _) = state.last_final.filter(|(size, _)| *size > newest.size)?;
     Some(format!(
         "this log is not all of the one that was anchored: it has {} leaves, {size} are anchored",
@@ -138,7 +140,7 @@ fn decide_idle(state: &State, sight: &Sight) -> Action {
     match state.next_nonce {
         Some(next) if sight.nonce < next => lags(next, sight.nonce),
         Some(next) if sight.nonce > next => {
-            Action::NonceUsed(format!("nonce {next} of the account was used by somebody else"))
+            used(sight, next, "is used, by a transaction that the state does not know")
         }
         _ if sight.pool_nonce.is_some_and(|n| n > sight.nonce) => Action::Hold(
             "the pool holds transactions of the account that are not of this anchor".to_owned(),
@@ -161,13 +163,7 @@ fn decide_mined(flight: &InFlight, sight: &Sight, attempt: usize, mined: Mined) 
 fn decide_pending(flight: &InFlight, sight: &Sight, rules: &Rules, now_ms: u64) -> Action {
     let nonce = flight.nonce;
     if sight.nonce > nonce {
-        return if sight.final_nonce.is_some_and(|n| n > nonce) && sight.misses >= MAX_MISSES {
-            Action::NonceUsed(format!(
-                "nonce {nonce} of the account was used by a transaction that is none of our attempts"
-            ))
-        } else {
-            Action::Hold(format!("nonce {nonce} is used, but no attempt has a receipt yet"))
-        };
+        return used(sight, nonce, "is used, but no attempt has a receipt yet");
     }
     if let Some(mined) = flight.mined {
         return Action::Reorged(mined);
@@ -181,11 +177,19 @@ fn decide_pending(flight: &InFlight, sight: &Sight, rules: &Rules, now_ms: u64) 
     if sight.known { Action::Rest } else { Action::Resend }
 }
 
+/// A nonce is used only as of a final block, at several looks: one answer may be of another node, or false.
+fn used(sight: &Sight, nonce: u64, so_far: &str) -> Action {
+    if sight.final_nonce.is_some_and(|n| n > nonce) && sight.misses >= MAX_MISSES {
+        Action::NonceUsed(format!(
+            "nonce {nonce} of the account was used by a transaction that is none of our attempts"
+        ))
+    } else {
+        Action::Hold(format!("nonce {nonce} of the account {so_far}: looking again"))
+    }
+}
+
 fn lags(expected: u64, seen: u64) -> Action {
-    Action::Hold(format!(
-        "the account's nonce is {seen} where {expected} was final: the node lags, or the chain \
-         was rewound past a final block"
-    ))
+    Action::Behind(format!("the account's nonce is {seen} where {expected} is next"))
 }
 
 /// Plans an attempt to anchor `newest`: the first of a nonce, or one that replaces the others.
@@ -220,7 +224,8 @@ fn check_head(state: &State, terms: &Terms, newest: &TreeHead) -> Option<Plan> {
             newest.size
         )));
     }
-    let attempts = state.in_flight.iter().flat_map(|f| &f.attempts);
+    let flight = &state.in_flight;
+    let attempts = flight.iter().flat_map(|f| &f.attempts);
     let mut known = attempts.map(|a| (a.size, a.root.0)).filter(|(s, _)| *s == size).peekable();
     let in_flight = known.peek().is_some();
     let last = state.last_final.map(|(size, root)| (size, root.0));
@@ -237,10 +242,11 @@ fn check_head(state: &State, terms: &Terms, newest: &TreeHead) -> Option<Plan> {
         return Some(Plan::Rest);
     }
     if last.is_some_and(|(final_size, _)| size < final_size) {
-        return Some(Plan::Hold(NODE_LAGS.to_owned()));
+        return Some(Plan::Behind);
     }
-    (size == newest.size && size > 0).then(|| {
-        Plan::Hold(format!("size {size} is anchored already, but its receipt is not kept here"))
+    (size == newest.size && size > 0).then(|| match flight {
+        None => Plan::TakeUp,
+        Some(_) => Plan::Hold(format!("size {size} is anchored already, by none of our attempts")),
     })
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::{Attempt, settled};
+use crate::state::{Attempt, gone_on_from, settled};
 use alloy_primitives::{Address, B256};
 
 const RULES: Rules =
@@ -51,6 +51,10 @@ fn is_hold(action: &Action) -> bool {
     matches!(action, Action::Hold(_))
 }
 
+fn is_behind(action: &Action) -> bool {
+    matches!(action, Action::Behind(_))
+}
+
 fn is_used(action: &Action) -> bool {
     matches!(action, Action::NonceUsed(_))
 }
@@ -80,10 +84,9 @@ fn an_idle_account_is_used_only_where_its_nonce_is_ours() {
     let plan = Action::Plan { resend: false };
     assert_eq!(act(&idle(None, None), see(3, 3)), plan);
     assert_eq!(act(&idle(Some(3), None), see(3, 3)), plan);
-    assert!(is_hold(&act(&idle(Some(3), None), see(2, 3))), "latest lags");
+    assert!(is_behind(&act(&idle(Some(3), None), see(2, 3))), "latest lags");
     assert!(is_hold(&act(&idle(Some(3), None), see(3, 4))), "somebody else's in the pool");
     assert!(is_hold(&act(&idle(None, None), see(3, 4))));
-    assert!(is_used(&act(&idle(Some(3), None), see(4, 4))), "somebody else's in a block");
     // A pool nonce that lags behind the latest one is no reason to wait.
     assert_eq!(act(&idle(Some(3), None), see(3, 0)), plan);
 }
@@ -101,7 +104,7 @@ fn a_pending_anchor_is_watched_sent_again_and_replaced() {
     ] {
         assert_eq!(decide(&pending(None), &sight, &RULES, now), expected, "{sight:?}");
     }
-    assert!(is_hold(&decide(&pending(None), &see(4, true), &RULES, late)), "latest lags");
+    assert!(is_behind(&decide(&pending(None), &see(4, true), &RULES, late)), "latest lags");
 }
 
 #[test]
@@ -135,10 +138,10 @@ fn a_mined_anchor_waits_for_finality_and_goes_back_to_pending_on_a_reorg() {
 }
 
 #[test]
-fn a_used_nonce_without_our_receipt_stops_only_when_it_is_final_and_seen_again() {
+fn a_used_nonce_without_our_receipt_counts_only_when_it_is_final_and_seen_again() {
     let used = Sight { nonce: 6, ..Sight::default() };
     let missed = |misses| Sight { final_nonce: Some(6), misses, ..used.clone() };
-    for state in [pending(None), pending(Some(block(20, 1)))] {
+    for state in [pending(None), pending(Some(block(20, 1))), idle(Some(5), Some(7))] {
         let act = |sight: &Sight| decide(&state, sight, &RULES, NOW + DAY);
         assert!(is_hold(&act(&used)));
         assert!(is_hold(&act(&Sight { final_nonce: Some(5), misses: 9, ..used.clone() })));
@@ -158,8 +161,8 @@ fn an_attempt_builds_on_the_contracts_head() {
     // Anchored by somebody, or by us before the data was lost.
     assert_eq!(act(&idle(None, None), head(8), head(9)), built(8));
     assert!(matches!(act(&after, head(10), head(9)), Plan::OtherHistory(_)), "ahead of the log");
-    assert!(matches!(act(&after, head(6), head(9)), Plan::Hold(_)), "lags");
-    assert!(matches!(act(&after, head(9), head(9)), Plan::Hold(_)), "there already");
+    assert_eq!(act(&after, head(6), head(9)), Plan::Behind);
+    assert_eq!(act(&after, head(9), head(9)), Plan::TakeUp, "there already");
     let fork = |size| TreeHead { size, root: [255; 32] };
     assert!(
         matches!(act(&after, fork(9), head(9)), Plan::OtherHistory(_)),
@@ -257,12 +260,24 @@ fn settling_counts_the_cost_and_gives_the_nonce_up() {
 }
 
 #[test]
+fn what_is_given_up_for_a_chains_word_is_no_proof_and_counts_as_spent() {
+    let state = State { spent: (NOW / DAY, 7), gas_used: 100, ..pending(None) };
+    let next = gone_on_from(&state, &head(3), NOW);
+    assert_eq!((next.next_nonce, next.in_flight), (None, None), "no proof tells them");
+    assert_eq!(next.last_final, Some((3, B256::repeat_byte(3))));
+    // A block may still take it: 100 gas at 100 wei.
+    assert_eq!((next.spent, next.gas_used), ((NOW / DAY, 10_007), 100));
+    let none = gone_on_from(&idle(Some(5), Some(7)), &TreeHead { size: 0, root: [9; 32] }, NOW);
+    assert_eq!((none.last_final, none.spent), (None, (NOW / DAY, 0)));
+}
+
+#[test]
 fn a_log_that_is_smaller_than_its_last_anchor_is_an_old_copy() {
-    assert_eq!(rewound(&idle(None, None), &head(0)), None);
+    assert_eq!(older_log(&idle(None, None), &head(0)), None);
     let anchored = idle(Some(1), Some(10));
-    assert_eq!(rewound(&anchored, &head(10)), None);
+    assert_eq!(older_log(&anchored, &head(10)), None);
     assert!(
-        rewound(&anchored, &head(9))
+        older_log(&anchored, &head(9))
             .is_some_and(|reason| reason.contains("not all of the one that was anchored"))
     );
 }

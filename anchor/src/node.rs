@@ -6,7 +6,8 @@ use crate::tx::{head_input, headCall};
 use alloy_primitives::{Address, B256, Bytes, U64, U128, U256};
 use alloy_sol_types::SolCall;
 use meshchain_core::TreeHead;
-use meshchain_evm::{Block, Receipt};
+use meshchain_evm::{Block, Receipt, anchored_topic};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Most receipts that are asked for one by one; a block of 60 M gas has room for 2,900.
@@ -110,6 +111,25 @@ impl Node {
         Ok(Anchored { head: TreeHead { size: head.size, root: head.root.0 }, block })
     }
 
+    /// Number and hash of the block of a sender's newest anchor of a log, by the contract's events.
+    pub(crate) async fn newest_event(
+        &self,
+        contract: Address,
+        sender: Address,
+        log_id: B256,
+    ) -> Answer<Option<(u64, B256)>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Event {
+            block_number: U64,
+            block_hash: B256,
+        }
+        let topics = [anchored_topic(), sender.into_word(), log_id];
+        let filter = json!({"address": contract, "fromBlock": "0x0", "topics": topics});
+        let events: Vec<Event> = self.rpc.call("eth_getLogs", json!([filter])).await?;
+        Ok(events.last().map(|event| (event.block_number.to(), event.block_hash)))
+    }
+
     pub(crate) async fn receipt(&self, tx: B256) -> Answer<Option<Receipt>> {
         let receipt: Option<Receipt> =
             self.rpc.call("eth_getTransactionReceipt", json!([tx])).await?;
@@ -140,6 +160,15 @@ impl Node {
             receipts.push(self.receipt(*tx).await?.ok_or_else(none)?);
         }
         Ok(receipts)
+    }
+
+    /// Nonce of a transaction in a block.
+    pub(crate) async fn nonce_of(&self, tx: B256) -> Answer<u64> {
+        #[derive(Deserialize)]
+        struct Transaction {
+            nonce: U64,
+        }
+        Ok(self.rpc.call::<Transaction>("eth_getTransactionByHash", json!([tx])).await?.nonce.to())
     }
 
     /// Whether the node has heard of a transaction.

@@ -4,11 +4,13 @@
 //!   today. One object, so that one atomic write moves all of it. Whoever starts makes it its own, and
 //!   the writer before can replace it no more.
 //! - `receipts/<size, 20 digits>.json`: one final anchor each.
+//! - `given-up/<size, 20 digits>-<block hash>.json`: one whose block the chain gave up, once there is a proof of another.
 
 use crate::state::{FinalAnchor, State, StateError, resumed};
+use alloy_primitives::B256;
 use meshchain_store::{Store, StoreError, Version};
 use meshchain_stored::anchor::{
-    AnchorFormatError, final_path, finals_path, parse_final_path, state_path,
+    AnchorFormatError, final_path, finals_path, given_up_path, parse_final_path, state_path,
 };
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -99,10 +101,26 @@ impl Objects {
         Ok(Written(()))
     }
 
+    /// Keeps a final anchor. One of the same size in another block, which a chain gave up, stays beside it.
     pub(crate) async fn put_final(&self, anchor: &FinalAnchor) -> Result<(), StateError> {
         let name = self.receipt_name(anchor.size);
+        if let Some(data) = self.store.get(&name).await?
+            && let Ok(former) = FinalAnchor::parse(&data)
+            && former.block_hash != anchor.block_hash
+        {
+            let aside = given_up_path(&self.chain, former.size, &former.block_hash);
+            self.store.put(&aside, data).await?;
+        }
         let data = anchor.to_json().map_err(|source| format(&name, source))?;
         Ok(self.store.put(&name, data).await?)
+    }
+
+    /// Moves a final anchor to where those are whose block the chain gave up.
+    pub(crate) async fn set_aside(&self, size: u64, block: &B256) -> Result<(), StateError> {
+        let name = self.receipt_name(size);
+        let Some(data) = self.store.get(&name).await? else { return Ok(()) };
+        self.store.put(&given_up_path(&self.chain, size, block), data).await?;
+        Ok(self.store.delete(&name).await?)
     }
 
     pub(crate) async fn get_final(&self, size: u64) -> Result<Option<FinalAnchor>, StateError> {

@@ -4,7 +4,7 @@ use crate::config::AnchorConfig;
 use crate::error::AnchorError;
 use crate::event::AnchorEvent;
 use crate::handle::{AnchorHandle, AnchorStatus, Ended, Finals, Shared};
-use crate::history::OwnRoots;
+use crate::history::OwnHeads;
 use crate::machine::{self, Action, Rules, Sight};
 use crate::node::Node;
 use crate::objects::{Objects, Written};
@@ -49,7 +49,7 @@ pub(crate) struct Runner {
     pub(crate) objects: Objects,
     pub(crate) finals: Finals,
     heads: watch::Receiver<Option<SignedHead>>,
-    pub(crate) roots: OwnRoots,
+    pub(crate) own: OwnHeads,
     pub(crate) shared: Arc<Shared>,
     pub(crate) events: Box<dyn Fn(AnchorEvent) + Send + Sync>,
     /// What is on disk: replaced only after a write.
@@ -57,16 +57,24 @@ pub(crate) struct Runner {
     /// Whether the node was asked who it is, and what the contract holds, since it last failed to answer.
     pub(crate) checked: bool,
     pub(crate) compared: Compared,
+    /// Whether the proof of the last final anchor was looked for on that node's chain.
+    placed: bool,
     pub(crate) misses: u32,
-    /// Whether this process planned an attempt: from then on the state is the newest there is.
+    /// Looks in a row that showed a chain without the last final anchor, from a node that does not lag.
+    pub(crate) rewound: u32,
+    /// Whether this process went back to what such a chain holds.
+    pub(crate) went_back: bool,
+    /// Whether this process planned an attempt.
     pub(crate) attempted: bool,
+    /// Whether the last final anchor is one that this process planned: the state is the newest there is then.
+    pub(crate) sure: bool,
     /// Why the state on disk is none to go on with: nothing is sent then, nor written.
     unusable: Option<String>,
     pub(crate) voice: Voice,
 }
 
 /// Starts anchoring the log `origin` as configured: makes the anchor's state this collector's, so that one before it
-/// sends nothing any more, and compares what is kept, and what the chain holds, with the log's own `roots`. Where the
+/// sends nothing any more, and compares what is kept, and what the chain holds, with the log's `own` heads. Where the
 /// node does not answer within 5 seconds, that is told later: [`AnchorEvent::Compared`]. A state that cannot be read stops
 /// this anchor after that comparison, by an alert.
 pub async fn start(
@@ -74,7 +82,7 @@ pub async fn start(
     origin: &str,
     store: Store,
     heads: watch::Receiver<Option<SignedHead>>,
-    roots: OwnRoots,
+    own: OwnHeads,
     events: impl Fn(AnchorEvent) + Send + Sync + 'static,
 ) -> Result<AnchorHandle, AnchorError> {
     config.validate()?;
@@ -93,7 +101,7 @@ pub async fn start(
     };
     let sizes = objects.final_sizes().await.map_err(state)?.into_iter().collect();
     let finals = Finals { sizes: Arc::new(RwLock::new(sizes)), objects: objects.clone() };
-    let log = Anchored { id: log_id(origin).into(), heads, roots };
+    let log = Anchored { id: log_id(origin).into(), heads, own };
     let mut runner = Runner::new(config, account, log, taken, finals.clone(), Box::new(events));
     runner.unusable = unusable;
     (runner.events)(AnchorEvent::KeyLoaded { chain, address: runner.account.address() });
@@ -109,7 +117,7 @@ pub async fn start(
 struct Anchored {
     id: B256,
     heads: watch::Receiver<Option<SignedHead>>,
-    roots: OwnRoots,
+    own: OwnHeads,
 }
 
 impl Runner {
@@ -121,7 +129,7 @@ impl Runner {
         finals: Finals,
         events: Box<dyn Fn(AnchorEvent) + Send + Sync>,
     ) -> Self {
-        let Anchored { id: log_id, heads, roots } = log;
+        let Anchored { id: log_id, heads, own } = log;
         let rules = Rules {
             interval_ms: config.interval_s.saturating_mul(1000),
             bump_after_ms: config.bump_after_s.saturating_mul(1000),
@@ -153,14 +161,18 @@ impl Runner {
             objects,
             finals,
             heads,
-            roots,
+            own,
             shared,
             events,
             state,
             checked: false,
             compared: Compared::Nothing,
+            placed: false,
             misses: 0,
+            rewound: 0,
+            went_back: false,
             attempted: false,
+            sure: false,
             unusable: None,
             voice: Voice::default(),
         };
@@ -178,11 +190,6 @@ impl Runner {
         }
     }
 
-    async fn compare(&self) -> Result<(), Trouble> {
-        self.compare_kept().await?;
-        self.check().await
-    }
-
     /// Runs until it is told to stop. An error: it must not go on.
     async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ended {
         let mut poll = tokio::time::interval(Duration::from_millis(self.config.poll_ms));
@@ -198,9 +205,13 @@ impl Runner {
             let result = self.step().await;
             // The day may have changed.
             self.show();
+            match &result {
+                Err(Trouble::Rewound(_)) => self.rewound = self.rewound.saturating_add(1),
+                _ => self.rewound = 0,
+            }
             match result {
                 Ok(()) => self.recovered(),
-                Err(Trouble::Hold(reason)) => self.alert(reason, false),
+                Err(Trouble::Hold(reason) | Trouble::Rewound(reason)) => self.alert(reason, false),
                 Err(Trouble::Stop(reason)) => self.alert(reason, true),
                 Err(Trouble::OtherHistory(reason)) => self.other_history(reason),
                 Err(Trouble::NodeSaysOther(reason)) => self.node_says_other(reason),
@@ -216,12 +227,18 @@ impl Runner {
         if !self.checked {
             self.compare().await?;
             self.node_says_own();
+            self.placed = false;
         }
         if let Some(reason) = &self.unusable {
             return Err(Trouble::Stop(reason.clone()));
         }
+        if !self.placed {
+            self.place_last().await?;
+            self.placed = true;
+        }
         let newest = self.heads.borrow().clone();
-        if let Some(reason) = newest.as_ref().and_then(|h| machine::rewound(&self.state, &h.head)) {
+        if let Some(reason) = newest.as_ref().and_then(|h| machine::older_log(&self.state, &h.head))
+        {
             return Err(Trouble::OtherHistory(reason));
         }
         let newest = newest.filter(|h| h.head.size > 0);
@@ -235,23 +252,6 @@ impl Runner {
         };
         let action = machine::decide(&self.state, &sight, &self.rules, now);
         self.act(action, &sight, newest, now).await
-    }
-
-    /// Asks a node that is new, or was away, whether it is on the right chain, and what that holds of the log.
-    async fn check(&self) -> Result<(), Trouble> {
-        let expected = self.config.chain_id;
-        let chain_id = self.node.chain_id().await?;
-        if chain_id != expected {
-            let reason = format!("the node is on chain {chain_id}, chain_id is {expected}");
-            return Err(Trouble::Hold(reason));
-        }
-        if !self.node.has_code(self.config.contract).await? {
-            let reason = format!("there is no contract at {}", self.config.contract);
-            return Err(Trouble::Hold(reason));
-        }
-        self.compare_contract().await?;
-        self.look_at_balance().await?;
-        Ok(())
     }
 
     pub(crate) async fn look_at_balance(&self) -> Result<u128, RpcError> {
@@ -271,6 +271,7 @@ impl Runner {
             Action::Rest => Ok(()),
             Action::Hold(reason) => Err(Trouble::Hold(reason)),
             Action::NonceUsed(reason) => self.nonce_used(reason).await,
+            Action::Behind(reason) => self.behind(&reason).await,
             Action::Resend => self.resend().await,
             Action::Mined(mined) => self.mined(mined).await,
             Action::Reorged(mined) => self.reorged(mined, now).await,

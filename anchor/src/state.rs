@@ -1,5 +1,6 @@
 //! The state of an anchor from one run and one nonce to the next, and why it cannot be read or written.
 
+use meshchain_core::TreeHead;
 use meshchain_store::StoreError;
 use meshchain_stored::anchor::AnchorFormatError;
 use thiserror::Error;
@@ -57,6 +58,17 @@ pub(crate) fn settled(state: &State, gas_used: u64, price: u128, now_ms: u64) ->
     next.spend(gas_used, price, now_ms);
     next.next_nonce = next.in_flight.take().map(|f| f.nonce.saturating_add(1)).or(next.next_nonce);
     next
+}
+
+/// The state that goes on from what a chain holds. Of the account's nonce there is no proof: none is remembered, nor
+/// what is in flight with one, which is spent all the same if a block takes it.
+pub(crate) fn gone_on_from(state: &State, held: &TreeHead, now_ms: u64) -> State {
+    let lost = state.in_flight.as_ref().map_or(0, InFlight::worst_cost);
+    let mut next = state.clone();
+    next.spend(1, lost, now_ms);
+    next.gas_used = state.gas_used;
+    next.last_final = (held.size > 0).then(|| (held.size, held.root.into()));
+    State { next_nonce: None, in_flight: None, ..next }
 }
 
 impl From<StateError> for StoreError {

@@ -3,14 +3,16 @@
 use crate::event::{AnchorEvent, Sent};
 use crate::machine::{self, Plan, Terms};
 use crate::objects::Written;
+use crate::proof::InBlock;
+use crate::rewound::HEAD_BEHIND;
 use crate::rpc::Refusal;
 use crate::runner::Runner;
-use crate::state::{Attempt, FinalAnchor, InFlight, Mined, VERSION, settled};
+use crate::state::{Attempt, FinalAnchor, InFlight, Mined, settled};
 use crate::trouble::Trouble;
 use crate::tx::{Call, Fees, anchor_input};
 use alloy_primitives::B256;
 use meshchain_core::{SignedHead, TreeHead};
-use meshchain_evm::{Expected, prove};
+use meshchain_evm::{ProofError, place};
 
 /// Largest estimate of gas that is believed. An anchor takes less than a hundred thousand today.
 const MAX_GAS: u64 = 10_000_000;
@@ -29,6 +31,8 @@ impl Runner {
             Plan::Rest => return Ok(()),
             Plan::Hold(reason) => return Err(Trouble::Hold(reason)),
             Plan::OtherHistory(reason) => return Err(Trouble::NodeSaysOther(reason)),
+            Plan::Behind => return self.behind(HEAD_BEHIND).await,
+            Plan::TakeUp => return self.take_up().await,
             Plan::Attempt { nonce, prev_size, fees } => (nonce, prev_size, fees),
         };
         let attempt = self.build(newest, nonce, prev_size, fees, now).await?;
@@ -45,10 +49,11 @@ impl Runner {
         let base = self.node.latest().await?.base_fee_per_gas.map(|fee| fee.to());
         let sender = self.account.address();
         let anchored = self.node.anchored(self.config.contract, sender, self.log_id).await?.head;
-        let own = (self.roots)(anchored.size).await;
+        let own = (self.own)(anchored.size).await;
+        let own = own.map_err(|error| Trouble::Hold(error.to_string()))?;
         Ok(Terms {
             anchored,
-            own: own.map_err(|error| Trouble::Hold(error.to_string()))?,
+            own: own.map(|own| own.head.root),
             market: self.node.market(base).await?,
             balance: self.look_at_balance().await?,
         })
@@ -169,58 +174,33 @@ impl Runner {
     ) -> Result<(), Trouble> {
         let flight = self.state.in_flight.as_ref();
         let Some(flight) = flight.filter(|f| attempt < f.attempts.len()) else { return Ok(()) };
-        let hold = |reason: &str| Trouble::Hold(format!("block {}: {reason}", mined.block_hash));
-        let gone = || hold("the node does not have it any more");
-        let block = self.node.block_by_hash(mined.block_hash).await?.ok_or_else(gone)?;
-        let number = self.node.block(&format!("{:#x}", mined.block)).await?.ok_or_else(gone)?;
-        if [block.hash, number.hash] != [mined.block_hash; 2] || block.number != number.number {
-            return Err(hold("the node's answers contradict each other"));
-        }
+        let (signed, nonce) = (&flight.attempts[attempt], flight.nonce);
+        let block = self.block_on_chain(mined.block, mined.block_hash).await?;
         let receipts = self.node.receipts(&block).await?;
         let receipt = receipts.iter().find(|r| r.transaction_hash == mined.tx);
-        let receipt = receipt.ok_or_else(|| hold("it does not hold the transaction"))?;
+        let receipt = receipt.ok_or(ProofError::Place(block.hash))?;
         // Neither is in the receipt trie; what was signed bounds both.
-        let signed = &flight.attempts[attempt];
         let price = receipt.effective_gas_price.to::<u128>().min(signed.max_fee);
         let gas_used = receipt.gas_used.to::<u64>().min(signed.gas_limit);
         let mut next = settled(&self.state, gas_used, price, now);
         if !receipt.succeeded() {
+            // A nonce is given up for what is in the block, and for nothing less.
+            place(&block, &receipts, mined.tx)?;
             self.save(next).await?;
             let (chain, tx) = (self.config.chain.clone(), mined.tx);
             self.emit(AnchorEvent::Reverted { chain, block: mined.block, tx });
             return Ok(());
         }
         let Attempt { size, root, checkpoint, .. } = signed.clone();
-        let expected = Expected {
-            chain_id: self.config.chain_id,
-            contract: self.config.contract,
-            sender: self.account.address(),
-            log_id: self.log_id.0,
-            head: TreeHead { size, root: root.0 },
-        };
-        let anchor = FinalAnchor {
-            version: VERSION,
-            chain: self.config.chain.clone(),
-            contract: self.config.contract,
-            sender: self.account.address(),
-            log_id: self.log_id,
-            size,
-            root,
-            checkpoint,
-            evidence: prove(&block, &receipts, mined.tx, &expected)?,
-            block_number: mined.block,
-            block_hash: mined.block_hash,
-            block_timestamp: block.timestamp.to(),
-            tx: mined.tx,
-            nonce: flight.nonce,
-            gas_used,
-            effective_gas_price: price,
-        };
+        let head = TreeHead { size, root: root.0 };
+        let signed = SignedHead { head, checkpoint };
+        let (block, receipts, tx) = (&block, receipts.as_slice(), mined.tx);
+        let anchor = InBlock { block, receipts, tx, nonce, signed, gas_used, price };
         // A crash between the two writes settles the same anchor again, to the same bytes.
-        self.objects.put_final(&anchor).await?;
+        let anchor = self.keep(anchor).await?;
         next.last_final = Some((size, root));
-        self.finals.insert(size);
         self.save(next).await?;
+        self.sure = self.attempted;
         let FinalAnchor { chain, tx, block_timestamp: block_time, .. } = anchor;
         let Mined { block, block_hash, .. } = mined;
         self.emit(AnchorEvent::Final {

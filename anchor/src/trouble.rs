@@ -9,6 +9,8 @@ use meshchain_store::StoreError;
 pub(crate) enum Trouble {
     /// Try again at the next poll.
     Hold(String),
+    /// The chain does not hold the last final anchor, and does not lag: try again, and count such looks.
+    Rewound(String),
     /// Never again.
     Stop(String),
     /// Never again, and the log must not grow: what is kept says that it is not the one that was anchored.

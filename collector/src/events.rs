@@ -156,12 +156,14 @@ impl Events {
                 }
                 metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(1);
             }
-            AnchorEvent::OlderState { chain, size, .. } => {
-                log::warn!(
-                    "anchor {chain}: its state is an older copy, and goes on from the anchor of {size} leaves that the \
-                     chain holds: `meshchain fsck --rpc --repair` fetches the proofs that are not kept here"
-                );
-            }
+            AnchorEvent::OlderState { chain, size, .. } => log::warn!(
+                "anchor {chain}: its state is older than the chain, and goes on from the anchor of {size} leaves that \
+                 the chain holds; larger ones cover what is not kept here of those before"
+            ),
+            AnchorEvent::Rewound { chain, was, size, reason } => log::warn!(
+                "anchor {chain}: the chain does not hold what was final ({was} leaves): {reason}; going on from the \
+                 {size} leaves that it holds. `meshchain fsck --rpc` tells which kept anchors are gone (docs/restore.md)"
+            ),
             AnchorEvent::Recovered { chain, .. } => {
                 metrics.anchor_alert.get_or_create(&Chain { chain: chain.clone() }).set(0);
             }

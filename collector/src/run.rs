@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use futures::StreamExt;
 use futures::future::{pending, try_join_all};
 use futures::stream::FuturesUnordered;
-use meshchain_anchor::{AnchorEvent, AnchorHandle, OwnRoots};
+use meshchain_anchor::{AnchorEvent, AnchorHandle, OwnHeads};
 use meshchain_log::{Barred, Fatal, Log, Witness};
 use meshchain_store::Store;
 use serde_json::json;
@@ -122,16 +122,16 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
             }
         };
         let own = log.clone();
-        let roots: OwnRoots = Box::new(move |size| {
+        let own: OwnHeads = Box::new(move |size| {
             let own = own.clone();
-            Box::pin(async move { own.root_at(size).await })
+            Box::pin(async move { own.signed_at(size).await })
         });
         starting.push(meshchain_anchor::start(
             anchor,
             vkey.name(),
             store.clone(),
             heads,
-            roots,
+            own,
             tell,
         ));
     }

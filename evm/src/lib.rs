@@ -23,5 +23,5 @@ pub use block::Block;
 pub use error::EvmError;
 pub use event::{Anchored, anchored_topic};
 pub use fact::{AnchorFact, read_anchor};
-pub use prove::{Expected, ProofError, prove};
+pub use prove::{Expected, Placed, ProofError, anchoring, place, prove};
 pub use receipt::{Log, Receipt};

@@ -52,6 +52,35 @@ pub struct Expected {
     pub head: TreeHead,
 }
 
+/// The place of a transaction's receipt in its block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    header: Vec<u8>,
+    index: usize,
+    proof: Vec<Vec<u8>>,
+}
+
+/// Proves that the receipt of transaction `tx` is in `block`. `receipts` are those of the whole block, in order.
+pub fn place(block: &Block, receipts: &[Receipt], tx: B256) -> Result<Placed, ProofError> {
+    let header = block.header_rlp().ok_or(ProofError::Header(block.hash))?;
+    let index = receipts.iter().position(|r| r.transaction_hash == tx);
+    let index = index.ok_or(ProofError::Place(block.hash))?;
+    if receipts[index].transaction_index.to::<u64>() != index as u64 {
+        return Err(ProofError::Place(block.hash));
+    }
+    let encoded: Vec<Vec<u8>> = receipts.iter().map(Receipt::encoded).collect();
+    let (root, proof) = trie_proof(&encoded, index);
+    if root != block.receipts_root {
+        return Err(ProofError::Receipts(block.hash));
+    }
+    Ok(Placed { header, index, proof })
+}
+
+/// The receipt that says what is expected, if one of them does.
+pub fn anchoring<'r>(receipts: &'r [Receipt], expected: &Expected) -> Option<&'r Receipt> {
+    receipts.iter().find(|r| r.succeeded() && r.logs.iter().any(|log| says(log, expected)))
+}
+
 /// Proves that transaction `tx` in `block` anchored what is expected. `receipts` are those of the
 /// whole block, in order. `consistency` is left empty: it is up to whoever writes the evidence.
 pub fn prove(
@@ -60,18 +89,8 @@ pub fn prove(
     tx: B256,
     expected: &Expected,
 ) -> Result<EvmAnchor, ProofError> {
-    let header = block.header_rlp().ok_or(ProofError::Header(block.hash))?;
-    let index = receipts.iter().position(|r| r.transaction_hash == tx);
-    let index = index.ok_or(ProofError::Place(block.hash))?;
+    let Placed { header, index, proof: receipt_proof } = place(block, receipts, tx)?;
     let receipt = &receipts[index];
-    if receipt.transaction_index.to::<u64>() != index as u64 {
-        return Err(ProofError::Place(block.hash));
-    }
-    let encoded: Vec<Vec<u8>> = receipts.iter().map(Receipt::encoded).collect();
-    let (root, receipt_proof) = trie_proof(&encoded, index);
-    if root != block.receipts_root {
-        return Err(ProofError::Receipts(block.hash));
-    }
     let log_index = receipt.logs.iter().position(|log| says(log, expected));
     let log_index = log_index.filter(|_| receipt.succeeded()).ok_or(ProofError::Event(tx))?;
     let anchor = EvmAnchor {

@@ -6,7 +6,7 @@ use crate::segment::{self, EntryPlace, SessionBatch};
 use crate::tiles::{hashes, tile};
 use bytes::Bytes;
 use meshchain_core::tile::{NodeInTile, TILE_WIDTH, TileKind, TileName, split_bundle, width_at};
-use meshchain_core::{BatchLeaf, Canonical, Hash, TreeHead, merkle};
+use meshchain_core::{BatchLeaf, Canonical, Checkpoint, Hash, SignedHead, TreeHead, merkle};
 use meshchain_store::StoreError;
 use meshchain_stored::staging;
 use std::collections::HashMap;
@@ -170,6 +170,13 @@ impl Log {
         merkle::verify_consistency(&old, &head, &proof)
             .map_err(|fault| StoreError::damaged("tile", fault))?;
         Ok(Some(root))
+    }
+
+    /// The head of this log's tree as it was at `size` leaves, signed: the checkpoint of then, byte for byte. `None`
+    /// where it has not that many.
+    pub async fn signed_at(&self, size: u64) -> Result<Option<SignedHead>, StoreError> {
+        let head = self.root_at(size).await?.map(|root| TreeHead { size, root });
+        Ok(head.map(|head| SignedHead { head, checkpoint: Checkpoint::sign(&head, &self.key) }))
     }
 
     /// Runs a proof twice: to learn which tiles it needs, and with them.

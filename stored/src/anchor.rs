@@ -44,7 +44,7 @@ pub struct AnchorState {
     pub contract: Address,
     /// EIP-155 chain id.
     pub chain_id: u64,
-    /// Nonce after the last final anchor; `None` before the first.
+    /// Nonce after the last final transaction; `None` where nothing that is kept tells it.
     pub next_nonce: Option<u64>,
     /// When the last anchor was started, Unix ms.
     pub last_start_ms: u64,
@@ -162,6 +162,17 @@ pub fn final_path(chain: &str, size: u64) -> String {
 /// Where the final anchors of a chain are.
 pub fn finals_path(chain: &str) -> String {
     format!("anchor/{chain}/receipts")
+}
+
+/// Name of the object of a final anchor whose block the chain gave up, where it is no longer under
+/// [`final_path`].
+pub fn given_up_path(chain: &str, size: u64, block: &B256) -> String {
+    format!("{}/{size:0DIGITS$}-{block:x}.json", given_up_folder(chain))
+}
+
+/// Where these are.
+pub fn given_up_folder(chain: &str) -> String {
+    format!("anchor/{chain}/given-up")
 }
 
 /// Size in the name of a final anchor's object.
@@ -323,7 +334,9 @@ mod tests {
             assert_eq!(parse_final_path(&final_path("one", size)), Some(size));
         }
         assert!(final_path("one", 9) < final_path("one", 10));
-        for name in ["", "x.json", "anchor/one/receipts/9.json", &final_path("one", 9)[..30]] {
+        let given_up = given_up_path("one", 9, &B256::ZERO);
+        let cut = &final_path("one", 9)[..30];
+        for name in ["", "x.json", "anchor/one/receipts/9.json", cut, &given_up] {
             assert_eq!(parse_final_path(name), None, "{name}");
         }
     }

@@ -81,6 +81,17 @@ impl RpcChain {
         quantity(&self.call(method, json!([]))?).ok_or(RpcError::Malformed(method))
     }
 
+    /// Hash and time of the block of a number; `None` where the node has no such block.
+    pub(crate) fn block_at(&self, number: u64) -> Result<Option<(B256, u64)>, RpcError> {
+        let method = "eth_getBlockByNumber";
+        let block = self.call(method, json!([format!("{number:#x}"), false]))?;
+        if block.is_null() {
+            return Ok(None);
+        }
+        let hash = block["hash"].as_str().and_then(|hash| hash.parse().ok());
+        hash.zip(quantity(&block["timestamp"])).map(Some).ok_or(RpcError::Malformed(method))
+    }
+
     /// A block's field; `None` where the node has no such block.
     fn block_field(&self, block: &str, field: &str) -> Result<Option<Value>, RpcError> {
         let block = self.call("eth_getBlockByNumber", json!([block, false]))?;

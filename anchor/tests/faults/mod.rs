@@ -200,7 +200,7 @@ async fn forged_blocks_and_receipts_are_not_kept() {
     let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
     let mut bench = behind(&proxy, &anvil);
     bench.start().await;
-    let forged = fetch.clone();
+    let (forged, failed) = (fetch.clone(), fetch.clone());
     proxy.set(move |method, params| match method {
         "eth_getBlockByHash" => {
             let mut block = forged(method, params);
@@ -220,6 +220,18 @@ async fn forged_blocks_and_receipts_are_not_kept() {
         _ => Fate::Forward,
     });
     bench.alert("do not give the receipt root", false).await;
+    // Nor is a nonce given up for one that failed by the node's word.
+    proxy.set(move |method, params| match method {
+        "eth_getBlockReceipts" => {
+            let mut receipts = failed(method, params);
+            receipts[0]["status"] = json!("0x0");
+            Fate::Result(receipts)
+        }
+        _ => Fate::Forward,
+    });
+    let calls = proxy.calls();
+    bench.until(|| proxy.calls() > calls + 20).await;
+    assert!(bench.anchor().status().in_flight.is_some());
     // A node without the call for all receipts.
     proxy.set(|method, _| match method {
         "eth_getBlockReceipts" => Fate::Error(-32601, "the method does not exist"),

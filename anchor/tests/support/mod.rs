@@ -15,7 +15,9 @@ use meshchain_anchor::{
 };
 use meshchain_core::{SignedHead, TreeHead};
 use meshchain_store::{Location, Store};
+use meshchain_stored::anchor::final_path;
 use object_store::ObjectStore;
+use proxy::Fate;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -118,6 +120,12 @@ impl Anvil {
         (head.size, head.root)
     }
 
+    /// Number of the newest block.
+    pub fn latest(&self) -> u64 {
+        let number = self.rpc("eth_blockNumber", json!([]));
+        u64::from_str_radix(&number.as_str().unwrap()[2..], 16).unwrap()
+    }
+
     /// Anchors in the name of the account, past the collector.
     pub fn anchor_as_stranger(&self, prev_size: u64, size: u64) {
         self.anchor_other(prev_size, size, B256::from(root(size)));
@@ -156,6 +164,11 @@ pub fn forward(url: &str, call: &Value) -> Value {
     answer.body_mut().read_json().unwrap()
 }
 
+/// What the contract's `head` would give.
+pub fn head(size: u64, root: B256, block: u64) -> Fate {
+    Fate::Result(json!(format!("0x{size:064x}{block:064x}{:064x}{root:x}", 0)))
+}
+
 pub fn log_id() -> B256 {
     meshchain_core::hash::log_id(ORIGIN).into()
 }
@@ -163,6 +176,11 @@ pub fn log_id() -> B256 {
 /// Some root that depends on the size.
 pub fn root(size: u64) -> [u8; 32] {
     keccak256(size.to_be_bytes()).0
+}
+
+fn signed_head(size: u64) -> SignedHead {
+    let head = TreeHead { size, root: root(size) };
+    SignedHead { head, checkpoint: format!("checkpoint {size}") }
 }
 
 /// A log that grows on demand and an anchor that can be stopped and started.
@@ -227,12 +245,12 @@ impl Bench {
     pub async fn start_telling(&mut self, events: impl Fn(AnchorEvent) + Send + Sync + 'static) {
         let heads = self.heads.subscribe();
         let own = self.heads.subscribe();
-        let roots: anchor::OwnRoots = Box::new(move |size| {
+        let signed: anchor::OwnHeads = Box::new(move |size| {
             let grown = own.borrow().as_ref().is_some_and(|newest| newest.head.size >= size);
-            Box::pin(std::future::ready(Ok((grown || size == 0).then(|| root(size)))))
+            Box::pin(std::future::ready(Ok((grown || size == 0).then(|| signed_head(size)))))
         });
         let store = self.store.clone();
-        let started = anchor::start(self.config.clone(), ORIGIN, store, heads, roots, events);
+        let started = anchor::start(self.config.clone(), ORIGIN, store, heads, signed, events);
         self.running = Some(started.await.unwrap());
     }
 
@@ -245,9 +263,7 @@ impl Bench {
     }
 
     pub fn grow(&self, size: u64) {
-        let head = TreeHead { size, root: root(size) };
-        self.heads
-            .send_replace(Some(SignedHead { head, checkpoint: format!("checkpoint {size}") }));
+        self.heads.send_replace(Some(signed_head(size)));
     }
 
     /// The next event that fits; those before it are skipped.
@@ -328,6 +344,33 @@ impl Bench {
     /// The state object, as on disk.
     pub fn pending(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.pending_path()).unwrap()).unwrap()
+    }
+
+    /// What is kept of the final anchor of a size.
+    pub fn receipt(&self, size: u64) -> Option<Vec<u8>> {
+        std::fs::read(self.receipt_path(size)).ok()
+    }
+
+    /// Number of its block.
+    pub fn block_of(&self, size: u64) -> u64 {
+        FinalAnchor::parse(&self.receipt(size).unwrap()).unwrap().block_number
+    }
+
+    pub fn lose_receipt(&self, size: u64) {
+        std::fs::remove_file(self.receipt_path(size)).unwrap();
+    }
+
+    fn receipt_path(&self, size: u64) -> PathBuf {
+        self.directory.path().join("data").join(final_path("test", size))
+    }
+
+    /// What is kept of one whose block the chain gave up.
+    pub fn given_up(&self, size: u64) -> Option<Vec<u8>> {
+        let folder = self.directory.path().join("data/anchor/test/given-up");
+        let name = format!("{size:020}-");
+        let mut files = std::fs::read_dir(folder).ok()?.map(|file| file.unwrap());
+        let file = files.find(|file| file.file_name().to_string_lossy().starts_with(&name))?;
+        Some(std::fs::read(file.path()).unwrap())
     }
 
     /// Replaces the state object.

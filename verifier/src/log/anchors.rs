@@ -3,11 +3,12 @@
 use super::check::Fsck;
 use super::files;
 use super::findings::{Damage, FsckReport};
+use super::given_up;
 use super::kept::{Expected, MAX_LEN, read_final};
 use super::log_key::LogKey;
 use super::onchain::{self, ChainNode};
 use super::refetch::refetch;
-use super::restate::restate;
+use super::restate::{doubt, restate};
 use super::source::{LogSource, SourceError};
 use super::tiles::{Column, fetch};
 use crate::shown::{quoted, shown};
@@ -27,6 +28,8 @@ pub(crate) struct KeptChain {
     pub(crate) anchors: BTreeMap<u64, FinalAnchor>,
     /// Sizes whose files are not.
     pub(crate) rotten: Vec<u64>,
+    /// Sizes whose files are, and whose blocks the chain gave up.
+    pub(crate) given_up: Vec<u64>,
 }
 
 impl KeptChain {
@@ -39,6 +42,13 @@ impl KeptChain {
         let most = votes.values().max().copied()?;
         let mut first = votes.iter().filter(|(_, count)| **count == most).map(|(id, _)| *id);
         state.filter(|id| votes.get(id) == Some(&most)).or_else(|| first.next())
+    }
+
+    /// Size of the last final anchor by the state, where nothing is there of it.
+    pub(crate) fn last_missing(&self) -> Option<u64> {
+        let (size, _) = self.state.as_ref()?.last_final?;
+        let there = self.rotten.iter().chain(&self.given_up).chain(self.anchors.keys());
+        (!there.into_iter().any(|one| *one == size)).then_some(size)
     }
 
     /// Tells the files that say another chain id than the others.
@@ -149,7 +159,7 @@ impl<'a> Fsck<'a> {
         let origin = self.heads.origin.clone();
         let tree = self.tree();
         let kept = check_kept(&tree, &origin, key.of(&origin).ok(), &mut self.report);
-        let kept = self.keep(kept).unwrap_or_default();
+        let mut kept = self.keep(kept).unwrap_or_default();
         let policy = match key {
             LogKey::Policy(policy) => policy.log(&origin),
             LogKey::Unknown | LogKey::Key(_) => None,
@@ -157,13 +167,24 @@ impl<'a> Fsck<'a> {
         for node in nodes {
             let log = (origin.as_str(), policy);
             let compared = onchain::compare(node, &tree, &kept, log, &mut self.report);
-            let Some(found) = self.keep(compared) else { continue };
-            for chain in kept.iter().filter(|chain| chain.chain_id() == Some(node.chain_id)) {
+            let Some(Some(found)) = self.keep(compared) else { continue };
+            for chain in kept.iter_mut().filter(|chain| chain.chain_id() == Some(node.chain_id)) {
                 let key = key.of(&origin).ok();
-                let expected = Expected { chain: &chain.name, origin: &origin, key };
-                refetch(node, &tree, (chain, &expected), &found, &mut self.report);
-                restate(node, chain, &found, &mut self.report);
+                let report = &mut self.report;
+                given_up::check(node, chain, &found, report);
+                let doubtful = doubt(node, chain, (&origin, &found), report);
+                let name = chain.name.clone();
+                let expected = Expected { chain: &name, origin: &origin, key };
+                refetch(node, &tree, (chain, &expected), &found.anchors, report);
+                let unreadable =
+                    chain.state.is_none() && report.is_damaged(&state_path(&chain.name));
+                if doubtful || unreadable {
+                    restate(node, chain, (&origin, &found), report);
+                }
             }
+        }
+        for chain in &kept {
+            last_missing(chain, &mut self.report);
         }
         if !(tree.head.is_some() || kept.is_empty() && nodes.is_empty()) {
             self.report.not_checked("anchors were not compared with the tree, which is damaged");
@@ -241,27 +262,34 @@ fn receipts(
             }
         }
     }
-    let last = state.as_ref().and_then(|state| state.last_final).map(|(size, _)| size);
-    if let Some(size) = last.filter(|size| !anchors.contains_key(size) && !rotten.contains(size)) {
-        damage(&final_path(expected.chain, size), "missing".to_owned(), ROTTEN, report);
-        rotten.push(size);
+    let (name, given_up) = (expected.chain.to_owned(), Vec::new());
+    Ok(KeptChain { name, state, anchors, rotten, given_up })
+}
+
+/// Tells that the last final anchor is not there, unless a chain told what became of it.
+fn last_missing(chain: &KeptChain, report: &mut FsckReport) {
+    let Some(size) =
+        chain.last_missing().filter(|size| chain.anchors.range(size..).next().is_none())
+    else {
+        return;
+    };
+    let file = final_path(&chain.name, size);
+    if !(report.is_damaged(&file) || report.is_damaged(&state_path(&chain.name))) {
+        damage(&file, "missing".to_owned(), LOST, report);
     }
-    Ok(KeptChain { name: expected.chain.to_owned(), state, anchors, rotten })
 }
 
 const COST_STATE: &str = "the collector anchors nothing on this chain, the log goes on: --rpc CHAIN=URL --repair makes it \
                           again where nothing was in flight; else restore it from a copy, older ones do too";
 const ROTTEN: &str = "evidence of the leaves that it covers has no anchor until a larger one covers \
                       them; the log stands, and the anchor is on the chain: --rpc CHAIN=URL --repair \
-                      fetches it again";
+                      fetches it again, where a signed checkpoint of that size is left; else delete the \
+                      file once a larger one is kept";
+const LOST: &str = "evidence of the leaves that it covers has no anchor until a larger one covers them; the \
+                    log stands: --rpc CHAIN=URL --repair fetches it again, where a signed checkpoint of \
+                    that size is left, and the collector does, or anchors a larger one";
 
 pub(super) fn damage(file: &str, fault: String, cost: &str, report: &mut FsckReport) {
     let (file, cost) = (file.to_owned(), cost.to_owned());
     report.damage(Damage { file, offset: None, fault, cost, leaves: None });
-}
-
-/// The damage of a final anchor that is on the chain, and not kept.
-pub(super) fn missing(chain: &str, size: u64, block: u64, report: &mut FsckReport) {
-    let fault = format!("missing: block {block} of the chain has this anchor");
-    damage(&final_path(chain, size), fault, ROTTEN, report);
 }

@@ -161,6 +161,9 @@ pub struct FsckReport {
     /// Files that can be written again, with their right bytes.
     #[serde(skip)]
     pub(crate) repairs: Vec<(String, Vec<u8>)>,
+    /// Files that are evidence, and in the place of what is to be: from where to where they can be moved.
+    #[serde(skip)]
+    pub(crate) moves: Vec<(String, String)>,
     /// Facts that are no damage.
     pub notes: Vec<String>,
     /// What could not be checked.
@@ -204,6 +207,7 @@ impl FsckReport {
             more_damages: 0,
             repaired: Vec::new(),
             repairs: Vec::new(),
+            moves: Vec::new(),
             notes: Vec::new(),
             unchecked: Vec::new(),
         }

@@ -9,6 +9,7 @@ mod edge;
 mod files;
 mod findings;
 mod fsck;
+mod given_up;
 mod heads;
 mod kept;
 mod log_key;

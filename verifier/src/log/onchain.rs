@@ -1,15 +1,14 @@
 //! The log against its anchors on the chains: every final anchor of its accounts, whether it is kept
 //! or not, must be of this log's tree.
 
-use super::anchors::{KeptChain, Tree, missing};
-use super::findings::{Damage, FsckReport};
+use super::anchors::{KeptChain, Tree};
+use super::findings::FsckReport;
 use super::source::SourceError;
 use crate::policy::{Finality, LogPolicy};
 use crate::rpc::{RpcChain, RpcError};
 use crate::rpc_anchors::{Account, OnChain};
 use crate::shown::shown;
 use meshchain_core::{Hash, hash};
-use meshchain_stored::anchor::final_path;
 use std::collections::BTreeMap;
 
 /// A node of a chain, which is the user's word.
@@ -23,14 +22,21 @@ pub struct ChainNode {
 /// Anchors of the log that are on a chain, by size: each account has one of a size at most.
 pub(crate) type Anchored = BTreeMap<u64, Vec<(Account, OnChain)>>;
 
-/// Compares the log with the anchors on one chain; returns these.
+/// What a node told of a chain.
+pub(crate) struct Found {
+    pub(crate) anchors: Anchored,
+    /// Newest block that it calls final.
+    pub(crate) to: u64,
+}
+
+/// Compares the log with the anchors on one chain; returns these, where the node told all of them.
 pub(crate) fn compare(
     node: &ChainNode,
     tree: &Tree<'_>,
     kept: &[KeptChain],
     (origin, policy): (&str, Option<&LogPolicy>),
     report: &mut FsckReport,
-) -> Result<Anchored, SourceError> {
+) -> Result<Option<Found>, SourceError> {
     let chain_id = node.chain_id;
     let accounts = accounts(chain_id, kept, hash::log_id(origin), policy);
     if accounts.is_empty() {
@@ -38,18 +44,20 @@ pub(crate) fn compare(
             "chain {chain_id}: neither anchor/ nor a policy says which contract and account \
              anchor this log there"
         ));
+        return Ok(None);
     }
-    let mut found = Anchored::new();
+    let (mut found, mut end) = (Anchored::new(), u64::MAX);
     for (account, finality) in accounts {
         match ask(node, &account, finality) {
-            Ok(anchors) => {
+            Ok((anchors, to)) => {
+                end = end.min(to);
                 for anchor in anchors {
                     found.entry(anchor.head.size).or_default().push((account, anchor));
                 }
             }
             Err(reason) => {
                 report.not_checked(format!("chain {chain_id}: {}", shown(reason)));
-                return Ok(Anchored::new());
+                return Ok(None);
             }
         }
     }
@@ -57,11 +65,8 @@ pub(crate) fn compare(
         let whose = format!("the anchor in block {}", anchor.block_number);
         tree.compare(&format!("chain {chain_id}"), &whose, &anchor.head, report)?;
     }
-    for chain in kept.iter().filter(|chain| chain.chain_id() == Some(chain_id)) {
-        compare_kept(chain, &found, report);
-    }
     report.anchors_on_chain += found.values().flatten().count() as u64;
-    Ok(found)
+    Ok(Some(Found { anchors: found, to: end }))
 }
 
 /// Who anchors the log on a chain, by the policy and by what is kept.
@@ -86,8 +91,12 @@ fn accounts(
     all.into_iter().map(account).collect()
 }
 
-/// The final anchors of an account, checked against the contract's own head.
-fn ask(node: &ChainNode, account: &Account, finality: Finality) -> Result<Vec<OnChain>, String> {
+/// The final anchors of an account, checked against the contract's own head, and the newest final block.
+fn ask(
+    node: &ChainNode,
+    account: &Account,
+    finality: Finality,
+) -> Result<(Vec<OnChain>, u64), String> {
     let said = |e: RpcError| e.to_string();
     let chain_id = node.rpc.chain_id().map_err(said)?;
     if chain_id != node.chain_id {
@@ -99,48 +108,10 @@ fn ask(node: &ChainNode, account: &Account, finality: Finality) -> Result<Vec<On
     let anchors = node.rpc.anchors(account, to).map_err(said)?;
     let head = node.rpc.head(account, to).map_err(said)?;
     match (anchors.last().map(|anchor| anchor.head), head) {
-        (last, head) if last == head => Ok(anchors),
+        (last, head) if last == head => Ok((anchors, to)),
         (_, head) => Err(format!(
             "the node's events do not lead to the contract's head of {} leaves: it has not all of them",
             head.map_or(0, |head| head.size)
         )),
-    }
-}
-
-/// What is kept of a chain, against what is on it.
-fn compare_kept(chain: &KeptChain, found: &Anchored, report: &mut FsckReport) {
-    let blocks = found.values().flatten().map(|(_, anchor)| anchor.block_number);
-    let newest = blocks.max().unwrap_or(0);
-    for (size, kept) in &chain.anchors {
-        let there = found.get(size).into_iter().flatten().any(|(account, anchor)| {
-            (account.contract, account.sender) == (kept.contract, kept.sender)
-                && (anchor.block_hash, anchor.tx) == (kept.block_hash, kept.tx)
-        });
-        // A collector may count a block as final sooner than the node does.
-        if !there && kept.block_number <= newest {
-            report.damage(Damage {
-                file: final_path(&chain.name, *size),
-                offset: None,
-                fault: format!("block {} of the chain does not have it", kept.block_number),
-                cost: "evidence that carries it cannot be checked: the block was given up, or the \
-                       file is not of this chain; --repair fetches the anchor of this size, where \
-                       there is one"
-                    .to_owned(),
-                leaves: None,
-            });
-        }
-    }
-    let known = |size: &u64| chain.anchors.contains_key(size) || chain.rotten.contains(size);
-    let last = chain.anchors.keys().chain(&chain.rotten).max().copied().unwrap_or(0);
-    for (size, anchors) in found.iter().filter(|(size, _)| !known(size)) {
-        let Some((_, anchor)) = anchors.first() else { continue };
-        match *size < last {
-            true => missing(&chain.name, *size, anchor.block_number, report),
-            // The state says which one was the last that the collector called final.
-            false => report.note(format!(
-                "block {} of the chain has the anchor of {size} leaves, which is not kept yet",
-                anchor.block_number
-            )),
-        }
     }
 }

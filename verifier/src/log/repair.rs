@@ -5,7 +5,8 @@ use crate::fetch::write_atomically;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-/// Writes the files of a data directory that the report can tell the bytes of; returns their names.
+/// Writes the files of a data directory that the report can tell the bytes of, and moves what is in their place and
+/// is evidence; returns their names.
 ///
 /// Refused while a collector holds the directory, and for anything but a directory. A tile is proved
 /// by the root of the signed checkpoint, an anchor by its block.
@@ -16,6 +17,14 @@ pub fn repair(directory: &Path, report: &FsckReport) -> Result<Vec<String>, Stri
     }
     let _lock = lock(directory)?;
     let mut written = Vec::new();
+    for (from, to) in &report.moves {
+        let target = directory.join(to);
+        let folder = target.parent().unwrap_or(directory);
+        let done = std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::rename(directory.join(from), &target));
+        done.map_err(|e| format!("{}: {e}", target.display()))?;
+        written.push(to.clone());
+    }
     for (name, bytes) in &report.repairs {
         // Tiles are those of the tree that was recomputed: of another one they prove nothing.
         if name.starts_with("tile/") && !report.root_recomputed {

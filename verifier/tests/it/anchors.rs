@@ -1,6 +1,6 @@
 //! Anchors that a collector keeps, and those on a chain, against the log.
 
-use crate::fixture::{CHAIN_ID, CONTRACT, SENDER};
+use crate::fixture::{CHAIN_ID, CONTRACT, Event, SENDER};
 use crate::grown::Grown;
 use crate::node::{Chain, chain, event, tx};
 use crate::sealing;
@@ -14,7 +14,7 @@ use meshchain_core::{Checkpoint, TreeHead, merkle};
 use meshchain_stored::anchor::AnchorState;
 use serde_json::{Value, json};
 
-fn head(log: &Grown, size: u64) -> TreeHead {
+pub(crate) fn head(log: &Grown, size: u64) -> TreeHead {
     let leaves = &log.batches[..size as usize];
     let hashes: Vec<_> = leaves.iter().map(|b| merkle::leaf_hash(&b.leaf)).collect();
     TreeHead { size, root: merkle::root(&hashes) }
@@ -22,7 +22,11 @@ fn head(log: &Grown, size: u64) -> TreeHead {
 
 /// As the collector keeps it.
 fn kept(log: &Grown, head: TreeHead) -> Value {
-    let event = event(head);
+    kept_of(log, &event(head))
+}
+
+pub(crate) fn kept_of(log: &Grown, event: &Event) -> Value {
+    let head = event.head;
     let evidence = event.anchor();
     json!({
         "version": 1, "chain": "anvil", "contract": CONTRACT, "sender": SENDER,
@@ -34,17 +38,17 @@ fn kept(log: &Grown, head: TreeHead) -> Value {
     })
 }
 
-fn file(size: u64) -> String {
+pub(crate) fn file(size: u64) -> String {
     format!("anchor/anvil/receipts/{size:020}.json")
 }
 
-fn keep(log: &Grown, head: TreeHead) {
+pub(crate) fn keep(log: &Grown, head: TreeHead) {
     let text = serde_json::to_vec_pretty(&kept(log, head)).unwrap();
     log.write(&file(head.size), &text);
 }
 
 /// A log of 40 leaves, anchored at 10, 25 and 40.
-fn anchored() -> Grown {
+pub(crate) fn anchored() -> Grown {
     let log = Grown::new(40, 5);
     for size in [10, 25, 40] {
         keep(&log, head(&log, size));
@@ -59,7 +63,7 @@ fn anchored() -> Grown {
     log
 }
 
-fn check(log: &Grown, urls: &[&str]) -> FsckReport {
+pub(crate) fn check(log: &Grown, urls: &[&str]) -> FsckReport {
     let key = LogKey::Key(log.key.verifier().clone());
     let node = |url: &&str| ChainNode { chain_id: CHAIN_ID, rpc: RpcChain::new(*url) };
     let nodes: Vec<_> = urls.iter().map(node).collect();
@@ -67,7 +71,7 @@ fn check(log: &Grown, urls: &[&str]) -> FsckReport {
 }
 
 /// The one damage of a report.
-fn only<'r>(report: &'r FsckReport, file: &str) -> &'r str {
+pub(crate) fn only<'r>(report: &'r FsckReport, file: &str) -> &'r str {
     assert_eq!(report.verdict, FsckVerdict::Damaged, "{report:#?}");
     let [damage] = report.damages.as_slice() else { panic!("{:#?}", report.damages) };
     assert_eq!(damage.file, file);
@@ -153,7 +157,7 @@ fn an_anchor_of_another_history_or_of_a_larger_log_is_no_rot() {
     assert!(report.damages[0].cost.contains("older copy"), "{report:#?}");
 }
 
-fn heads(log: &Grown) -> Vec<TreeHead> {
+pub(crate) fn heads(log: &Grown) -> Vec<TreeHead> {
     [10, 25, 40].map(|size| head(log, size)).to_vec()
 }
 
@@ -175,9 +179,6 @@ fn a_log_is_compared_with_its_anchors_on_the_chain() {
     let fewer = heads(&log)[1..].to_vec();
     let report = check(&log, &[&chain(fewer).serve()]);
     assert_eq!(only(&report, &file(10)), "block 10 of the chain does not have it");
-    std::fs::remove_file(log.path(&file(10))).unwrap();
-    let report = check(&log, &[&honest.serve()]);
-    assert_eq!(only(&report, &file(10)), "missing: block 10 of the chain has this anchor");
 }
 
 #[test]
@@ -277,11 +278,72 @@ fn what_rotted_is_fetched_from_the_chain_byte_for_byte() {
     std::fs::remove_file(log.path(&file(40))).unwrap();
     repair(log.folder.path(), &check(&log, &[&url])).unwrap();
     assert!(log.read(&file(40)) == newest);
-    // An older one has no signed checkpoint left.
-    std::fs::remove_file(log.path(&file(10))).unwrap();
+}
+
+/// Whether a note has all these words.
+fn noted(report: &FsckReport, words: &[&str]) -> bool {
+    report.notes.iter().any(|note| words.iter().all(|word| note.contains(word)))
+}
+
+#[test]
+fn what_cannot_be_fetched_again_is_no_damage_where_a_larger_anchor_covers_it() {
+    let log = anchored();
+    let url = chain(heads(&log)).serve();
+    for size in [10, 25] {
+        // No signed checkpoint of that size is left.
+        std::fs::remove_file(log.path(&file(size))).unwrap();
+        let report = check(&log, &[&url]);
+        assert_eq!(report.verdict, FsckVerdict::Clean, "{report:#?}");
+        let lost = match size {
+            10 => "the anchor of 10 leaves on chain 31337 is not kept",
+            _ => "2 anchors of 10 to 25 leaves on chain 31337 are not kept",
+        };
+        let words = [lost, "no signed checkpoint", "the one of 40 leaves covers theirs"];
+        assert!(noted(&report, &words), "{report:#?}");
+        assert_eq!(repair(log.folder.path(), &report), Ok(vec![]));
+    }
+    // Nothing covers the last one.
+    let log = Grown::new(40, 5);
+    let last = head(&log, 39);
+    put_state(&log, Some(last));
+    let report = check(&log, &[&chain(vec![last]).serve()]);
+    assert_eq!(only(&report, &file(39)), "missing");
+    let cost = &report.damages[0].cost;
+    assert!(cost.contains("the collector does, or anchors a larger one"), "{cost}");
+}
+
+#[test]
+fn an_older_copy_of_what_is_kept_gets_the_newest_anchor_before_the_collector_starts() {
+    let log = anchored();
+    let newest = log.read(&file(40));
+    for size in [25, 40] {
+        std::fs::remove_file(log.path(&file(size))).unwrap();
+    }
+    put_state(&log, Some(head(&log, 10)));
+    let url = chain(heads(&log)).serve();
     let report = check(&log, &[&url]);
-    assert_eq!(repair(log.folder.path(), &report), Ok(vec![]));
-    assert!(report.notes.iter().any(|note| note.contains("no signed checkpoint")), "{report:#?}");
+    assert_eq!(report.verdict, FsckVerdict::Clean, "{report:#?}");
+    assert!(noted(&report, &["40 leaves", "not kept yet: --repair fetches it"]), "{report:#?}");
+    assert!(
+        noted(&report, &["the anchor of 25 leaves", "the one of 40 leaves covers"]),
+        "{report:#?}"
+    );
+    assert_eq!(repair(log.folder.path(), &report), Ok(vec![file(40)]));
+    assert!(log.read(&file(40)) == newest);
+    assert_eq!(check(&log, &[&url]).verdict, FsckVerdict::Clean);
+}
+
+pub(crate) const STATE: &str = "anchor/anvil/pending.json";
+
+pub(crate) fn state(log: &Grown) -> AnchorState {
+    AnchorState::parse(&log.read(STATE)).unwrap()
+}
+
+pub(crate) fn put_state(log: &Grown, last: Option<TreeHead>) {
+    let mut state = AnchorState::new(SENDER, CONTRACT, CHAIN_ID);
+    state.next_nonce = Some(8);
+    state.last_final = last.map(|head| (head.size, head.root.into()));
+    log.write(STATE, &state.to_json().unwrap());
 }
 
 #[test]
@@ -311,7 +373,6 @@ fn a_damaged_state_is_made_again_from_the_chain_where_nothing_is_in_flight() {
         assert_eq!(repair(log.folder.path(), &report), Ok(vec![name.to_owned()]));
         let made = AnchorState::parse(&log.read(name)).unwrap();
         let mut expected = AnchorState::new(SENDER, CONTRACT, CHAIN_ID);
-        expected.next_nonce = Some(8);
         expected.last_final = Some((40, head(&log, 40).root.into()));
         expected.spent = (1_800_000_100 / 86400, 3 * 21_000 * 9);
         expected.gas_used = 3 * 21_000;

@@ -8,6 +8,7 @@ mod cli;
 mod fixture;
 mod flips;
 mod fsck;
+mod given_up;
 mod golden;
 mod grown;
 mod histories;

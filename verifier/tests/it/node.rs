@@ -40,11 +40,23 @@ pub(crate) struct Chain {
     pub(crate) forgets: bool,
     /// Transactions of the account that no block has yet.
     pub(crate) in_flight: u64,
+    /// Newest final block.
+    pub(crate) end: u64,
+    /// Newest block, and the time of all that have no anchor.
+    pub(crate) newest: (u64, u64),
 }
 
 /// One that answers about 16 blocks at a time.
 pub(crate) fn chain(heads: Vec<TreeHead>) -> Chain {
-    Chain { chain_id: CHAIN_ID, heads, range: 16, forgets: false, in_flight: 0 }
+    Chain {
+        chain_id: CHAIN_ID,
+        heads,
+        range: 16,
+        forgets: false,
+        in_flight: 0,
+        end: 100,
+        newest: (100, 1_800_000_200),
+    }
 }
 
 impl Chain {
@@ -74,7 +86,11 @@ impl Chain {
         };
         Some(match method {
             "eth_chainId" => json!(format!("{:#x}", self.chain_id)),
-            "eth_getBlockByNumber" => json!({"number": "0x64"}),
+            "eth_blockNumber" => json!(format!("{:#x}", self.newest.0)),
+            "eth_getBlockByNumber" => match params[0].as_str() {
+                Some("finalized") => json!({"number": format!("{:#x}", self.end)}),
+                _ => self.block_at(number(&params[0])),
+            },
             "eth_getLogs" => {
                 let (from, to) = (number(&params[0]["fromBlock"]), number(&params[0]["toBlock"]));
                 if to - from > self.range {
@@ -84,7 +100,7 @@ impl Chain {
                 let there = shown.iter().filter(|head| (from..=to).contains(&head.size));
                 there.map(|head| self.log(head)).collect()
             }
-            "eth_call" => match self.heads.last() {
+            "eth_call" => match self.heads.iter().rfind(|head| head.size <= number(&params[1])) {
                 Some(head) => {
                     let word = |n: u64| format!("{n:064x}");
                     let words = [word(head.size), word(head.size), word(0), hex::encode(head.root)];
@@ -101,6 +117,16 @@ impl Chain {
             "eth_getTransactionByHash" => json!({"nonce": "0x7"}),
             other => panic!("{other}"),
         })
+    }
+
+    fn block_at(&self, number: u64) -> Value {
+        match self.heads.iter().find(|head| head.size == number) {
+            Some(head) => self.block(&json!(event(*head).header().hash_slow())),
+            None if number > self.newest.0 => Value::Null,
+            None => {
+                json!({"hash": B256::repeat_byte(7), "timestamp": format!("{:#x}", self.newest.1)})
+            }
+        }
     }
 
     fn log(&self, head: &TreeHead) -> Value {

@@ -257,10 +257,21 @@ impl Collector {
         sessions.let_sealed_go(self.log.tables().end(), 0);
     }
 
+    /// A page, once it can be read.
+    async fn page_at_last(&self, after: Option<SessionId>) -> (Vec<Listed>, bool) {
+        for _ in 0..60 {
+            if let Ok(page) = self.log.session_page(after, 2).await {
+                return page;
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+        panic!("a page cannot be read for a minute");
+    }
+
     async fn list(&self) -> Vec<Shown> {
         let (mut list, mut after) = (Vec::new(), None);
         loop {
-            let (page, more) = self.log.session_page(after, 2).await.unwrap();
+            let (page, more) = self.page_at_last(after).await;
             after = page.last().map(|listed| listed.id);
             list.extend(page.into_iter().map(|Listed { id, session, silent }| Shown {
                 id,

@@ -35,6 +35,7 @@ impl Runner {
             return Err(Trouble::Hold(reason));
         }
         let held = self.compare_contract().await?.head.size;
+        self.compare_former().await?;
         if self.state.last_final.is_some_and(|(size, _)| held < size) {
             self.behind(HEAD_BEHIND).await?;
         }
@@ -82,7 +83,12 @@ impl Runner {
         }
     }
 
-    async fn compare_head(&self, what: &str, size: u64, root: &B256) -> Result<(), Trouble> {
+    pub(crate) async fn compare_head(
+        &self,
+        what: &str,
+        size: u64,
+        root: &B256,
+    ) -> Result<(), Trouble> {
         if size == 0 {
             return Ok(());
         }

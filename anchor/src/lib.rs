@@ -16,6 +16,7 @@
 mod config;
 mod error;
 mod event;
+mod former;
 mod handle;
 mod history;
 mod look;

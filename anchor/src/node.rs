@@ -103,12 +103,26 @@ impl Node {
         sender: Address,
         log_id: B256,
     ) -> Answer<Anchored> {
+        let held = self.anchored_if_there(contract, sender, log_id).await?;
+        held.ok_or_else(|| RpcError::malformed("eth_call", "nothing"))
+    }
+
+    /// As [`Node::anchored`]; `None` where there is no contract (any more).
+    pub(crate) async fn anchored_if_there(
+        &self,
+        contract: Address,
+        sender: Address,
+        log_id: B256,
+    ) -> Answer<Option<Anchored>> {
         let call = json!({"to": contract, "data": head_input(sender, log_id)});
         let answer: Bytes = self.rpc.call("eth_call", json!([call, "latest"])).await?;
+        if answer.is_empty() {
+            return Ok(None);
+        }
         let head = headCall::abi_decode_returns(&answer);
         let head = head.map_err(|e| RpcError::malformed("eth_call", e))?;
         let block = head.blockNumber;
-        Ok(Anchored { head: TreeHead { size: head.size, root: head.root.0 }, block })
+        Ok(Some(Anchored { head: TreeHead { size: head.size, root: head.root.0 }, block }))
     }
 
     /// Number and hash of the block of a sender's newest anchor of a log, by the contract's events.

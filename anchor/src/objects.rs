@@ -6,18 +6,23 @@
 //! - `receipts/<size, 20 digits>.json`: one final anchor each.
 //! - `given-up/<size, 20 digits>-<block hash>.json`: one whose block the chain gave up, once there is a proof of another.
 
-use crate::state::{FinalAnchor, State, StateError, resumed};
+use crate::state::{FinalAnchor, FormerAccount, State, StateError, resumed};
 use alloy_primitives::B256;
 use meshchain_store::{Store, StoreError, Version};
 use meshchain_stored::anchor::{
-    AnchorFormatError, final_path, finals_path, given_up_path, parse_final_path, state_path,
+    AnchorFormatError, final_path, finals_path, given_up_path, parse_final_path, parse_state_path,
+    state_path,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
 /// How often a state is taken over that its former writer replaces meanwhile. Its writes are a poll or
 /// an answer of its node apart.
 const ATTEMPTS: usize = 4;
+
+/// States in doubt that are remembered.
+const MOST_DOUBTFUL: usize = 16;
 
 /// That the state on disk was this writer's own a moment ago, with all that it is to send. Only a write
 /// gives it.
@@ -36,8 +41,8 @@ pub(crate) struct Objects {
 #[derive(Default)]
 struct Pending {
     version: Version,
-    /// What a save that failed was to write: it may be there all the same.
-    doubtful: Option<Vec<u8>>,
+    /// What saves that failed were to write: any of them may be there all the same.
+    doubtful: Vec<Vec<u8>>,
 }
 
 impl Objects {
@@ -85,29 +90,65 @@ impl Objects {
         let name = self.pending_name();
         let data = state.to_json().map_err(|source| format(&name, source))?;
         let mut pending = self.pending.lock().await;
-        if let Some(doubtful) = pending.doubtful.take()
+        if !pending.doubtful.is_empty()
             && let Some((found, version)) = self.store.get_version(&name).await?
-            && found == doubtful
+            && pending.doubtful.iter().any(|doubtful| *doubtful == found)
         {
             pending.version = version;
         }
         match self.store.swap(&name, data.clone(), &pending.version).await {
             Ok(version) => pending.version = version,
             Err(error) => {
-                pending.doubtful = Some(data);
+                // The same is tried again and again; others are few.
+                if !pending.doubtful.contains(&data) && pending.doubtful.len() < MOST_DOUBTFUL {
+                    pending.doubtful.push(data);
+                }
                 return Err(error.into());
             }
         }
+        pending.doubtful.clear();
         Ok(Written(()))
     }
 
-    /// Keeps a final anchor. One of the same size in another block, which a chain gave up, stays beside it.
+    /// Whose anchors on this chain the states and newest proofs in this place are, also under other names of the chain.
+    pub(crate) async fn accounts(&self, chain_id: u64) -> Result<Vec<FormerAccount>, StateError> {
+        let mut accounts = Vec::new();
+        let mut newest = BTreeMap::new();
+        for (name, _) in self.store.list("anchor").await? {
+            let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+            if parse_final_path(&name).is_some() {
+                newest.insert(folder, name);
+            } else if parse_state_path(&name).is_some()
+                && let Some(data) = self.store.get(&name).await?
+                && let Ok(state) = State::parse(&data)
+                && state.chain_id == chain_id
+            {
+                let State { sender, contract, former, .. } = state;
+                accounts.extend(former.into_iter().chain([FormerAccount { sender, contract }]));
+            }
+        }
+        for name in newest.into_values() {
+            if let Some(data) = self.store.get(&name).await?
+                && let Ok(kept) = FinalAnchor::parse(&data)
+                && kept.evidence.chain_id == chain_id
+            {
+                accounts.push(FormerAccount { sender: kept.sender, contract: kept.contract });
+            }
+        }
+        Ok(accounts)
+    }
+
+    /// Keeps a final anchor. One of the same size in another block, which a chain gave up, stays beside it; one of
+    /// another account stays in its place, as policies name that one.
     pub(crate) async fn put_final(&self, anchor: &FinalAnchor) -> Result<(), StateError> {
         let name = self.receipt_name(anchor.size);
         if let Some(data) = self.store.get(&name).await?
             && let Ok(former) = FinalAnchor::parse(&data)
             && former.block_hash != anchor.block_hash
         {
+            if (former.sender, former.contract) != (anchor.sender, anchor.contract) {
+                return Ok(());
+            }
             let aside = given_up_path(&self.chain, former.size, &former.block_hash);
             self.store.put(&aside, data).await?;
         }

@@ -3,13 +3,14 @@
 use crate::config::AnchorConfig;
 use crate::error::AnchorError;
 use crate::event::AnchorEvent;
+use crate::former;
 use crate::handle::{AnchorHandle, AnchorStatus, Ended, Finals, Shared};
 use crate::history::OwnHeads;
 use crate::machine::{self, Action, Rules, Sight};
 use crate::node::Node;
 use crate::objects::{Objects, Written};
 use crate::rpc::RpcError;
-use crate::state::{State, StateError};
+use crate::state::{FormerAccount, State, StateError};
 use crate::trouble::Trouble;
 use crate::tx::Account;
 use crate::voice::Voice;
@@ -54,6 +55,8 @@ pub(crate) struct Runner {
     pub(crate) events: Box<dyn Fn(AnchorEvent) + Send + Sync>,
     /// What is on disk: replaced only after a write.
     pub(crate) state: State,
+    /// Whose anchors came before.
+    pub(crate) former: Vec<FormerAccount>,
     /// Whether the node was asked who it is, and what the contract holds, since it last failed to answer.
     pub(crate) checked: bool,
     pub(crate) compared: Compared,
@@ -102,8 +105,9 @@ pub async fn start(
     let sizes = objects.final_sizes().await.map_err(state)?.into_iter().collect();
     let finals = Finals { sizes: Arc::new(RwLock::new(sizes)), objects: objects.clone() };
     let log = Anchored { id: log_id(origin).into(), heads, own };
+    let former = former::former(&objects, &taken).await.map_err(state)?;
     let mut runner = Runner::new(config, account, log, taken, finals.clone(), Box::new(events));
-    runner.unusable = unusable;
+    (runner.unusable, runner.former) = (unusable, former);
     (runner.events)(AnchorEvent::KeyLoaded { chain, address: runner.account.address() });
     runner.tell_found().await;
     runner.first_look().await;
@@ -165,6 +169,7 @@ impl Runner {
             shared,
             events,
             state,
+            former: Vec::new(),
             checked: false,
             compared: Compared::Nothing,
             placed: false,
@@ -244,6 +249,12 @@ impl Runner {
         let newest = newest.filter(|h| h.head.size > 0);
         let now = now_ms();
         if !machine::due(&self.state, newest.as_ref().map(|h| &h.head), &self.rules, now) {
+            return Ok(());
+        }
+        if let (None, Some(newest)) = (&self.state.in_flight, &newest)
+            && self.is_of_former(newest.head.size).await
+        {
+            // It is anchored; the next size is this account's.
             return Ok(());
         }
         let sight = match self.look().await {

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 pub use meshchain_stored::anchor::FinalAnchor;
 pub(crate) use meshchain_stored::anchor::{
-    AnchorState as State, Attempt, InFlight, Mined, VERSION,
+    AnchorState as State, Attempt, FormerAccount, InFlight, Mined, VERSION,
 };
 
 /// Why state could not be read or written.
@@ -35,7 +35,7 @@ pub enum StateError {
 }
 
 /// What to go on with as the account and contract of `fresh`: another account or contract begins
-/// anew. Final anchors of the old ones stay; an attempt of the old account, if a block takes it, does
+/// anew, and remembers the old one. Its final anchors stay; an attempt of the old account, if a block takes it, does
 /// no harm.
 pub(crate) fn resumed(found: State, fresh: &State) -> Result<State, &'static str> {
     if found.chain_id != fresh.chain_id {
@@ -47,7 +47,15 @@ pub(crate) fn resumed(found: State, fresh: &State) -> Result<State, &'static str
         Some(_) if !same && found.sender == fresh.sender => {
             Err("has an anchor in flight of another contract")
         }
-        _ if !same => Ok(State { spent: found.spent, gas_used: found.gas_used, ..fresh.clone() }),
+        _ if !same => {
+            let own = |sender, contract| FormerAccount { sender, contract };
+            let (fresh_one, found_one) =
+                (own(fresh.sender, fresh.contract), own(found.sender, found.contract));
+            let mut former = found.former;
+            former.retain(|account| ![fresh_one, found_one].contains(account));
+            former.push(found_one);
+            Ok(State { spent: found.spent, gas_used: found.gas_used, former, ..fresh.clone() })
+        }
         _ => Ok(State { writer, ..found }),
     }
 }

@@ -1,6 +1,7 @@
 //! Anchoring against a real anvil, and against one behind a proxy that misbehaves.
 
 mod faults;
+mod former;
 mod handover;
 mod rewound;
 mod support;

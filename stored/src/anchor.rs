@@ -57,6 +57,19 @@ pub struct AnchorState {
     pub gas_used: u64,
     /// The nonce in flight.
     pub in_flight: Option<InFlight>,
+    /// Whose anchors of this log came before, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<FormerAccount>,
+}
+
+/// An account that anchored the log, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormerAccount {
+    /// The account.
+    pub sender: Address,
+    /// Anchor contract.
+    pub contract: Address,
 }
 
 /// One nonce and all that was ever signed for it.
@@ -154,6 +167,11 @@ pub fn state_path(chain: &str) -> String {
     format!("anchor/{chain}/pending.json")
 }
 
+/// The chain in the name of a state.
+pub fn parse_state_path(name: &str) -> Option<&str> {
+    name.strip_prefix("anchor/")?.strip_suffix("/pending.json").filter(|chain| !chain.contains('/'))
+}
+
 /// Name of the object of a chain's final anchor.
 pub fn final_path(chain: &str, size: u64) -> String {
     format!("{}/{size:0DIGITS$}.json", finals_path(chain))
@@ -201,6 +219,7 @@ impl AnchorState {
             spent: (0, 0),
             gas_used: 0,
             in_flight: None,
+            former: Vec::new(),
         }
     }
 

@@ -180,3 +180,23 @@ async fn while_its_state_cannot_be_written_an_anchor_sends_nothing_and_then_goes
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_answer_is_lost_is_known_as_ones_own_however_long_nothing_can_be_read() {
+    let anvil = Anvil::start();
+    let objects = Arc::new(Flaky::default());
+    let mut bench = Bench::over(&anvil, objects.clone(), false);
+    bench.start().await;
+    objects.set(Writes::Unanswered);
+    bench.grow(3);
+    bench.alert("write anchor/test/pending.json", false).await;
+    for writes in [Writes::Gone, Writes::Refused, Writes::Gone] {
+        objects.set(writes);
+        let failed = if writes == Writes::Gone { "read" } else { "write" };
+        bench.alert(&format!("{failed} anchor/test/pending.json"), false).await;
+    }
+    objects.set(Writes::Work);
+    bench.recovered().await;
+    bench.finalized(3).await;
+    assert_eq!(anvil.nonce(), 1);
+}

@@ -18,6 +18,8 @@ pub enum Writes {
     Refused,
     /// They take effect, and the answer is lost.
     Unanswered,
+    /// Neither they nor reads work.
+    Gone,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +50,7 @@ impl ObjectStore for Flaky {
         let writes = *self.writes.lock().unwrap();
         match writes {
             Writes::Work => self.inner.put_opts(at, data, how).await,
-            Writes::Refused => Err(failure()),
+            Writes::Refused | Writes::Gone => Err(failure()),
             Writes::Unanswered => {
                 self.inner.put_opts(at, data, how).await?;
                 Err(failure())
@@ -65,6 +67,9 @@ impl ObjectStore for Flaky {
     }
 
     async fn get_opts(&self, at: &Path, how: GetOptions) -> Result<GetResult> {
+        if *self.writes.lock().unwrap() == Writes::Gone {
+            return Err(failure());
+        }
         self.inner.get_opts(at, how).await
     }
 

@@ -42,6 +42,9 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Anvil's first account, which anchors.
 const KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
+/// Its third account.
+pub const OTHER_KEY: &str = "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a";
+
 pub struct Anvil {
     child: Child,
     pub url: String,
@@ -74,13 +77,19 @@ impl Anvil {
         // Anvil must not block on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         let mut anvil = Self { child, url, accounts: Vec::new(), contract: Address::ZERO };
+        anvil.accounts = serde_json::from_value(anvil.rpc("eth_accounts", json!([]))).unwrap();
+        anvil.contract = anvil.deploy();
+        anvil
+    }
+
+    /// The contract once more; its address.
+    pub fn deploy(&self) -> Address {
+        let contracts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts");
         let artifact = std::fs::read(contracts.join("artifacts/MeshChainAnchor.json")).unwrap();
         let artifact: Value = serde_json::from_slice(&artifact).unwrap();
-        anvil.accounts = serde_json::from_value(anvil.rpc("eth_accounts", json!([]))).unwrap();
-        let tx = json!({"from": anvil.accounts[1], "data": artifact["bytecode"]});
-        let receipt = anvil.transact(tx);
-        anvil.contract = serde_json::from_value(receipt["contractAddress"].clone()).unwrap();
-        anvil
+        let tx = json!({"from": self.accounts[1], "data": artifact["bytecode"]});
+        let receipt = self.transact(tx);
+        serde_json::from_value(receipt["contractAddress"].clone()).unwrap()
     }
 
     pub fn rpc(&self, method: &str, params: Value) -> Value {
@@ -199,14 +208,8 @@ impl Bench {
     pub fn new(anvil: &Anvil) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let key_file = directory.path().join("key");
-        std::fs::write(&key_file, KEY).unwrap();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(&key_file, PermissionsExt::from_mode(0o600)).unwrap();
-        }
         let (sent, events) = mpsc::unbounded_channel();
-        Self {
+        let bench = Self {
             config: AnchorConfig {
                 chain: "test".into(),
                 rpc: anvil.url.clone(),
@@ -227,7 +230,17 @@ impl Bench {
             sent,
             events,
             directory,
-        }
+        };
+        bench.key(KEY);
+        bench
+    }
+
+    /// Gives the anchor this key.
+    pub fn key(&self, key: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let file = &self.config.key_file;
+        std::fs::write(file, key).unwrap();
+        std::fs::set_permissions(file, PermissionsExt::from_mode(0o600)).unwrap();
     }
 
     /// The same over objects of the caller's, as those of a locked directory or of a bucket.
@@ -344,6 +357,10 @@ impl Bench {
     /// The state object, as on disk.
     pub fn pending(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.pending_path()).unwrap()).unwrap()
+    }
+
+    pub fn lose_pending(&self) {
+        std::fs::remove_file(self.pending_path()).unwrap();
     }
 
     /// What is kept of the final anchor of a size.

@@ -1,0 +1,55 @@
+//! Accounts and contracts that anchored this log before: what they did stands, and speaks of the log's past.
+
+use crate::objects::Objects;
+use crate::runner::Runner;
+use crate::state::{FormerAccount, State, StateError};
+use crate::trouble::Trouble;
+
+/// Most that are asked at a start, the newest ones.
+const MOST: usize = 64;
+
+/// All that what is kept in this place tells of on the chain of `state`, beside its own.
+pub(crate) async fn former(
+    objects: &Objects,
+    state: &State,
+) -> Result<Vec<FormerAccount>, StateError> {
+    let own = FormerAccount { sender: state.sender, contract: state.contract };
+    let mut all = state.former.clone();
+    all.extend(objects.accounts(state.chain_id).await?);
+    let mut former: Vec<FormerAccount> = Vec::new();
+    for account in all {
+        if account != own && !former.contains(&account) {
+            former.push(account);
+        }
+    }
+    let over = former.len().saturating_sub(MOST);
+    Ok(former.split_off(over))
+}
+
+impl Runner {
+    /// Compares what contracts hold for those with the log: an older copy of it may have come back with a new key.
+    pub(crate) async fn compare_former(&self) -> Result<(), Trouble> {
+        for FormerAccount { sender, contract } in &self.former {
+            let held = self.node.anchored_if_there(*contract, *sender, self.log_id).await?;
+            let Some(head) = held.map(|anchored| anchored.head) else { continue };
+            let what = format!(
+                "what contract {contract} holds of account {sender}, by the word of the RPC node,"
+            );
+            match self.compare_head(&what, head.size, &head.root.into()).await {
+                Err(Trouble::OtherHistory(reason)) => return Err(Trouble::NodeSaysOther(reason)),
+                compared => compared?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the proof that is kept of this size is another account's, which policies may still name.
+    pub(crate) async fn is_of_former(&self, size: u64) -> bool {
+        if !self.finals.sizes().contains(&size) {
+            return false;
+        }
+        let kept = self.finals.get(size).await.ok().flatten();
+        let own = (self.account.address(), self.config.contract);
+        kept.is_some_and(|kept| (kept.sender, kept.contract) != own)
+    }
+}

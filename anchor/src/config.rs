@@ -30,7 +30,7 @@ pub struct SettingError {
 #[serde(deny_unknown_fields)]
 pub struct AnchorConfig {
     /// Name of this anchor in logs, metrics and the data directory: `[a-z0-9-]`, at most 32
-    /// characters, unique. Renaming it starts from nothing: an anchor in flight is forgotten.
+    /// characters, unique. Renaming it starts a new state: an anchor in flight is forgotten, what was final is not.
     pub chain: String,
     /// JSON-RPC address of a node, `http://` or `https://`. May hold a secret; it is never logged.
     pub rpc: String,

@@ -116,6 +116,10 @@ impl RpcChain {
         let answer = self.call(method, json!([call, format!("{at:#x}")]))?;
         let bytes: Bytes =
             serde_json::from_value(answer).map_err(|_| RpcError::Malformed(method))?;
+        // There was no contract yet.
+        if bytes.is_empty() {
+            return Ok(None);
+        }
         let (words, []) = bytes.as_chunks::<32>() else {
             return Err(RpcError::Malformed(method));
         };

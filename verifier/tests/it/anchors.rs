@@ -87,6 +87,20 @@ fn kept_anchors_of_the_log_are_clean() {
 }
 
 #[test]
+fn a_contract_that_is_younger_than_the_newest_final_block_holds_nothing_yet() {
+    let log = anchored();
+    for size in [10, 25, 40] {
+        let _ = std::fs::remove_file(log.path(&file(size)));
+    }
+    let mut state = state(&log);
+    (state.last_final, state.next_nonce) = (None, None);
+    log.write(STATE, &state.to_json().unwrap());
+    let young = Chain { end: 0, ..chain(Vec::new()) };
+    let report = check(&log, &[&young.serve()]);
+    assert_eq!((report.verdict, report.anchors_on_chain), (FsckVerdict::Clean, 0), "{report:#?}");
+}
+
+#[test]
 fn rot_in_any_character_of_a_kept_anchor_is_found() {
     let log = anchored();
     let good = log.read(&file(25));

@@ -178,7 +178,7 @@ def test_calls_that_a_stranger_sends_under_a_trace_id_do_not_hide_the_first(coll
 
 
 def test_without_an_attack_a_siege_finds_no_fault():
-    done = subprocess.run([sys.executable, "-m", "siege", "--attack", "none", "--seconds", "2"], cwd=Path(__file__).parent,
+    done = subprocess.run([sys.executable, "-m", "siege", "--attack", "none", "--seconds", "2", "--patience", "20"], cwd=Path(__file__).parent,
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAULT" not in done.stdout and "batches, kept connection" in done.stdout

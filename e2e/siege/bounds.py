@@ -23,8 +23,8 @@ def row(name: str, times: Times) -> str:
     return f"{name:26} {len(times.took_s)} answered, ms: {took}; failed: {figures(times.failed)}"
 
 
-def late_or_failed(name: str, asked: Health | Sender) -> list[str]:
-    times, bound_s = asked.times, HEALTH_S if isinstance(asked, Health) else SENT_S
+def late_or_failed(name: str, asked: Health | Sender, patience: float) -> list[str]:
+    times, bound_s = asked.times, patience * (HEALTH_S if isinstance(asked, Health) else SENT_S)
     faults = [f"{name}: {figures(times.failed)}"] if times.failed else []
     if times.at(.99) > bound_s:
         faults.append(f"{name}: p99 is {times.at(.99) * 1000:.0f} ms, more than {bound_s * 1000:.0f}")

@@ -347,6 +347,11 @@ def check_bundle(vector):
     same("encoded", bundle, vector["encoded"])
 
 
+def check_entries_page(vector):
+    leaves = [raw(leaf) for leaf in vector["input"]["leaves"]]
+    same("encoded", b"".join(struct.pack(">I", len(leaf)) + leaf for leaf in leaves), vector["encoded"])
+
+
 def check_tile_name(vector):
     i = vector["input"]
     digits = str(i["index"])
@@ -466,6 +471,7 @@ CHECKS = {
     "consistency": check_consistency,
     "context": check_context,
     "bundle": check_bundle,
+    "entries-page": check_entries_page,
     "tile-name": check_tile_name,
     "staging-bundle": check_staging_bundle,
     "sealed": check_sealed,

@@ -10,6 +10,7 @@
 
 pub mod canonical;
 pub mod context;
+pub mod entries_page;
 pub mod entry;
 pub mod equivocation;
 pub mod evidence;

@@ -195,6 +195,29 @@ async fn check(objects: &InMemory, log: &Log, heads: &[TreeHead]) {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn entries_come_in_pages_of_any_length_across_segments_and_the_tail() {
+    let (objects, rounds) = grown().await;
+    live(Store::over(objects.clone(), true), &rounds, &mut Vec::new()).await.unwrap();
+    let log = &reopen(Store::over(objects, true)).await.unwrap();
+    let size = log.published().borrow().as_ref().unwrap().head.size;
+    for (most, step) in [(1, 50), (90 * 3, 40), (1 << 20, 7)] {
+        for from in (0..size).step_by(step) {
+            let end = size.min(from + 5);
+            let found = log.entries_of(from..end, most).await.unwrap();
+            let bytes: usize = found.iter().map(|entries| entries.len()).sum();
+            assert!(found.len() == 1 || bytes <= most, "{from}: {bytes}");
+            assert!(!found.is_empty() && found.len() as u64 <= end - from);
+            let whole = found.len() as u64 == end - from;
+            let next = log.entries_of(from + found.len() as u64..end, usize::MAX).await.unwrap();
+            assert!(whole || bytes + next[0].len() > most, "{from}: it ends early");
+            for (leaf, entries) in (from..).zip(found) {
+                assert_eq!(entries, log.batch(leaf).await.unwrap().unwrap().entries, "leaf {leaf}");
+            }
+        }
+    }
+}
+
 /// What the leaves make of each session.
 async fn sessions(objects: &InMemory, size: u64) -> BTreeMap<SessionId, Session> {
     let mut sessions: BTreeMap<SessionId, Session> = BTreeMap::new();

@@ -27,6 +27,7 @@ mod clock;
 #[cfg(test)]
 mod commit_tests;
 mod edge;
+mod entries;
 mod error;
 mod event;
 #[cfg(test)]

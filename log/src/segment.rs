@@ -10,6 +10,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use std::collections::VecDeque;
 use std::io::Cursor;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -62,6 +63,26 @@ impl Sealed {
         let at = self.layout.leaf_at(leaf).ok_or_else(|| self.damaged("leaf of another one"))?;
         let bytes = self.index(store, at).await?;
         self.layout.leaf(&bytes).map_err(|e| self.damaged(e))
+    }
+
+    /// Rows and records of consecutive leaves.
+    pub async fn places(
+        &self,
+        store: &Store,
+        leaves: Range<u64>,
+    ) -> Result<Vec<RowRange>, StoreError> {
+        let foreign = || self.damaged("leaf of another one");
+        let at = |leaf| self.layout.leaf_at(leaf).ok_or_else(foreign);
+        let Some(last) = leaves.clone().last() else { return Ok(Vec::new()) };
+        let begin = at(leaves.start)?.start;
+        let bytes = self.index(store, begin..at(last)?.end).await?;
+        let place = |leaf| {
+            let at = at(leaf)?;
+            let range = (at.start - begin) as usize..(at.end - begin) as usize;
+            let bytes = bytes.get(range).ok_or_else(|| self.damaged("its index ends early"))?;
+            self.layout.leaf(bytes).map_err(|e| self.damaged(e))
+        };
+        leaves.map(place).collect()
     }
 
     /// Entries that may be of a trace, in log order, behind `after`; `most` at most and one more.

@@ -4,7 +4,7 @@
 //! format    what it is a case of: path, authority, context, session-header, hop, own, record,
 //!           entry, header, chain, session, leaf, batch, log, log-id, inclusion, consistency,
 //!           tile-name, bundle, note, checkpoint, tlog-proof, evidence, staging-bundle, sealed,
-//!           session-table, audit-line
+//!           session-table, audit-line, entries-page
 //! case      what is particular about it
 //! valid     whether it must be accepted
 //! input     what it is made from; protobuf fields go by their names in meshchain.proto

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use meshchain_core::context::TraceHeaders;
+use meshchain_core::entries_page::{encode_page, split_page};
 use meshchain_core::equivocation::Equivocation;
 use meshchain_core::hash::log_id;
 use meshchain_core::hop::{Room, Seen};
@@ -120,6 +121,7 @@ fn check(format: &str, vector: &Vector) {
         }
         "tile-name" => tile_name(json, text),
         "bundle" => bundle(json, &encoded),
+        "entries-page" => entries_page(json, &encoded),
         "note" => note::open(text, &verifier(json))
             .map(|opened| assert_eq!(opened, json["opened"], "{name}"))
             .map_err(|e| e.to_string()),
@@ -185,6 +187,14 @@ fn session_table(json: &Value, encoded: &[u8]) -> Result<(), String> {
         assert_eq!(row.heard_ns, heard(&session));
         assert!(row.heard_ns <= blocks[at].newest_ns && blocks[at].newest_ns <= index.newest_ns());
     }
+    Ok(())
+}
+
+fn entries_page(json: &Value, encoded: &[u8]) -> Result<(), String> {
+    let leaves = split_page(encoded).map_err(|e| e.to_string())?;
+    let given: Vec<_> = json["input"]["leaves"].as_array().unwrap().iter().map(bytes).collect();
+    assert_eq!(leaves, given);
+    assert_eq!(encode_page(&given), encoded);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod busy;
 mod connections;
+mod entries;
 mod evidence;
 mod heavy;
 mod ingest;
@@ -65,6 +66,7 @@ pub fn router(doors: Arc<Doors>) -> Router {
     Router::new()
         .route("/v1/batches", post(ingest::ingest))
         .route("/v1/evidence/{trace_id}", get(evidence::evidence))
+        .route("/v1/entries", get(entries::entries))
         .route("/v1/log", get(read::describe_log))
         .route("/v1/sessions", get(lists::sessions))
         .route("/v1/anchors", get(lists::anchors))

@@ -2,6 +2,7 @@
 
 use crate::support::{Collector, Session, body, wait_until};
 use meshchain_core::Evidence;
+use meshchain_core::entries_page::split_page;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -210,6 +211,36 @@ fn sessions_are_told_in_pages() {
     assert_eq!(seen.len(), 25);
     assert!(seen.is_sorted_by(|one, next| one < next), "by id, each once");
     assert_eq!(collector.get("/v1/sessions?after=x").0, 400);
+}
+
+#[test]
+fn entries_of_leaves_come_in_pages_without_records_and_fit_the_leaves() {
+    let data = tempfile::tempdir().unwrap();
+    let collector = Collector::start(data.path(), &[]);
+    let mut session = Session::new(1);
+    let sent: Vec<_> = [3, 0, 9_000, 9_000, 1].map(|calls| session.next(calls, 7)).into();
+    for batch in &sent {
+        assert_eq!(collector.post(&body(batch)).0, 200);
+    }
+    collector.wait_published(5);
+    let (mut path, mut leaves, mut pages) = ("/v1/entries?from=0".to_owned(), Vec::new(), 0);
+    loop {
+        let (status, page, next) = collector.page(&path);
+        assert_eq!(status, 200);
+        pages += 1;
+        leaves.extend(split_page(&page).unwrap().into_iter().map(<[u8]>::to_vec));
+        match next {
+            Some(next) => path = next,
+            None => break,
+        }
+    }
+    let expected: Vec<_> = sent.iter().map(|batch| batch.entries.clone()).collect();
+    assert!(leaves == expected, "{} leaves", leaves.len());
+    assert_eq!(pages, 2, "a mebibyte or so each");
+    assert_eq!(collector.get("/v1/entries?from=5").0, 404);
+    for bad in ["", "?from=x", "?from=-1", "?from=0&more=1"] {
+        assert_eq!(collector.get(&format!("/v1/entries{bad}")).0, 400, "{bad}");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Roots, inclusion and consistency proofs, tile names, entry bundles, log id.
 
 use crate::vector::Vector;
+use meshchain_core::ENTRY_LEN;
+use meshchain_core::entries_page::{encode_page, split_page};
 use meshchain_core::hash::log_id;
 use meshchain_core::tile::{TileKind, TileName, put_entry, split_bundle};
 use meshchain_core::tlog_checkpoint::TreeHead;
@@ -21,7 +23,7 @@ const CT_LEAVES: [&str; 8] = [
 ];
 
 pub(super) fn cases() -> Vec<Vector> {
-    [roots(), inclusion(), consistency(), names(), bundles(), vec![id()]].concat()
+    [roots(), inclusion(), consistency(), names(), bundles(), pages(), vec![id()]].concat()
 }
 
 /// Leaf `i` of our sample log is the decimal text of `i`.
@@ -239,6 +241,26 @@ fn names() -> Vec<Vector> {
         Vector::invalid("tile-name", name, case, "not a tile name").with("text", path)
     });
     valid.into_iter().chain(bad).collect()
+}
+
+fn pages() -> Vec<Vector> {
+    let leaves = [1, 0, 2].map(|count| vec![0xab; count * ENTRY_LEN]);
+    let page = encode_page(&leaves);
+    let input = json!({"leaves": leaves.each_ref().map(|leaf| format!("0x{}", hex::encode(leaf)))});
+    let case = "three leaves, of one, no and two entries";
+    let valid = Vector::valid("entries-page", "three", case, input).encoded(&page);
+    let bad = [
+        ("empty", "a page without a leaf", Vec::new()),
+        ("torn-length", "the page ends within a length", page[..page.len() - 182].to_vec()),
+        ("torn-entries", "the page ends within an entry", page[..page.len() - 1].to_vec()),
+        ("odd", "entries of 89 bytes", encode_page(&[[0xab; 89]])),
+        ("many", "257 leaves", encode_page(&[[0_u8; 0]; 257])),
+    ];
+    let bad = bad.map(|(name, case, bytes)| {
+        let error = split_page(&bytes).expect_err(name);
+        Vector::invalid("entries-page", name, case, error).encoded(&bytes)
+    });
+    std::iter::once(valid).chain(bad).collect()
 }
 
 fn bundles() -> Vec<Vector> {

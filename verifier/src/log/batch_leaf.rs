@@ -106,6 +106,8 @@ impl Fsck<'_> {
         } else if let Some(staging) = &mut self.staging {
             let checked = staging.check(leaf, bytes, hash, &mut self.report);
             self.keep(checked);
+        } else {
+            self.served(leaf, bytes);
         }
     }
 }

@@ -4,6 +4,7 @@ use super::edge::Edge;
 use super::findings::{Damage, FsckReport};
 use super::heads::Heads;
 use super::segments::Segments;
+use super::served::Served;
 use super::sessions::Sessions;
 use super::signatures::Signatures;
 use super::source::{LogSource, SourceError};
@@ -33,6 +34,7 @@ pub(super) struct Fsck<'a> {
     pub(super) sessions: Sessions,
     pub(super) signatures: Signatures,
     pub(super) told: Told,
+    pub(super) served: Served,
     pub(super) segments: Option<Segments<'a>>,
     pub(super) sealed: SealedCheck,
     pub(super) staging: Option<Staging<'a>>,
@@ -56,6 +58,7 @@ impl<'a> Fsck<'a> {
             sessions: Sessions::default(),
             signatures: Signatures::default(),
             told: Told::default(),
+            served: Served::default(),
             segments: None,
             sealed: SealedCheck::default(),
             staging: None,

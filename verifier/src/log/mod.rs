@@ -26,6 +26,7 @@ mod segment;
 mod segment_columns;
 mod segment_index;
 mod segments;
+mod served;
 mod session_tables;
 mod sessions;
 mod signatures;

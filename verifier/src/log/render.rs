@@ -41,6 +41,9 @@ fn write_report(out: &mut String, report: &FsckReport) -> std::fmt::Result {
                 "segments    {segments}; {entries} entries and {records} records checked"
             )?;
         }
+        if report.segments + report.pools == 0 && report.entries_checked > 0 {
+            writeln!(out, "entries     {} checked, as they are served", report.entries_checked)?;
+        }
         if report.pools > 0 {
             let (pools, entries) = (report.pools, report.entries_checked - entries);
             let records = report.records_checked - records;

@@ -1,6 +1,7 @@
 //! Where a log is read from: a collector's data directory, or the paths of C2SP tlog-tiles over
 //! HTTP. Neither is believed.
 
+use meshchain_core::entries_page::{MAX_PAGE, split_page};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
@@ -59,6 +60,13 @@ pub trait LogSource {
     /// What lies directly in a folder, by name; `None` where the source cannot list. The name of
     /// the whole log is empty.
     fn list(&self, folder: &str) -> Result<Option<Vec<Item>>, SourceError>;
+
+    /// The entries of consecutive leaves from this one on, as many as the source gives at once; `None` where it gives
+    /// none.
+    fn entries(&self, from: u64) -> Result<Option<Vec<Vec<u8>>>, SourceError> {
+        let _ = from;
+        Ok(None)
+    }
 
     /// An object as a file to read parts of; `None` where there is none, or no files.
     fn file(&self, name: &str) -> Result<Option<File>, SourceError> {
@@ -184,6 +192,13 @@ impl LogSource for HttpLog {
             }
             attempt += 1;
         }
+    }
+
+    fn entries(&self, from: u64) -> Result<Option<Vec<Vec<u8>>>, SourceError> {
+        let name = format!("v1/entries?from={from}");
+        let Some(page) = self.get(&name, MAX_PAGE as u64)? else { return Ok(None) };
+        let leaves = split_page(&page).map_err(|e| SourceError::unreadable(&name, e))?;
+        Ok(Some(leaves.into_iter().map(<[u8]>::to_vec).collect()))
     }
 
     fn list(&self, _folder: &str) -> Result<Option<Vec<Item>>, SourceError> {

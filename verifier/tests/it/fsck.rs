@@ -6,6 +6,7 @@ use meshchain::log::{
     Directory, FsckReport, FsckVerdict, HttpLog, LogKey, LogSource, SignatureCheck, fsck,
     render_fsck,
 };
+use meshchain_core::entries_page::encode_page;
 use meshchain_core::header::{Dropped, Previous};
 use meshchain_core::leaf::{CHAIN_START, Signature, chain_hash};
 use meshchain_core::{
@@ -31,6 +32,56 @@ fn serve_folder(log: &Grown) -> String {
             _ => (404, Vec::new()),
         }
     })
+}
+
+/// The same, with the entries of its leaves, so many in a page; `bend` bends a page.
+fn serve_with_entries(
+    log: &Grown,
+    per_page: usize,
+    bend: impl Fn(usize, Vec<u8>) -> Vec<u8> + Send + 'static,
+) -> String {
+    let folder = log.folder.path().to_owned();
+    let entries: Vec<_> = log.batches.iter().map(|batch| batch.entries.clone()).collect();
+    serve(move |request, _| {
+        let path = request.split(' ').nth(1).unwrap_or("/").trim_start_matches('/');
+        if let Some(from) = path.strip_prefix("v1/entries?from=") {
+            let from: usize = from.parse().unwrap();
+            let page = &entries[from..entries.len().min(from + per_page)];
+            return (200, bend(from, encode_page(page)));
+        }
+        match std::fs::read(folder.join(path)) {
+            Ok(bytes) if !path.starts_with("pool") && path != "head" => (200, bytes),
+            _ => (404, Vec::new()),
+        }
+    })
+}
+
+#[test]
+fn entries_that_a_server_gives_out_are_held_against_the_leaves() {
+    let log = Grown::new(300, 100);
+    let key = LogKey::Key(log.key.verifier().clone());
+    let check = |url: String| check_with(&HttpLog::new(&url), &key);
+    for per_page in [1, 7, 256] {
+        let report = check(serve_with_entries(&log, per_page, |_, page| page));
+        assert_eq!((report.verdict, report.entries_checked), (FsckVerdict::Clean, report.entries));
+        assert!(render_fsck(&report).contains("480 checked, as they are served"));
+    }
+    let other = check(serve_with_entries(&log, 7, |from, mut page| {
+        page[4 + 60] ^= u8::from(from == 21);
+        page
+    }));
+    let faults: Vec<_> = other.damages.iter().map(|d| (d.file.as_str(), d.leaves)).collect();
+    assert_eq!(faults, [("v1/entries?from=21", Some((21, 21)))], "{other:#?}");
+    let bent: [fn(usize, Vec<u8>) -> Vec<u8>; 4] = [
+        |_, _| Vec::new(),
+        |_, page| page[..page.len() - 1].to_vec(),
+        |_, _| vec![0xff; 5_000_000],
+        |_, _| vec![0; 4 * 257],
+    ];
+    for bend in bent {
+        let report = check(serve_with_entries(&log, 7, bend));
+        assert_eq!(report.verdict, FsckVerdict::NotChecked, "{report:#?}");
+    }
 }
 
 #[test]

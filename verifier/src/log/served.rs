@@ -11,7 +11,7 @@ pub(super) struct Served {
     page: VecDeque<Vec<u8>>,
     /// Leaf of the page's next ones.
     next: u64,
-    /// The source gives none.
+    /// The source gives none, or no more.
     absent: bool,
 }
 
@@ -23,7 +23,8 @@ impl Fsck<'_> {
         }
         if self.served.page.is_empty() || self.served.next != at {
             let read = self.source.entries(at);
-            let Some(page) = self.keep(read) else { return };
+            // What failed once is told, and not asked for again.
+            let page = self.keep(read).flatten();
             self.served.absent = page.is_none();
             (self.served.page, self.served.next) = (page.unwrap_or_default().into(), at);
         }

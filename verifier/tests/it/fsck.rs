@@ -72,15 +72,16 @@ fn entries_that_a_server_gives_out_are_held_against_the_leaves() {
     }));
     let faults: Vec<_> = other.damages.iter().map(|d| (d.file.as_str(), d.leaves)).collect();
     assert_eq!(faults, [("v1/entries?from=21", Some((21, 21)))], "{other:#?}");
-    let bent: [fn(usize, Vec<u8>) -> Vec<u8>; 4] = [
-        |_, _| Vec::new(),
-        |_, page| page[..page.len() - 1].to_vec(),
-        |_, _| vec![0xff; 5_000_000],
-        |_, _| vec![0; 4 * 257],
+    let bent: [(fn(usize, Vec<u8>) -> Vec<u8>, FsckVerdict); 4] = [
+        (|_, _| Vec::new(), FsckVerdict::NotChecked),
+        (|_, page| page[..page.len() - 1].to_vec(), FsckVerdict::NotChecked),
+        (|_, _| vec![0; 4 * 257], FsckVerdict::NotChecked),
+        (|_, _| vec![0xff; 5_000_000], FsckVerdict::Damaged),
     ];
-    for bend in bent {
+    for (bend, verdict) in bent {
         let report = check(serve_with_entries(&log, 7, bend));
-        assert_eq!(report.verdict, FsckVerdict::NotChecked, "{report:#?}");
+        assert_eq!((report.verdict, report.leaves), (verdict, 300), "{report:#?}");
+        assert!(report.root_recomputed, "all else is checked");
     }
 }
 

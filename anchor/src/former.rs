@@ -4,21 +4,24 @@ use crate::objects::Objects;
 use crate::runner::Runner;
 use crate::state::{FormerAccount, State, StateError};
 use crate::trouble::Trouble;
+use alloy_primitives::Address;
 
 /// Most that are asked at a start, the newest ones.
 const MOST: usize = 64;
 
-/// All that what is kept in this place tells of on the chain of `state`, beside its own.
+/// All that what is kept in this place tells of on the chain of `state`, beside its own and those that are disowned.
 pub(crate) async fn former(
     objects: &Objects,
     state: &State,
+    disowned: &[Address],
 ) -> Result<Vec<FormerAccount>, StateError> {
     let own = FormerAccount { sender: state.sender, contract: state.contract };
     let mut all = state.former.clone();
     all.extend(objects.accounts(state.chain_id).await?);
     let mut former: Vec<FormerAccount> = Vec::new();
     for account in all {
-        if account != own && !former.contains(&account) {
+        let counts = account != own && !disowned.contains(&account.sender);
+        if counts && !former.contains(&account) {
             former.push(account);
         }
     }
@@ -33,7 +36,8 @@ impl Runner {
             let held = self.node.anchored_if_there(*contract, *sender, self.log_id).await?;
             let Some(head) = held.map(|anchored| anchored.head) else { continue };
             let what = format!(
-                "what contract {contract} holds of account {sender}, by the word of the RPC node,"
+                "what contract {contract} holds of the former account {sender} (see `disowned` in docs/restore.md), by the \
+                 word of the RPC node,"
             );
             match self.compare_head(&what, head.size, &head.root.into()).await {
                 Err(Trouble::OtherHistory(reason)) => return Err(Trouble::NodeSaysOther(reason)),

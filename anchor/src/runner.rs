@@ -105,7 +105,7 @@ pub async fn start(
     let sizes = objects.final_sizes().await.map_err(state)?.into_iter().collect();
     let finals = Finals { sizes: Arc::new(RwLock::new(sizes)), objects: objects.clone() };
     let log = Anchored { id: log_id(origin).into(), heads, own };
-    let former = former::former(&objects, &taken).await.map_err(state)?;
+    let former = former::former(&objects, &taken, &config.disowned).await.map_err(state)?;
     let mut runner = Runner::new(config, account, log, taken, finals.clone(), Box::new(events));
     (runner.unusable, runner.former) = (unusable, former);
     (runner.events)(AnchorEvent::KeyLoaded { chain, address: runner.account.address() });

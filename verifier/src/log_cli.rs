@@ -1,9 +1,9 @@
-//! The subcommands on whole logs: `fsck`, `log show`, `log tail`.
+//! The subcommands on whole logs: `fsck`, `mirror`, `log show`, `log tail`.
 
 use clap::{ArgGroup, Args, Subcommand};
 use meshchain::log::{
-    ChainNode, Directory, FsckReport, HttpLog, LogKey, LogSource, LogView, ViewError, fsck_with,
-    leaf_line, render_fsck, render_leaf, repair,
+    ChainNode, Directory, FsckReport, HttpLog, LogKey, LogSource, LogView, Mirror, MirrorError,
+    Mirrored, ViewError, fsck_with, leaf_line, render_fsck, render_leaf, repair,
 };
 use meshchain::{NodeUrl, NotNodeUrl, Policy, RpcChain, quoted, shown};
 use meshchain_core::VerifierKey;
@@ -39,6 +39,24 @@ pub(crate) struct FsckArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+#[command(group = ArgGroup::new("whose").args(["vkey", "policy"]).required(true))]
+pub(crate) struct MirrorArgs {
+    /// URL of a collector, or of what a log publishes
+    url: String,
+    /// Where the copy is, and grows
+    directory: PathBuf,
+    /// Key that must have signed each checkpoint, as name+hash+base64
+    #[arg(long, value_name = "KEY")]
+    vkey: Option<String>,
+    /// Take the key from this policy, by the checkpoint's origin
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Go on as the log grows, until interrupted
+    #[arg(long)]
+    follow: bool,
 }
 
 #[derive(Subcommand)]
@@ -94,15 +112,58 @@ fn parse_key(key: &str) -> Result<VerifierKey, String> {
     VerifierKey::parse(key).map_err(|e| format!("--vkey: {e}"))
 }
 
-pub(crate) fn run_fsck(args: &FsckArgs) -> Result<ExitCode, String> {
-    let key = match (&args.vkey, &args.policy) {
+fn key_of(vkey: &Option<String>, policy: &Option<PathBuf>) -> Result<LogKey, String> {
+    Ok(match (vkey, policy) {
         (Some(key), _) => LogKey::Key(parse_key(key)?),
         (None, Some(path)) => {
             let parsed = Policy::from_json(&crate::read(path, MAX_LEN)?);
             LogKey::Policy(parsed.map_err(|e| format!("{}: {e}", path.display()))?)
         }
         (None, None) => LogKey::Unknown,
-    };
+    })
+}
+
+pub(crate) fn run_mirror(args: &MirrorArgs) -> Result<ExitCode, String> {
+    let (key, source) = (key_of(&args.vkey, &args.policy)?, open(&args.url)?);
+    let mirror = Mirror::new(&*source, &key, &args.directory);
+    let mut told = String::new();
+    loop {
+        let mut progress = Progress::new();
+        let run = mirror.run(&mut |done, all| progress.show(done, all));
+        progress.clear();
+        match run {
+            Ok(Mirrored { from, head, entries }) => {
+                if !args.follow || head.size != from {
+                    let without = if entries { "" } else { ", without entries: none are served" };
+                    let (size, root) = (head.size, hex::encode(head.root));
+                    print(&format!("{from} leaves before, {size} now, root {root}{without}\n"))
+                        .map_err(|e| e.to_string())?;
+                }
+                told.clear();
+            }
+            Err(error @ MirrorError::Contradiction(_)) => {
+                eprintln!("meshchain: {}", shown(error.to_string()));
+                return Ok(ExitCode::from(1));
+            }
+            Err(error) if args.follow => {
+                // What passes by itself is waited out; told once.
+                let reason = shown(error.to_string());
+                if reason != told {
+                    eprintln!("meshchain: {reason}; trying again");
+                    told = reason;
+                }
+            }
+            Err(error) => return Err(shown(error.to_string())),
+        }
+        if !args.follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+pub(crate) fn run_fsck(args: &FsckArgs) -> Result<ExitCode, String> {
+    let key = key_of(&args.vkey, &args.policy)?;
     let node = |node: &NodeUrl| match node.chain_id {
         Some(chain_id) => Ok(ChainNode { chain_id, rpc: RpcChain::new(&node.url) }),
         None => Err(format!("--rpc: {NotNodeUrl}")),

@@ -3,7 +3,7 @@
 mod log_cli;
 
 use clap::{Args, Parser, Subcommand};
-use log_cli::{FsckArgs, LogCommand, run_fsck, run_log};
+use log_cli::{FsckArgs, LogCommand, MirrorArgs, run_fsck, run_log, run_mirror};
 use meshchain::{
     ChainView, EquivocationReport, EvidencePage, HeaderHash, KnownHashes, NoChain, NodeUrl, Nodes,
     PagePlace, Policy, Report, fetch_evidence, judge_equivocation, render, shown, verify,
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 const VERIFY_HELP: &str = include_str!("verify_help.txt");
 const FSCK_HELP: &str = include_str!("fsck_help.txt");
+const MIRROR_HELP: &str = include_str!("mirror_help.txt");
 
 /// Checks receipts of calls between services, without trusting whoever kept them.
 #[derive(Parser)]
@@ -35,6 +36,9 @@ enum Command {
     /// Check a whole log: every tile, bundle, chain and checkpoint
     #[command(after_long_help = FSCK_HELP)]
     Fsck(FsckArgs),
+    /// Copy a log, and check all that is copied
+    #[command(after_long_help = MIRROR_HELP)]
+    Mirror(MirrorArgs),
     /// Look into a log
     #[command(subcommand)]
     Log(LogCommand),
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => return run_verify(&args),
         Command::Evidence(args) => run_evidence(&args),
         Command::Fsck(args) => run_fsck(&args),
+        Command::Mirror(args) => run_mirror(&args),
         Command::Log(command) => run_log(&command),
     };
     done.unwrap_or_else(|reason| {

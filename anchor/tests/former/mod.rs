@@ -1,6 +1,7 @@
 //! A new key, contract or name of the chain: what was anchored before stands, and still speaks of the log's past.
 
 use super::support::{Anvil, Bench, OTHER_KEY};
+use alloy_primitives::B256;
 use meshchain_anchor::{AnchorEvent, Witness};
 
 /// What an operator changes.
@@ -87,4 +88,24 @@ async fn an_older_copy_is_known_by_what_its_former_account_contract_or_name_anch
         }
         assert_eq!((anvil.nonce(), anvil.head().0), (2, 6), "{change:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_account_that_was_stolen_can_be_disowned() {
+    let anvil = Anvil::start();
+    let mut bench = anchored(&anvil).await;
+    bench.key(OTHER_KEY);
+    bench.start().await;
+    bench.grow(8);
+    bench.finalized(8).await;
+    bench.stop().await;
+    anvil.anchor_other(6, 1000, B256::repeat_byte(7));
+    bench.start().await;
+    bench.other_history("see `disowned` in docs/restore.md", Witness::Node).await;
+    bench.stop().await;
+    bench.config.disowned = vec![anvil.sender()];
+    bench.start().await;
+    bench.event("comparison", |e| matches!(e, AnchorEvent::Compared { .. })).await;
+    bench.grow(9);
+    bench.finalized(9).await;
 }

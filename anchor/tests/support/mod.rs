@@ -222,6 +222,7 @@ impl Bench {
                 daily_budget_wei: 1_000_000_000_000_000_000,
                 poll_ms: 50,
                 bump_after_s: 3600,
+                disowned: Vec::new(),
                 required_at_start: true,
             },
             store: Store::open(&Location::Directory(directory.path().join("data"))).unwrap(),

@@ -338,6 +338,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_has_several_answers_leaves_one_to_whoever_has_none() {
+        let heavy = Heavy::default();
+        let mut answers = Vec::new();
+        for number in 0..SENT {
+            answers.push(taking(&heavy, &(number / SENT_TO_ONE).to_string(), PAGE, 75_000));
+        }
+        tokio::task::yield_now().await;
+        let asked = Instant::now();
+        assert_eq!(taking(&heavy, "honest", 1_000, 1_000).await.unwrap(), None);
+        assert!(asked.elapsed() < PATIENCE);
+        let mut ended = 0;
+        for answer in answers {
+            ended += usize::from(answer.await.unwrap().is_some());
+        }
+        assert_eq!(ended, 1, "the others are taken to their end");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn readers_behind_one_address_that_take_their_pages_well_all_get_them() {
         let heavy = Heavy::default();
         for per_second in [70_000, 250_000, 1_000_000] {

@@ -15,9 +15,11 @@ const WAITING_OF_ONE: usize = 8;
 pub(super) const SENT: usize = 16;
 pub(super) const SENT_TO_ONE: usize = 2;
 /// Time that an answer has to be taken in any case. Later one that is taken more slowly than [`LEAST_PER_SECOND`] goes
-/// where somebody waits for its place: the longest answers, of some megabytes, are taken in a minute or so.
+/// where somebody waits for its place: the longest answers, of some megabytes, are taken in a minute or so. Of whoever has
+/// several, [`SEVERAL`] times as much is expected where somebody waits who has none.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 const LEAST_PER_SECOND: u64 = 64 << 10;
+const SEVERAL: u64 = 4;
 
 /// The turns of all readers.
 #[derive(Debug)]
@@ -54,13 +56,13 @@ struct Sending {
 }
 
 impl Sending {
-    /// Bytes a second, where it had its time and is taken too slowly.
-    fn too_slow(&self) -> Option<u64> {
+    /// Bytes a second, where it had its time and is taken more slowly than this.
+    fn slower_than(&self, least: u64) -> Option<u64> {
         let passed = self.since.elapsed();
         let taken = self.reader.wire.moved.written() - self.from;
         let speed = u64::try_from(u128::from(taken) * 1000 / passed.as_millis().max(1));
         let speed = speed.unwrap_or(u64::MAX);
-        (passed >= GRACE && speed < LEAST_PER_SECOND).then_some(speed)
+        (passed >= GRACE && speed < least).then_some(speed)
     }
 }
 
@@ -162,9 +164,14 @@ impl Turns {
     /// For a read that waits: ends the connection of the answer that is taken most slowly, where one is taken too
     /// slowly; of the reader's own ones, where it has its part.
     pub(super) fn end_slowest(&mut self, for_reader: &str) {
-        let own = self.share(for_reader).places >= self.times * SENT_TO_ONE;
+        let places = self.share(for_reader).places;
+        let own = places >= self.times * SENT_TO_ONE;
         let of = self.answers.iter().filter(|(_, s)| !own || s.reader.name == for_reader);
-        let slow = of.filter_map(|(number, sending)| Some((sending.too_slow()?, *number)));
+        let least = |sending: &Sending| match self.share(&sending.reader.name).places {
+            several if places == 0 && several > 1 => SEVERAL * LEAST_PER_SECOND,
+            _ => LEAST_PER_SECOND,
+        };
+        let slow = of.filter_map(|(number, s)| Some((s.slower_than(least(s))?, *number)));
         let Some((_, number)) = slow.min() else { return };
         if let Some(sending) = self.answers.remove(&number) {
             sending.reader.wire.go.notify_one();

@@ -1,7 +1,7 @@
 //! The log against its anchors on the chains: every final anchor of its accounts, whether it is kept
 //! or not, must be of this log's tree.
 
-use super::anchors::{KeptChain, Tree};
+use super::anchors::{Against, KeptChain, Tree};
 use super::findings::FsckReport;
 use super::source::SourceError;
 use crate::policy::{Finality, LogPolicy};
@@ -61,8 +61,22 @@ pub(crate) fn compare(
             }
         }
     }
-    for (_, anchor) in found.values().flatten() {
+    let rules =
+        || policy.iter().flat_map(|log| &log.anchors).filter(|rule| rule.chain_id == chain_id);
+    for (account, anchor) in found.values().flatten() {
         let whose = format!("the anchor in block {}", anchor.block_number);
+        // Once a policy names others, a former account may be anybody's.
+        let named = rules().any(|r| (r.contract, r.sender) == (account.contract, account.sender));
+        if !named && rules().next().is_some() {
+            if !matches!(tree.against(&anchor.head)?, Against::Same) {
+                let sender = account.sender;
+                report.note(format!(
+                    "chain {chain_id}: {whose}, of {} leaves, is not of this log: it is of {sender}, which the policy does not name",
+                    anchor.head.size
+                ));
+            }
+            continue;
+        }
         tree.compare(&format!("chain {chain_id}"), &whose, &anchor.head, report)?;
     }
     report.anchors_on_chain += found.values().flatten().count() as u64;

@@ -94,6 +94,11 @@ impl LogSource for Directory {
         Ok(Some(bytes))
     }
 
+    fn entries(&self, from: u64) -> Result<Option<Vec<Vec<u8>>>, SourceError> {
+        let name = entries_path(from);
+        self.get(&name, MAX_PAGE as u64)?.map(|page| split(&name, &page)).transpose()
+    }
+
     fn list(&self, folder: &str) -> Result<Option<Vec<Item>>, SourceError> {
         let err = |e: std::io::Error| SourceError::unreadable(folder, e);
         let read = match std::fs::read_dir(self.0.join(folder)) {
@@ -132,6 +137,16 @@ impl LogSource for Directory {
     fn name(&self) -> String {
         self.0.display().to_string()
     }
+}
+
+/// Where a page of entries is kept in a copy.
+pub(crate) fn entries_path(from: u64) -> String {
+    format!("entries/{from:020}")
+}
+
+fn split(name: &str, page: &[u8]) -> Result<Vec<Vec<u8>>, SourceError> {
+    let leaves = split_page(page).map_err(|e| SourceError::unreadable(name, e))?;
+    Ok(leaves.into_iter().map(<[u8]>::to_vec).collect())
 }
 
 fn absent(error: &std::io::Error) -> bool {
@@ -196,9 +211,7 @@ impl LogSource for HttpLog {
 
     fn entries(&self, from: u64) -> Result<Option<Vec<Vec<u8>>>, SourceError> {
         let name = format!("v1/entries?from={from}");
-        let Some(page) = self.get(&name, MAX_PAGE as u64)? else { return Ok(None) };
-        let leaves = split_page(&page).map_err(|e| SourceError::unreadable(&name, e))?;
-        Ok(Some(leaves.into_iter().map(<[u8]>::to_vec).collect()))
+        self.get(&name, MAX_PAGE as u64)?.map(|page| split(&name, &page)).transpose()
     }
 
     fn list(&self, _folder: &str) -> Result<Option<Vec<Item>>, SourceError> {

@@ -30,11 +30,12 @@ fn output_and_help_are_those_in_the_committed_files() {
     flip(&damaged, &damaged.pool_file(0), at + 120);
     std::fs::remove_file(damaged.path(&damaged.pool_file(160))).unwrap();
     let vkey = log.vkey();
-    let cases: [(&Grown, &[&str], &str); 9] = [
+    let cases: [(&Grown, &[&str], &str); 10] = [
         (&log, &["fsck", "--help"], "help_fsck.txt"),
         (&log, &["log", "--help"], "help_log.txt"),
         (&log, &["log", "show", "--help"], "help_log_show.txt"),
         (&log, &["log", "tail", "--help"], "help_log_tail.txt"),
+        (&log, &["mirror", "--help"], "help_mirror.txt"),
         (&log, &["fsck", ".", "--vkey", &vkey], "fsck_clean.txt"),
         (&log, &["fsck", "."], "fsck_no_key.txt"),
         (&damaged, &["fsck", ".", "--vkey", &vkey], "fsck_damaged.txt"),

@@ -14,6 +14,7 @@ mod grown;
 mod histories;
 mod hops;
 mod log_cli;
+mod mirror;
 mod node;
 mod rpc;
 mod sealed;

@@ -152,3 +152,18 @@ def test_a_sealed_call_is_found_and_verified_before_and_after_its_record_was_del
     assert "log         ok" in verdict and "NO" not in verdict, verdict
     run = meshchain("fsck", data, "--vkey", json.loads(request("GET", f"{url}/v1/log").body)["vkey"])
     assert run.code == 0 and "deleted" in run.text, run.text
+
+
+def test_a_mirror_grows_with_the_log_and_fsck_checks_its_entries(sealed, tmp_path):
+    url, _, _ = sealed
+    vkey = json.loads(request("GET", f"{url}/v1/log").body)["vkey"]
+    copy, before = tmp_path / "copy", BATCHES * len(SERVICES)
+    first = meshchain("mirror", url, copy, "--vkey", vkey)
+    assert first.code == 0 and f"0 leaves before, {before} now" in first.text, first.text
+    assert request("POST", f"{url}/v1/batches", body=Proxy("late").batch()).status == 200
+    wait_until(lambda: json.loads(request("GET", f"{url}/v1/log").body)["size"] == before + 1, DEADLINE_S, "it is published")
+    second = meshchain("mirror", url, copy, "--vkey", vkey)
+    assert second.code == 0 and f"{before} leaves before, {before + 1} now" in second.text, second.text
+    for place in (copy, url):
+        run = meshchain("fsck", place, "--vkey", vkey)
+        assert run.code == 0 and f"{CALLS * (before + 1)} checked, as they are served" in run.text, run.text

@@ -23,7 +23,8 @@ COLLECTOR_CONFIG = closed(
             "interval_s": integer(1),
             "finality": {"anyOf": [{"enum": ["finalized", "safe"]}, integer(1)]},
         }, max_fee_gwei=integer(1), daily_budget_eth={"anyOf": [{"type": "number"}, STRING]}, poll_ms=integer(50),
-            bump_after_s=integer(1), required_at_start={"type": "boolean"}),
+            bump_after_s=integer(1), required_at_start={"type": "boolean"},
+            disowned={"type": "array", "items": {"type": "string", "pattern": "^0x[0-9a-fA-F]{40}$"}}),
     },
 )
 

@@ -69,8 +69,8 @@ pub struct AnchorConfig {
     /// newest root, in seconds. Default 60.
     #[serde(default = "default_bump_after_s")]
     pub bump_after_s: u64,
-    /// Former accounts of this anchor that are somebody else's too, as a key that was stolen: what contracts hold of them
-    /// counts for nothing any more. With them the log loses witnesses of its past: see docs/restore.md. Default none.
+    /// Former accounts of this anchor that are somebody else's too, as a key that was stolen, and former contracts that are
+    /// others now: what is held of them, or there, counts for nothing any more. With them the log loses witnesses of its past: see docs/restore.md. Default none.
     #[serde(default)]
     pub disowned: Vec<Address>,
     /// Whether the log takes no batches after a start before this chain was asked what it holds of it.

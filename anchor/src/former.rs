@@ -1,6 +1,7 @@
 //! Accounts and contracts that anchored this log before: what they did stands, and speaks of the log's past.
 
 use crate::objects::Objects;
+use crate::rpc::RpcError;
 use crate::runner::Runner;
 use crate::state::{FormerAccount, State, StateError};
 use crate::trouble::Trouble;
@@ -20,7 +21,8 @@ pub(crate) async fn former(
     all.extend(objects.accounts(state.chain_id).await?);
     let mut former: Vec<FormerAccount> = Vec::new();
     for account in all {
-        let counts = account != own && !disowned.contains(&account.sender);
+        let named = [account.sender, account.contract];
+        let counts = account != own && !disowned.iter().any(|other| named.contains(other));
         if counts && !former.contains(&account) {
             former.push(account);
         }
@@ -33,7 +35,16 @@ impl Runner {
     /// Compares what contracts hold for those with the log: an older copy of it may have come back with a new key.
     pub(crate) async fn compare_former(&self) -> Result<(), Trouble> {
         for FormerAccount { sender, contract } in &self.former {
-            let held = self.node.anchored_if_there(*contract, *sender, self.log_id).await?;
+            let held = match self.node.anchored_if_there(*contract, *sender, self.log_id).await {
+                // Something else stands there now: it speaks of no log.
+                Err(error @ (RpcError::Refused { .. } | RpcError::Malformed { .. })) => {
+                    log::warn!(
+                        "the former contract {contract} of account {sender} is none any more: {error}"
+                    );
+                    continue;
+                }
+                held => held?,
+            };
             let Some(head) = held.map(|anchored| anchored.head) else { continue };
             let what = format!(
                 "what contract {contract} holds of the former account {sender} (see `disowned` in docs/restore.md), by the \

@@ -155,12 +155,18 @@ impl Finals {
         }
     }
 
-    /// The `limit` largest of a size below `below`, largest first.
+    /// The `limit` largest of a size below `below`, largest first. What is damaged is left out, and told.
     pub async fn newest(&self, below: u64, limit: usize) -> Result<Vec<FinalAnchor>, StoreError> {
         let sizes: Vec<u64> = self.read().range(..below).rev().take(limit).copied().collect();
         let mut anchors = Vec::with_capacity(sizes.len());
         for size in sizes {
-            anchors.extend(self.get(size).await?);
+            match self.get(size).await {
+                Ok(anchor) => anchors.extend(anchor),
+                Err(error @ StoreError::Damaged { .. }) => {
+                    log::warn!("{error}: `meshchain fsck --rpc --repair` mends it");
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(anchors)
     }

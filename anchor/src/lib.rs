@@ -40,5 +40,5 @@ pub use error::AnchorError;
 pub use event::{AnchorEvent, Sent, Witness};
 pub use handle::{AnchorHandle, AnchorStatus, Finals, InFlightStatus};
 pub use history::{OwnHead, OwnHeads};
-pub use runner::start;
+pub use runner::{check_key, start};
 pub use state::{FinalAnchor, StateError};

@@ -89,9 +89,7 @@ pub async fn start(
     events: impl Fn(AnchorEvent) + Send + Sync + 'static,
 ) -> Result<AnchorHandle, AnchorError> {
     config.validate()?;
-    let chain = config.chain.clone();
-    let key = |reason| AnchorError::Key { chain: chain.clone(), reason };
-    let account = Account::load(&config.key_file).map_err(key)?;
+    let (chain, account) = (config.chain.clone(), account(&config)?);
     let state = |source| AnchorError::State { chain: chain.clone(), source };
     let objects = Objects::new(store, &config.chain);
     let writer = random().map_err(|source| AnchorError::Random { chain: chain.clone(), source })?;
@@ -115,6 +113,16 @@ pub async fn start(
     let (stop, stopped) = watch::channel(false);
     let task = Arc::new(Mutex::new(Some(tokio::spawn(runner.run(stopped)))));
     Ok(AnchorHandle { shared, finals, stop, task })
+}
+
+/// Whether the key of an anchor can be used, before anything is made for it.
+pub fn check_key(config: &AnchorConfig) -> Result<(), AnchorError> {
+    account(config).map(drop)
+}
+
+fn account(config: &AnchorConfig) -> Result<Account, AnchorError> {
+    let key = |reason| AnchorError::Key { chain: config.chain.clone(), reason };
+    Account::load(&config.key_file).map_err(key)
 }
 
 /// The log that is anchored.

@@ -53,6 +53,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     // Before anything is made: a start that fails here leaves nothing behind.
     let listener =
         listen(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
+    for anchor in &config.anchor {
+        meshchain_anchor::check_key(anchor)?;
+    }
     let store = Store::open(&data)?;
     let origin = config.origin.as_deref();
     let (key, new_key) = key_of(&store, &data, &key_file, origin, false).await?;

@@ -3,6 +3,7 @@
 use super::support::{Anvil, Bench, OTHER_KEY};
 use alloy_primitives::B256;
 use meshchain_anchor::{AnchorEvent, Witness};
+use serde_json::json;
 
 /// What an operator changes.
 #[derive(Debug, Clone, Copy)]
@@ -108,4 +109,20 @@ async fn a_former_account_that_was_stolen_can_be_disowned() {
     bench.event("comparison", |e| matches!(e, AnchorEvent::Compared { .. })).await;
     bench.grow(9);
     bench.finalized(9).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_contract_that_is_something_else_now_is_passed_over() {
+    // It reverts, stops at an invalid opcode, or answers one word.
+    for code in ["0x60006000fd", "0xfe", "0x60206000f3", "0x"] {
+        let anvil = Anvil::start();
+        let mut bench = anchored(&anvil).await;
+        bench.config.contract = anvil.deploy();
+        anvil.rpc("anvil_setCode", json!([anvil.contract, code]));
+        bench.start().await;
+        bench.event("comparison", |e| matches!(e, AnchorEvent::Compared { .. })).await;
+        bench.grow(8);
+        bench.finalized(8).await;
+        bench.stop().await;
+    }
 }

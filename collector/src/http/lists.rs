@@ -137,12 +137,13 @@ async fn anchor_page(
 ) -> Result<(Vec<Value>, Option<u64>), StoreError> {
     let (mut newest, mut from) = (Vec::with_capacity(doors.anchors.len()), None);
     for anchor in &doors.anchors {
-        let mut of_chain = anchor.finals().newest(below, limit + 1).await?;
-        if of_chain.len() > limit {
-            of_chain.truncate(limit);
-            from = from.max(of_chain.last().map(|last| last.size));
+        let finals = anchor.finals();
+        let sizes = finals.sizes();
+        let sizes = &sizes[..sizes.partition_point(|size| *size < below)];
+        if sizes.len() > limit {
+            from = from.max(Some(sizes[sizes.len() - limit]));
         }
-        newest.push(of_chain);
+        newest.push(finals.newest(below, limit).await?);
     }
     let mut chains = Vec::with_capacity(newest.len());
     for (anchor, of_chain) in doors.anchors.iter().zip(newest) {

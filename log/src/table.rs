@@ -25,6 +25,9 @@ impl Table {
     pub async fn load(store: &Store, name: SegmentName, len: u64) -> Result<Self, StoreError> {
         let path = table_path(&name);
         let damaged = |e| StoreError::damaged(&path, e);
+        if len == 0 {
+            return Err(StoreError::damaged(&path, "it is empty"));
+        }
         let tail = len.saturating_sub(TableLayout::TAIL)..len;
         let layout = TableLayout::parse(&store.get_range(&path, tail).await?, len);
         let layout = layout.map_err(damaged)?;

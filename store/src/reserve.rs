@@ -69,7 +69,12 @@ impl Reserve {
     }
 
     fn take_files(&self) -> io::Result<()> {
-        match fs::create_dir(self.directory.join(SPARE)) {
+        let folder = self.directory.join(SPARE);
+        // As with the reserve itself: what a link leads to is nobody's to fill.
+        if folder.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
+            fs::remove_file(&folder)?;
+        }
+        match fs::create_dir(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
@@ -156,6 +161,11 @@ mod tests {
         reserve.hold().unwrap();
         assert_eq!(fs::read(&other).unwrap(), b"precious", "no link is followed");
         assert!(reserve.give_up());
+        fs::remove_dir(folder.path().join(SPARE)).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), folder.path().join(SPARE))
+            .unwrap();
+        reserve.hold().unwrap();
+        assert!(!folder.path().join("elsewhere").exists() && reserve.give_up());
         let sparse = File::create(folder.path().join(RESERVE)).unwrap();
         sparse.set_len(SIZE).unwrap();
         let found = Reserve::find(folder.path());

@@ -37,6 +37,7 @@ fn harms() -> impl Strategy<Value = Harm> {
         Just(Harm::Gone),
         any::<usize>().prop_map(|at| Harm::Flipped { at }),
         any::<usize>().prop_map(|to| Harm::Cut { to }),
+        Just(Harm::Cut { to: 0 }),
         Just(Harm::Replaced),
     ]
 }

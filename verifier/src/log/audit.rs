@@ -66,6 +66,13 @@ impl Fsck<'_> {
         let objects = self.keep(checked).flatten();
         let last = followed.head.into_iter().chain(objects).max_by_key(|head| head.size);
         self.untold();
+        if self.told.cut_off > 0 {
+            let starts = self.told.cut_off;
+            self.report.note(format!(
+                "at {starts} starts the audit log ended before the log did: a kill took its last lines along, or somebody did; \
+                 what leaves say was told again, refusals were not"
+            ));
+        }
         let size = self.heads.published.size;
         if let Some(head) = last.filter(|head| head.size < size) {
             self.report.note(format!(
@@ -174,7 +181,7 @@ impl Fsck<'_> {
         let Some(AuditLine { log, prev, event, members, .. }) = parsed else {
             return self.audit_damage(at, "no line of an audit log".to_owned());
         };
-        let fits = self.told.hear(&event, &members, self.heads.published.size);
+        let fits = self.told.hear(&event, &members);
         if !(fits || self.doubt) {
             self.audit_damage(at, format!("tells of a leaf, as `{event}`, what it does not say"));
         }
@@ -200,7 +207,11 @@ impl Fsck<'_> {
         let head = TreeHead { size: log.size, root: log.root };
         let leaves = members.get("leaves").and_then(serde_json::Value::as_u64);
         match (event.as_str(), followed.told, leaves) {
-            ("start", ..) => followed.told = Some(head.size),
+            ("start", ..) => {
+                let audited = members.get("audited_size").and_then(serde_json::Value::as_u64);
+                self.told.cut_off += u64::from(audited.is_some_and(|audited| audited < head.size));
+                followed.told = Some(head.size);
+            }
             ("checkpoint", told, Some(leaves)) => {
                 if told.is_some_and(|told| told.checked_add(leaves) != Some(head.size)) {
                     let told = followed.told.unwrap_or(0);

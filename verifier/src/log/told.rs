@@ -14,6 +14,10 @@ type Line = [u8; 16];
 pub(super) struct Told {
     expected: HashMap<Line, (u64, &'static str)>,
     heard: HashSet<Line>,
+    /// Leaves that were taken in.
+    size: u64,
+    /// Starts that found it shorter than the log.
+    pub(super) cut_off: u64,
     /// First leaf whose lines the audit log must have, where it has any.
     pub(super) from: Option<u64>,
     /// The leaf behind the last one of these.
@@ -29,15 +33,16 @@ impl Told {
         header: &BatchHeader<'_>,
         step: &Step,
     ) {
+        self.size = at + 1;
         for (event, members) in told(at, leaf, header, step) {
             self.expected.insert(line(event, &members), (at, event));
         }
     }
 
-    /// Takes in a line of the audit log; false where it speaks of a leaf below `size`, and not as that one does.
-    pub(super) fn hear(&mut self, event: &str, members: &Map<String, Value>, size: u64) -> bool {
+    /// Takes in a line of the audit log; false where it speaks of a leaf that was taken in, and not as that one does.
+    pub(super) fn hear(&mut self, event: &str, members: &Map<String, Value>) -> bool {
         let leaf = members.get("leaf").and_then(Value::as_u64);
-        if leaf.is_none_or(|leaf| leaf >= size) || event == "refusal" {
+        if leaf.is_none_or(|leaf| leaf >= self.size) || event == "refusal" {
             return true;
         }
         let mut members = members.clone();

@@ -89,7 +89,9 @@ pub async fn start(
     events: impl Fn(AnchorEvent) + Send + Sync + 'static,
 ) -> Result<AnchorHandle, AnchorError> {
     config.validate()?;
-    let (chain, account) = (config.chain.clone(), account(&config)?);
+    let chain = config.chain.clone();
+    let key = |reason| AnchorError::Key { chain: chain.clone(), reason };
+    let account = Account::load(&config.key_file).map_err(key)?;
     let state = |source| AnchorError::State { chain: chain.clone(), source };
     let objects = Objects::new(store, &config.chain);
     let writer = random().map_err(|source| AnchorError::Random { chain: chain.clone(), source })?;
@@ -115,14 +117,10 @@ pub async fn start(
     Ok(AnchorHandle { shared, finals, stop, task })
 }
 
-/// Whether the key of an anchor can be used, before anything is made for it.
-pub fn check_key(config: &AnchorConfig) -> Result<(), AnchorError> {
-    account(config).map(drop)
-}
-
-fn account(config: &AnchorConfig) -> Result<Account, AnchorError> {
-    let key = |reason| AnchorError::Key { chain: config.chain.clone(), reason };
-    Account::load(&config.key_file).map_err(key)
+/// Whether the key of an anchor can be used, before anything is made for it; why not, in words.
+pub fn check_key(config: &AnchorConfig) -> Result<(), String> {
+    let AnchorConfig { chain, key_file, .. } = config;
+    Account::load(key_file).map(drop).map_err(|why| format!("anchor {chain}: key_file: {why}"))
 }
 
 /// The log that is anchored.

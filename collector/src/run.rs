@@ -54,7 +54,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let listener =
         listen(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
     for anchor in &config.anchor {
-        meshchain_anchor::check_key(anchor)?;
+        meshchain_anchor::check_key(anchor).map_err(anyhow::Error::msg)?;
     }
     let store = Store::open(&data)?;
     let origin = config.origin.as_deref();

@@ -23,6 +23,16 @@ pub enum TileKind {
     Entries,
 }
 
+impl TileKind {
+    /// Tile level; entries lie beside level 0.
+    pub fn level(self) -> u8 {
+        match self {
+            Self::Hashes(level) => level,
+            Self::Entries => 0,
+        }
+    }
+}
+
 /// Name of one tile or entry bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TileName {

@@ -126,7 +126,7 @@ fn key_of(vkey: &Option<String>, policy: &Option<PathBuf>) -> Result<LogKey, Str
 pub(crate) fn run_mirror(args: &MirrorArgs) -> Result<ExitCode, String> {
     let (key, source) = (key_of(&args.vkey, &args.policy)?, open(&args.url)?);
     let mirror = Mirror::new(&*source, &key, &args.directory);
-    let mut told = String::new();
+    let mut waits = Waits::default();
     loop {
         let mut progress = Progress::new();
         let run = mirror.run(&mut |done, all| progress.show(done, all));
@@ -139,20 +139,13 @@ pub(crate) fn run_mirror(args: &MirrorArgs) -> Result<ExitCode, String> {
                     print(&format!("{from} leaves before, {size} now, root {root}{without}\n"))
                         .map_err(|e| e.to_string())?;
                 }
-                told.clear();
+                waits.told.clear();
             }
             Err(error @ MirrorError::Contradiction(_)) => {
                 eprintln!("meshchain: {}", shown(error.to_string()));
                 return Ok(ExitCode::from(1));
             }
-            Err(error) if args.follow => {
-                // What passes by itself is waited out; told once.
-                let reason = shown(error.to_string());
-                if reason != told {
-                    eprintln!("meshchain: {reason}; trying again");
-                    told = reason;
-                }
-            }
+            Err(error) if args.follow => waits.tell(&error),
             Err(error) => return Err(shown(error.to_string())),
         }
         if !args.follow {
@@ -219,7 +212,7 @@ fn tail(args: &TailArgs) -> Result<ExitCode, String> {
     let view = LogView(&*source);
     let mut size = view.checkpoint().map_err(|e| e.to_string())?.head.size;
     let mut next = size.saturating_sub(args.n);
-    let mut told = String::new();
+    let mut waits = Waits::default();
     loop {
         let mut printed = Ok(());
         let read = view.leaves(size, next..size, &mut |leaf| {
@@ -238,13 +231,8 @@ fn tail(args: &TailArgs) -> Result<ExitCode, String> {
         }
         let seen = match read.and_then(|()| wait(&view, size)) {
             Ok(seen) => seen,
-            Err(e) => {
-                // What passes by itself is waited out; told once.
-                let reason = shown(e.to_string());
-                if reason != told {
-                    eprintln!("meshchain: {reason}; trying again");
-                    told = reason;
-                }
+            Err(error) => {
+                waits.tell(&error);
                 std::thread::sleep(POLL);
                 size
             }
@@ -254,6 +242,22 @@ fn tail(args: &TailArgs) -> Result<ExitCode, String> {
             return Ok(ExitCode::from(1));
         }
         size = seen;
+    }
+}
+
+/// What passes by itself is waited out; told once.
+#[derive(Default)]
+struct Waits {
+    told: String,
+}
+
+impl Waits {
+    fn tell(&mut self, error: &impl std::fmt::Display) {
+        let reason = shown(error.to_string());
+        if reason != self.told {
+            eprintln!("meshchain: {reason}; trying again");
+            self.told = reason;
+        }
     }
 }
 

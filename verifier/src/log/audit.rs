@@ -91,9 +91,7 @@ impl Fsck<'_> {
             );
             self.audit_damage((name, 0), fault);
         }
-        let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let line = std::str::from_utf8(line).ok().and_then(|text| AuditLine::parse(text).ok());
-        let size = line.map_or(0, |line| line.log.size);
+        let size = first_line(bytes).map_or(0, |line| line.log.size);
         self.report.note(format!(
             "the audit log begins with {name}: older files were taken away, and with them what was told of the first \
              {size} leaves"
@@ -137,10 +135,7 @@ impl Fsck<'_> {
         let mut ends = HashSet::from([CHAIN_START, CHAIN_LOST]);
         for name in names {
             let Some(bytes) = self.source.get(name, MAX_LEN)? else { continue };
-            let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-            let first =
-                std::str::from_utf8(first).ok().and_then(|text| AuditLine::parse(text).ok());
-            let prev = first.map(|line| line.prev);
+            let prev = first_line(&bytes).map(|line| line.prev);
             if prev.is_some_and(|prev| !ends.contains(&prev)) {
                 let fault = "follows no line that is there: one before it was changed or taken out";
                 self.audit_damage((name, 0), fault.to_owned());
@@ -177,8 +172,7 @@ impl Fsck<'_> {
 
     fn line(&mut self, tree: &Tree<'_>, at: (&str, u64), line: &[u8], followed: &mut Followed) {
         let before = followed.prev.replace(line_hash(line));
-        let parsed = std::str::from_utf8(line).ok().and_then(|text| AuditLine::parse(text).ok());
-        let Some(AuditLine { log, prev, event, members, .. }) = parsed else {
+        let Some(AuditLine { log, prev, event, members, .. }) = parse(line) else {
             return self.audit_damage(at, "no line of an audit log".to_owned());
         };
         let fits = self.told.hear(&event, &members);
@@ -273,6 +267,14 @@ impl Fsck<'_> {
             leaves: None,
         });
     }
+}
+
+fn parse(line: &[u8]) -> Option<AuditLine> {
+    AuditLine::parse(std::str::from_utf8(line).ok()?).ok()
+}
+
+fn first_line(bytes: &[u8]) -> Option<AuditLine> {
+    parse(bytes.split(|byte| *byte == b'\n').next()?)
 }
 
 /// The numbers of the files that were put aside, and what is in the one that grows. A running collector may put it

@@ -135,11 +135,7 @@ fn check_partials(
 ) -> Result<(), SourceError> {
     let names: Vec<TileName> = files.iter().filter_map(|file| TileName::parse(file)).collect();
     let Some(first) = names.first() else { return Ok(()) };
-    let level = match first.kind {
-        TileKind::Hashes(level) => level,
-        TileKind::Entries => 0,
-    };
-    let needed = TileName { width: width_at(size, level, first.index), ..*first };
+    let needed = TileName { width: width_at(size, first.kind.level(), first.index), ..*first };
     if needed.width == 0 {
         return Ok(());
     }

@@ -5,19 +5,18 @@
 //! is as before.
 
 use super::log_key::LogKey;
-use super::source::{Directory, LogSource, SourceError, entries_path};
+use super::needed::at_edge;
+use super::source::{Directory, LogSource, SourceError};
+use super::tiles::MAX_BUNDLE;
 use crate::fetch::write_atomically;
-use meshchain_core::entries_page::encode_page;
 use meshchain_core::note::MAX_NOTE;
 use meshchain_core::tile::{EdgeTiles, TILE_WIDTH, TileKind, TileName, split_bundle, width_at};
-use meshchain_core::{BatchLeaf, Canonical, Checkpoint, Hash, TreeHead, merkle};
+use meshchain_core::{Checkpoint, Hash, TreeHead, merkle};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Most bytes of an entry bundle.
-const MAX_BUNDLE: u64 = TILE_WIDTH * (2 + 65_535);
 /// Where what is not proved yet lies.
 const INCOMING: &str = "incoming";
 /// Where checkpoints are kept that contradict the copy.
@@ -56,16 +55,11 @@ pub struct Mirrored {
 
 /// A copy, and where it comes from.
 pub struct Mirror<'a> {
-    source: &'a dyn LogSource,
+    pub(super) source: &'a dyn LogSource,
     key: &'a LogKey,
-    directory: PathBuf,
-    local: Directory,
-    incoming: Directory,
-}
-
-/// A leaf of the log does not hold what is served as its entries.
-fn not_its_entries(leaf: u64) -> MirrorError {
-    MirrorError::Contradiction(format!("leaf {leaf} does not hold the entries that are served"))
+    pub(super) directory: PathBuf,
+    pub(super) local: Directory,
+    pub(super) incoming: Directory,
 }
 
 impl<'a> Mirror<'a> {
@@ -235,7 +229,7 @@ impl<'a> Mirror<'a> {
     }
 
     /// A bundle: one that was gathered before, else the log's.
-    fn bundle(&self, name: &TileName) -> Result<Vec<u8>, MirrorError> {
+    pub(super) fn bundle(&self, name: &TileName) -> Result<Vec<u8>, MirrorError> {
         let path = name.path();
         if u64::from(name.width) == TILE_WIDTH {
             for near in [&self.local, &self.incoming] {
@@ -248,56 +242,7 @@ impl<'a> Mirror<'a> {
         found.ok_or_else(|| MirrorError::NotRead(format!("{path} is missing")))
     }
 
-    fn has_entries(&self) -> bool {
-        self.directory.join("entries").is_dir()
-    }
-
-    /// Copies entries from the last page on that is here, each held against its leaf. Whether there are any.
-    fn copy_entries(&self, head: &TreeHead) -> Result<bool, MirrorError> {
-        let mut from = self.last_page();
-        let mut bundle: Option<(u64, Vec<u8>)> = None;
-        while from < head.size {
-            let Some(mut page) = self.source.entries(from)? else { return Ok(false) };
-            page.truncate(usize::try_from(head.size - from).unwrap_or(usize::MAX));
-            for (leaf, entries) in (from..).zip(&page) {
-                let index = leaf / TILE_WIDTH;
-                if bundle.as_ref().is_none_or(|(of, _)| *of != index) {
-                    let width = width_at(head.size, 0, index);
-                    let name = TileName { kind: TileKind::Entries, index, width };
-                    let gathered = self.incoming.get(&name.path(), MAX_BUNDLE)?;
-                    let bytes = match gathered {
-                        Some(bytes) => bytes,
-                        None => self.bundle(&name)?,
-                    };
-                    bundle = Some((index, bytes));
-                }
-                let leaves = bundle.as_ref().and_then(|(_, bytes)| split_bundle(bytes));
-                let bytes =
-                    leaves.and_then(|l| l.get((leaf % TILE_WIDTH) as usize).map(|l| l.to_vec()));
-                let holds = bytes.is_some_and(|bytes| {
-                    BatchLeaf::decode(&bytes).is_ok_and(|leaf| leaf.holds(entries))
-                });
-                if !holds {
-                    return Err(not_its_entries(leaf));
-                }
-            }
-            self.gather(&entries_path(from), &encode_page(&page))?;
-            from += page.len() as u64;
-        }
-        Ok(true)
-    }
-
-    /// First leaf of the last page that was copied: it may have grown.
-    fn last_page(&self) -> u64 {
-        let pages = self.local.list("entries").ok().flatten().unwrap_or_default();
-        pages
-            .iter()
-            .filter_map(|page| page.name.rsplit('/').next()?.parse().ok())
-            .max()
-            .unwrap_or(0)
-    }
-
-    fn gather(&self, name: &str, bytes: &[u8]) -> Result<(), MirrorError> {
+    pub(super) fn gather(&self, name: &str, bytes: &[u8]) -> Result<(), MirrorError> {
         self.write(&format!("{INCOMING}/{name}"), bytes)
     }
 
@@ -329,18 +274,10 @@ impl<'a> Mirror<'a> {
 
     /// Partial tiles of the former edge are superfluous.
     fn drop_partials(&self, before: &TreeHead, head: &TreeHead) {
-        let (mut level, mut hashes) = (0, before.size);
-        while hashes > 0 {
-            let (index, width) = (hashes / TILE_WIDTH, (hashes % TILE_WIDTH) as u16);
-            if width > 0 && width != width_at(head.size, level, index) {
-                for kind in [TileKind::Hashes(level), TileKind::Entries] {
-                    let name = TileName { kind, index, width };
-                    if kind != TileKind::Entries || level == 0 {
-                        let _ = fs::remove_file(self.directory.join(name.path()));
-                    }
-                }
+        for name in at_edge(before.size) {
+            if name.width != width_at(head.size, name.kind.level(), name.index) {
+                let _ = fs::remove_file(self.directory.join(name.path()));
             }
-            (level, hashes) = (level + 1, hashes / TILE_WIDTH);
         }
     }
 }

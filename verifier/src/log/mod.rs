@@ -14,6 +14,7 @@ mod heads;
 mod kept;
 mod log_key;
 mod mirror;
+mod mirror_entries;
 mod needed;
 mod onchain;
 mod recompute;

@@ -23,11 +23,7 @@ impl Fsck<'_> {
         if fetch(self.source, name)?.is_some() {
             return Ok(());
         }
-        let level = match name.kind {
-            TileKind::Hashes(level) => level,
-            TileKind::Entries => 0,
-        };
-        let newer = TileName { width: width_at(size, level, name.index), ..*name };
+        let newer = TileName { width: width_at(size, name.kind.level(), name.index), ..*name };
         let whole =
             fetch(self.source, &newer)?.filter(|whole| !self.report.is_damaged(&whole.file));
         let bytes = whole.and_then(|whole| match name.kind {
@@ -62,7 +58,7 @@ impl Fsck<'_> {
 }
 
 /// The partial tiles and the partial bundle of the tree of `size` leaves.
-fn at_edge(size: u64) -> Vec<TileName> {
+pub(super) fn at_edge(size: u64) -> Vec<TileName> {
     let (mut names, mut level, mut hashes) = (Vec::new(), 0, size);
     while hashes > 0 {
         let (index, width) = (hashes / TILE_WIDTH, (hashes % TILE_WIDTH) as u16);

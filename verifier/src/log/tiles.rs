@@ -6,7 +6,8 @@ use meshchain_core::{Hash, merkle};
 use std::ops::Range;
 
 const MAX_TILE: u64 = TILE_WIDTH * 32;
-const MAX_BUNDLE: u64 = TILE_WIDTH * (MAX_ENTRY_LEN as u64 + 2);
+/// Most bytes of an entry bundle.
+pub(super) const MAX_BUNDLE: u64 = TILE_WIDTH * (MAX_ENTRY_LEN as u64 + 2);
 
 /// An object that is there.
 pub(crate) struct Stored {

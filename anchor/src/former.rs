@@ -1,34 +1,31 @@
 //! Accounts and contracts that anchored this log before: what they did stands, and speaks of the log's past.
 
-use crate::objects::Objects;
 use crate::rpc::RpcError;
 use crate::runner::Runner;
-use crate::state::{FormerAccount, State, StateError};
+use crate::state::{FormerAccount, State};
 use crate::trouble::Trouble;
 use alloy_primitives::Address;
 
 /// Most that are asked at a start, the newest ones.
 const MOST: usize = 64;
 
-/// All that what is kept in this place tells of on the chain of `state`, beside its own and those that are disowned.
-pub(crate) async fn former(
-    objects: &Objects,
+/// All that the state and what is `kept` beside it tell of, without its own and those that are disowned.
+pub(crate) fn former(
     state: &State,
+    kept: Vec<FormerAccount>,
     disowned: &[Address],
-) -> Result<Vec<FormerAccount>, StateError> {
-    let own = FormerAccount { sender: state.sender, contract: state.contract };
-    let mut all = state.former.clone();
-    all.extend(objects.accounts(state.chain_id).await?);
+) -> Vec<FormerAccount> {
     let mut former: Vec<FormerAccount> = Vec::new();
-    for account in all {
+    for account in state.former.iter().copied().chain(kept) {
         let named = [account.sender, account.contract];
-        let counts = account != own && !disowned.iter().any(|other| named.contains(other));
+        let counts =
+            account != state.account() && !disowned.iter().any(|other| named.contains(other));
         if counts && !former.contains(&account) {
             former.push(account);
         }
     }
     let over = former.len().saturating_sub(MOST);
-    Ok(former.split_off(over))
+    former.split_off(over)
 }
 
 impl Runner {
@@ -47,24 +44,19 @@ impl Runner {
             };
             let Some(head) = held.map(|anchored| anchored.head) else { continue };
             let what = format!(
-                "what contract {contract} holds of the former account {sender} (see `disowned` in docs/restore.md), by the \
-                 word of the RPC node,"
+                "what contract {contract} holds of the former account {sender} (see `disowned` in docs/restore.md)"
             );
-            match self.compare_head(&what, head.size, &head.root.into()).await {
-                Err(Trouble::OtherHistory(reason)) => return Err(Trouble::NodeSaysOther(reason)),
-                compared => compared?,
-            }
+            self.compare_held(&what, &head).await?;
         }
         Ok(())
     }
 
     /// Whether the proof that is kept of this size is another account's, which policies may still name.
     pub(crate) async fn is_of_former(&self, size: u64) -> bool {
-        if !self.finals.sizes().contains(&size) {
+        if self.finals.covering_size(size) != Some(size) {
             return false;
         }
         let kept = self.finals.get(size).await.ok().flatten();
-        let own = (self.account.address(), self.config.contract);
-        kept.is_some_and(|kept| (kept.sender, kept.contract) != own)
+        kept.is_some_and(|kept| kept.account() != self.state.account())
     }
 }

@@ -5,7 +5,7 @@ use crate::rewound::HEAD_BEHIND;
 use crate::runner::Runner;
 use crate::trouble::Trouble;
 use alloy_primitives::B256;
-use meshchain_core::SignedHead;
+use meshchain_core::{SignedHead, TreeHead};
 use meshchain_store::StoreError;
 use std::pin::Pin;
 
@@ -73,22 +73,20 @@ impl Runner {
     pub(crate) async fn compare_contract(&self) -> Result<Anchored, Trouble> {
         let (contract, sender) = (self.config.contract, self.account.address());
         let anchored = self.node.anchored(contract, sender, self.log_id).await?;
-        let head = anchored.head;
-        let what = "the contract's head, by the word of the RPC node,";
-        let fits = self.compare_head(what, head.size, &head.root.into()).await;
-        match fits {
-            Ok(()) => Ok(anchored),
+        self.compare_held("the contract's head", &anchored.head).await?;
+        Ok(anchored)
+    }
+
+    /// Compares what a contract holds, by the word of the node, with the log.
+    pub(crate) async fn compare_held(&self, what: &str, head: &TreeHead) -> Result<(), Trouble> {
+        let what = format!("{what}, by the word of the RPC node,");
+        match self.compare_head(&what, head.size, &head.root.into()).await {
             Err(Trouble::OtherHistory(reason)) => Err(Trouble::NodeSaysOther(reason)),
-            Err(other) => Err(other),
+            compared => compared,
         }
     }
 
-    pub(crate) async fn compare_head(
-        &self,
-        what: &str,
-        size: u64,
-        root: &B256,
-    ) -> Result<(), Trouble> {
+    async fn compare_head(&self, what: &str, size: u64, root: &B256) -> Result<(), Trouble> {
         if size == 0 {
             return Ok(());
         }

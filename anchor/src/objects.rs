@@ -13,7 +13,7 @@ use meshchain_stored::anchor::{
     AnchorFormatError, final_path, finals_path, given_up_path, parse_final_path, parse_state_path,
     state_path,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -28,6 +28,14 @@ const MOST_DOUBTFUL: usize = 16;
 /// gives it.
 #[derive(Debug)]
 pub(crate) struct Written(());
+
+/// What a start finds.
+pub(crate) struct Kept {
+    /// Sizes of the final anchors; known by their names alone.
+    pub(crate) sizes: BTreeSet<u64>,
+    /// Whose anchors on this chain the states and newest proofs are, also under other names of the chain.
+    pub(crate) accounts: Vec<FormerAccount>,
+}
 
 /// The objects of one anchor.
 #[derive(Clone)]
@@ -110,21 +118,23 @@ impl Objects {
         Ok(Written(()))
     }
 
-    /// Whose anchors on this chain the states and newest proofs in this place are, also under other names of the chain.
-    pub(crate) async fn accounts(&self, chain_id: u64) -> Result<Vec<FormerAccount>, StateError> {
-        let mut accounts = Vec::new();
+    /// What is in this place.
+    pub(crate) async fn kept(&self, chain_id: u64) -> Result<Kept, StateError> {
+        let (mut sizes, mut accounts) = (BTreeSet::new(), Vec::new());
         let mut newest = BTreeMap::new();
+        let own = finals_path(&self.chain);
         for (name, _) in self.store.list("anchor").await? {
             let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-            if parse_final_path(&name).is_some() {
+            if let Some(size) = parse_final_path(&name) {
+                sizes.extend((folder == own).then_some(size));
                 newest.insert(folder, name);
             } else if parse_state_path(&name).is_some()
                 && let Some(data) = self.store.get(&name).await?
                 && let Ok(state) = State::parse(&data)
                 && state.chain_id == chain_id
             {
-                let State { sender, contract, former, .. } = state;
-                accounts.extend(former.into_iter().chain([FormerAccount { sender, contract }]));
+                let own = state.account();
+                accounts.extend(state.former.into_iter().chain([own]));
             }
         }
         for name in newest.into_values() {
@@ -132,10 +142,10 @@ impl Objects {
                 && let Ok(kept) = FinalAnchor::parse(&data)
                 && kept.evidence.chain_id == chain_id
             {
-                accounts.push(FormerAccount { sender: kept.sender, contract: kept.contract });
+                accounts.push(kept.account());
             }
         }
-        Ok(accounts)
+        Ok(Kept { sizes, accounts })
     }
 
     /// Keeps a final anchor. One of the same size in another block, which a chain gave up, stays beside it; one of
@@ -146,7 +156,7 @@ impl Objects {
             && let Ok(former) = FinalAnchor::parse(&data)
             && former.block_hash != anchor.block_hash
         {
-            if (former.sender, former.contract) != (anchor.sender, anchor.contract) {
+            if former.account() != anchor.account() {
                 return Ok(());
             }
             let aside = given_up_path(&self.chain, former.size, &former.block_hash);
@@ -173,12 +183,6 @@ impl Objects {
             return Err(StateError::Foreign { name, reason });
         }
         Ok(Some(anchor))
-    }
-
-    /// Sizes of all final anchors, ascending; known by their names alone.
-    pub(crate) async fn final_sizes(&self) -> Result<Vec<u64>, StateError> {
-        let names = self.store.list(&finals_path(&self.chain)).await?;
-        Ok(names.iter().filter_map(|(name, _)| parse_final_path(name)).collect())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::handle::{AnchorHandle, AnchorStatus, Ended, Finals, Shared};
 use crate::history::OwnHeads;
 use crate::machine::{self, Action, Rules, Sight};
 use crate::node::Node;
-use crate::objects::{Objects, Written};
+use crate::objects::{Kept, Objects, Written};
 use crate::rpc::RpcError;
 use crate::state::{FormerAccount, State, StateError};
 use crate::trouble::Trouble;
@@ -102,10 +102,10 @@ pub async fn start(
         Err(source @ StateError::Store(_)) => return Err(state(source)),
         Err(unusable) => (fresh, Some(format!("{unusable}; {UNUSABLE}"))),
     };
-    let sizes = objects.final_sizes().await.map_err(state)?.into_iter().collect();
-    let finals = Finals { sizes: Arc::new(RwLock::new(sizes)), objects: objects.clone() };
+    let Kept { sizes, accounts } = objects.kept(config.chain_id).await.map_err(state)?;
+    let finals = Finals { sizes: Arc::new(RwLock::new(sizes)), objects };
     let log = Anchored { id: log_id(origin).into(), heads, own };
-    let former = former::former(&objects, &taken, &config.disowned).await.map_err(state)?;
+    let former = former::former(&taken, accounts, &config.disowned);
     let mut runner = Runner::new(config, account, log, taken, finals.clone(), Box::new(events));
     (runner.unusable, runner.former) = (unusable, former);
     (runner.events)(AnchorEvent::KeyLoaded { chain, address: runner.account.address() });

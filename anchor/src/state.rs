@@ -41,19 +41,17 @@ pub(crate) fn resumed(found: State, fresh: &State) -> Result<State, &'static str
     if found.chain_id != fresh.chain_id {
         return Err("is of another chain id: give the anchor another chain name");
     }
-    let same = (found.sender, found.contract) == (fresh.sender, fresh.contract);
+    let (former_one, fresh_one) = (found.account(), fresh.account());
+    let same = former_one == fresh_one;
     let writer = fresh.writer.clone();
     match &found.in_flight {
         Some(_) if !same && found.sender == fresh.sender => {
             Err("has an anchor in flight of another contract")
         }
         _ if !same => {
-            let own = |sender, contract| FormerAccount { sender, contract };
-            let (fresh_one, found_one) =
-                (own(fresh.sender, fresh.contract), own(found.sender, found.contract));
             let mut former = found.former;
-            former.retain(|account| ![fresh_one, found_one].contains(account));
-            former.push(found_one);
+            former.retain(|account| ![fresh_one, former_one].contains(account));
+            former.push(former_one);
             Ok(State { spent: found.spent, gas_used: found.gas_used, former, ..fresh.clone() })
         }
         _ => Ok(State { writer, ..found }),

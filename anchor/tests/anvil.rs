@@ -36,8 +36,7 @@ async fn anchors_grow_with_the_log_and_their_proofs_verify() {
     assert!(in_company.evidence.receipt_proof.len() > 1);
     anvil.automine(true);
 
-    bench.grow(21);
-    bench.finalized(21).await;
+    bench.anchored(21).await;
     assert_eq!(anvil.head(), (21, root(21).into()));
     assert_eq!(anvil.nonce(), 3);
 
@@ -63,8 +62,7 @@ async fn anchors_grow_with_the_log_and_their_proofs_verify() {
     let found = bench.event("what is kept", |e| matches!(e, AnchorEvent::Found { .. })).await;
     let (chain, size, block_time) = ("test".into(), Some(21), Some(time));
     assert_eq!(found, AnchorEvent::Found { chain, size, block_time, gas_used: gas });
-    bench.grow(22);
-    bench.finalized(22).await;
+    bench.anchored(22).await;
     assert_eq!(bench.anchor().finals().sizes(), [3, 8, 21, 22]);
     assert_eq!(anvil.nonce(), 4);
 }
@@ -174,8 +172,7 @@ async fn while_a_stranger_used_the_nonce_nothing_is_sent() {
     let anvil = Anvil::start();
     let mut bench = Bench::new(&anvil);
     bench.start().await;
-    bench.grow(2);
-    bench.finalized(2).await;
+    bench.anchored(2).await;
     anvil.automine(false);
     bench.grow(3);
     let sent = bench.submitted().await;
@@ -198,8 +195,7 @@ async fn a_key_that_others_use_between_anchors_sends_nothing() {
     let anvil = Anvil::start();
     let mut bench = Bench::new(&anvil);
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     anvil.anchor_as_stranger(3, 4);
     bench.grow(5);
     bench.alert("by a transaction that the state does not know", false).await;
@@ -268,8 +264,7 @@ async fn a_state_that_cannot_be_read_stops_its_anchor_and_the_log_is_compared_al
     let anvil = Anvil::start();
     let mut bench = Bench::new(&anvil);
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     bench.stop().await;
     let good = bench.pending();
     let (mut renamed, mut other, mut empty) = (good.clone(), good.clone(), good.clone());
@@ -374,8 +369,7 @@ async fn a_node_that_takes_its_word_back_is_believed_again() {
             _ => Fate::Forward,
         };
         let proxy = Proxy::start(&anvil.url, lying);
-        let mut bench = Bench::new(&anvil);
-        bench.config.rpc = proxy.url.clone();
+        let mut bench = Bench::behind(&proxy, &anvil);
         // At its first word, and when it was right before.
         for size in [3, 4] {
             if size == 3 {
@@ -403,11 +397,9 @@ async fn a_node_that_takes_its_word_back_is_believed_again() {
 async fn a_node_that_lags_behind_the_last_anchor_was_not_asked() {
     let anvil = Anvil::start();
     let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
-    let mut bench = Bench::new(&anvil);
-    bench.config.rpc = proxy.url.clone();
+    let mut bench = Bench::behind(&proxy, &anvil);
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     bench.stop().await;
     proxy.set(|method, _| match method {
         "eth_call" => head(2, root(2).into(), 0),
@@ -438,8 +430,7 @@ async fn a_node_of_another_chain_or_without_the_contract_is_asked_again() {
             true => lie(),
             false => Fate::Forward,
         });
-        let mut bench = Bench::new(&anvil);
-        bench.config.rpc = proxy.url.clone();
+        let mut bench = Bench::behind(&proxy, &anvil);
         bench.grow(size);
         bench.start().await;
         bench.alert(words, false).await;

@@ -223,6 +223,11 @@ impl AnchorState {
         }
     }
 
+    /// Whose anchor it is.
+    pub fn account(&self) -> FormerAccount {
+        FormerAccount { sender: self.sender, contract: self.contract }
+    }
+
     /// Reads the object.
     pub fn parse(bytes: &[u8]) -> Result<Self, AnchorFormatError> {
         let state: Self = serde_json::from_slice(bytes)?;
@@ -284,6 +289,11 @@ impl FinalAnchor {
     /// Writes the object.
     pub fn to_json(&self) -> Result<Vec<u8>, AnchorFormatError> {
         Ok(serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Whose anchor it is.
+    pub fn account(&self) -> FormerAccount {
+        FormerAccount { sender: self.sender, contract: self.contract }
     }
 
     /// What was anchored.

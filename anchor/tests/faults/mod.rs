@@ -12,12 +12,6 @@ use std::sync::{Arc, Mutex};
 
 const SEND: &str = "eth_sendRawTransaction";
 
-fn behind(proxy: &Proxy, anvil: &Anvil) -> Bench {
-    let mut bench = Bench::new(anvil);
-    bench.config.rpc.clone_from(&proxy.url);
-    bench
-}
-
 /// A script that spoils the first call of `method` and forwards all others.
 fn once(
     method: &'static str,
@@ -34,13 +28,12 @@ fn once(
 async fn an_attempt_whose_answer_is_lost_is_anchored_once() {
     let anvil = Anvil::start();
     let proxy = Proxy::start(&anvil.url, once(SEND, || Fate::LoseAnswer));
-    let mut bench = behind(&proxy, &anvil);
+    let mut bench = Bench::behind(&proxy, &anvil);
     bench.start().await;
     bench.grow(3);
     bench.alert("does not answer", false).await;
     bench.finalized(3).await;
-    bench.grow(4);
-    bench.finalized(4).await;
+    bench.anchored(4).await;
     assert_eq!(anvil.nonce(), 2);
 }
 
@@ -49,7 +42,7 @@ async fn an_attempt_that_was_never_sent_is_sent_after_a_restart() {
     let anvil = Anvil::start();
     let lose = |method: &str, _: &Value| if method == SEND { Fate::Lose } else { Fate::Forward };
     let proxy = Proxy::start(&anvil.url, lose);
-    let mut bench = behind(&proxy, &anvil);
+    let mut bench = Bench::behind(&proxy, &anvil);
     bench.start().await;
     bench.grow(3);
     let sent = bench.submitted().await;
@@ -68,7 +61,7 @@ async fn an_attempt_that_was_never_sent_is_sent_after_a_restart() {
 async fn a_node_that_is_down_or_busy_is_waited_for() {
     let anvil = Anvil::start();
     let proxy = Proxy::start(&anvil.url, |_, _| Fate::Lose);
-    let mut bench = behind(&proxy, &anvil);
+    let mut bench = Bench::behind(&proxy, &anvil);
     bench.grow(3);
     bench.start().await;
     bench.alert("does not answer", false).await;
@@ -90,10 +83,9 @@ async fn a_node_that_is_down_or_busy_is_waited_for() {
 async fn a_node_that_lags_makes_no_second_anchor() {
     let anvil = Anvil::start();
     let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
-    let mut bench = behind(&proxy, &anvil);
+    let mut bench = Bench::behind(&proxy, &anvil);
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     proxy.set(|method, params| match (method, params[1].as_str()) {
         ("eth_getTransactionCount", Some("latest")) => Fate::Result(json!("0x0")),
         _ => Fate::Forward,
@@ -129,10 +121,9 @@ async fn refusals_of_all_words_are_lived_through() {
     ] {
         let anvil = Anvil::start();
         let proxy = Proxy::start(&anvil.url, once(SEND, move || Fate::Error(code, message)));
-        let mut bench = behind(&proxy, &anvil);
+        let mut bench = Bench::behind(&proxy, &anvil);
         bench.start().await;
-        bench.grow(3);
-        bench.finalized(3).await;
+        bench.anchored(3).await;
         assert_eq!(anvil.nonce(), 1, "{message}");
     }
 }
@@ -168,10 +159,9 @@ async fn garbage_from_the_node_is_an_alert_and_nothing_more() {
             _ => Fate::Forward,
         }
     });
-    let mut bench = behind(&proxy, &anvil);
+    let mut bench = Bench::behind(&proxy, &anvil);
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     let spoiled = spoiled.lock().unwrap();
     assert!(spoiled.len() >= 11 && spoiled.values().all(|(_, times)| *times > 4), "{spoiled:?}");
     assert_eq!(anvil.nonce(), 1);
@@ -182,7 +172,7 @@ async fn a_huge_answer_is_cut_off() {
     let anvil = Anvil::start();
     let huge = || Fate::Body(vec![b' '; 17 * 1024 * 1024]);
     let proxy = Proxy::start(&anvil.url, once("eth_gasPrice", huge));
-    let mut bench = behind(&proxy, &anvil);
+    let mut bench = Bench::behind(&proxy, &anvil);
     bench.start().await;
     bench.grow(3);
     bench.alert("over 16777216 bytes", false).await;
@@ -198,7 +188,7 @@ async fn forged_blocks_and_receipts_are_not_kept() {
         super::support::forward(&node, &call)["result"].clone()
     };
     let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
-    let mut bench = behind(&proxy, &anvil);
+    let mut bench = Bench::behind(&proxy, &anvil);
     bench.start().await;
     let (forged, failed) = (fetch.clone(), fetch.clone());
     proxy.set(move |method, params| match method {
@@ -284,7 +274,7 @@ async fn replacements_pass_the_pool_rules_of_geth() {
             _ => Fate::Forward,
         }
     });
-    let mut bench = behind(&proxy, &anvil);
+    let mut bench = Bench::behind(&proxy, &anvil);
     bench.config.bump_after_s = 1;
     bench.start().await;
     bench.grow(3);

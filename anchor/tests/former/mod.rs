@@ -35,8 +35,7 @@ async fn anchored(anvil: &Anvil) -> Bench {
     let mut bench = Bench::new(anvil);
     bench.start().await;
     for size in [3, 6] {
-        bench.grow(size);
-        bench.finalized(size).await;
+        bench.anchored(size).await;
     }
     bench.stop().await;
     bench
@@ -70,11 +69,9 @@ async fn an_older_copy_is_known_by_what_its_former_account_contract_or_name_anch
         let anvil = Anvil::start();
         let mut bench = Bench::new(&anvil);
         bench.start().await;
-        bench.grow(3);
-        bench.finalized(3).await;
+        bench.anchored(3).await;
         let copied = bench.pending();
-        bench.grow(6);
-        bench.finalized(6).await;
+        bench.anchored(6).await;
         bench.stop().await;
         // The copy of before, which grew by one leaf of its own.
         bench.put_pending(&copied);
@@ -97,8 +94,7 @@ async fn a_former_account_that_was_stolen_can_be_disowned() {
     let mut bench = anchored(&anvil).await;
     bench.key(OTHER_KEY);
     bench.start().await;
-    bench.grow(8);
-    bench.finalized(8).await;
+    bench.anchored(8).await;
     bench.stop().await;
     anvil.anchor_other(6, 1000, B256::repeat_byte(7));
     bench.start().await;
@@ -107,8 +103,7 @@ async fn a_former_account_that_was_stolen_can_be_disowned() {
     bench.config.disowned = vec![anvil.sender()];
     bench.start().await;
     bench.event("comparison", |e| matches!(e, AnchorEvent::Compared { .. })).await;
-    bench.grow(9);
-    bench.finalized(9).await;
+    bench.anchored(9).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,8 +116,7 @@ async fn a_former_contract_that_is_something_else_now_is_passed_over() {
         anvil.rpc("anvil_setCode", json!([anvil.contract, code]));
         bench.start().await;
         bench.event("comparison", |e| matches!(e, AnchorEvent::Compared { .. })).await;
-        bench.grow(8);
-        bench.finalized(8).await;
+        bench.anchored(8).await;
         bench.stop().await;
     }
 }

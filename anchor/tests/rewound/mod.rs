@@ -16,11 +16,9 @@ pub fn compared(e: &AnchorEvent) -> bool {
 /// Anchored at 3 and, in a block that the chain gave up later, at 6; and what was kept of 6.
 async fn rewound_past_6(bench: &mut Bench, anvil: &Anvil) -> Vec<u8> {
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     let snapshot = anvil.rpc("evm_snapshot", json!([]));
-    bench.grow(6);
-    bench.finalized(6).await;
+    bench.anchored(6).await;
     let kept = bench.receipt(6).unwrap();
     anvil.rpc("evm_revert", json!([snapshot]));
     assert_eq!(anvil.head().0, 3);
@@ -72,8 +70,7 @@ async fn a_chain_that_was_made_again_and_is_shorter_is_anchored_on_again() {
     let mut bench = Bench::new(&anvil);
     anvil.mine(50);
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     bench.stop().await;
     anvil.rpc("evm_revert", json!([snapshot]));
     anvil.rpc("evm_increaseTime", json!([600]));
@@ -91,11 +88,9 @@ async fn an_anchor_that_a_rewound_chain_took_up_again_is_kept_out_of_its_new_blo
     let anvil = Anvil::start();
     let mut bench = Bench::new(&anvil);
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     let snapshot = anvil.rpc("evm_snapshot", json!([]));
-    bench.grow(6);
-    let gone = bench.finalized(6).await;
+    let gone = bench.anchored(6).await;
     bench.stop().await;
     anvil.rpc("evm_revert", json!([snapshot]));
     anvil.mine(3);
@@ -104,8 +99,7 @@ async fn an_anchor_that_a_rewound_chain_took_up_again_is_kept_out_of_its_new_blo
     bench.until(|| bench.given_up(6).is_some()).await;
     bench.until(|| bench.block_of(6) == anvil.latest()).await;
     assert_ne!(bench.block_of(6), gone.block_number);
-    bench.grow(7);
-    bench.finalized(7).await;
+    bench.anchored(7).await;
     assert_eq!(bench.anchor().finals().sizes(), [3, 6, 7]);
 }
 
@@ -118,12 +112,10 @@ async fn a_node_of_a_fork_costs_gas_and_no_proof() {
     fork.anchor_as_stranger(0, 3);
     fork.mine(9);
     let proxy = Proxy::start(&honest.url, |_, _| Fate::Forward);
-    let mut bench = Bench::new(&honest);
-    bench.config.rpc.clone_from(&proxy.url);
+    let mut bench = Bench::behind(&proxy, &honest);
     bench.start().await;
     for size in [3, 5, 6] {
-        bench.grow(size);
-        bench.finalized(size).await;
+        bench.anchored(size).await;
     }
     let kept = [3, 5, 6].map(|size| bench.receipt(size).unwrap());
     let url = fork.url.clone();
@@ -151,8 +143,7 @@ async fn a_nonce_that_a_chain_took_back_without_an_anchor_is_given_up_in_time() 
     let anvil = Anvil::start();
     let mut bench = Bench::new(&anvil);
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     bench.stop().await;
     // As if a transaction had failed, and was final.
     let mut state = bench.pending();
@@ -176,16 +167,14 @@ async fn a_proof_that_is_lost_is_fetched_again_where_the_log_does_not_grow() {
     let anvil = Anvil::start();
     let mut bench = Bench::new(&anvil);
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     bench.stop().await;
     let kept = bench.receipt(3);
     bench.lose_receipt(3);
     bench.start().await;
     bench.until(|| bench.receipt(3).is_some()).await;
     assert_eq!(bench.receipt(3), kept);
-    bench.grow(4);
-    bench.finalized(4).await;
+    bench.anchored(4).await;
     assert_eq!(anvil.nonce(), 2);
 }
 

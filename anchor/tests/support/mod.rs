@@ -17,7 +17,7 @@ use meshchain_core::{SignedHead, TreeHead};
 use meshchain_store::{Location, Store};
 use meshchain_stored::anchor::final_path;
 use object_store::ObjectStore;
-use proxy::Fate;
+use proxy::{Fate, Proxy};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -236,6 +236,13 @@ impl Bench {
         bench
     }
 
+    /// Asks the node through a proxy.
+    pub fn behind(proxy: &Proxy, anvil: &Anvil) -> Self {
+        let mut bench = Self::new(anvil);
+        bench.config.rpc.clone_from(&proxy.url);
+        bench
+    }
+
     /// Gives the anchor this key.
     pub fn key(&self, key: &str) {
         use std::os::unix::fs::PermissionsExt;
@@ -323,6 +330,12 @@ impl Bench {
         check(&kept);
         assert_eq!(kept.size, size);
         kept
+    }
+
+    /// Grows to this size, and waits for the anchor of it to be final.
+    pub async fn anchored(&mut self, size: u64) -> FinalAnchor {
+        self.grow(size);
+        self.finalized(size).await
     }
 
     /// Waits for an alert that holds `words`.

@@ -11,11 +11,9 @@ use std::sync::{Arc, Mutex};
 async fn a_node_that_pretends_a_rewound_chain_takes_no_proof_and_is_forgotten() {
     let anvil = Anvil::start();
     let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
-    let mut bench = Bench::new(&anvil);
-    bench.config.rpc.clone_from(&proxy.url);
+    let mut bench = Bench::behind(&proxy, &anvil);
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     bench.grow(6);
     let gone = bench.finalized(6).await.block_number;
     bench.stop().await;
@@ -50,11 +48,9 @@ async fn a_node_that_pretends_a_rewound_chain_takes_no_proof_and_is_forgotten() 
 async fn a_head_and_a_nonce_without_a_proof_are_not_kept() {
     let anvil = Anvil::start();
     let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
-    let mut bench = Bench::new(&anvil);
-    bench.config.rpc.clone_from(&proxy.url);
+    let mut bench = Bench::behind(&proxy, &anvil);
     bench.start().await;
-    bench.grow(3);
-    bench.finalized(3).await;
+    bench.anchored(3).await;
     bench.stop().await;
     let (before, latest) = (bench.pending(), anvil.latest());
     // The root of any size is published; the block may hold no anchor, another one, or be none.
@@ -87,8 +83,7 @@ async fn a_state_that_speaks_of_an_anchor_that_never_was_refuses_nothing_for_lon
             let anvil = Anvil::start();
             let mut bench = Bench::new(&anvil);
             bench.start().await;
-            bench.grow(3);
-            bench.finalized(3).await;
+            bench.anchored(3).await;
             if in_flight {
                 anvil.automine(false);
                 bench.grow(4);
@@ -133,12 +128,10 @@ async fn false_nonces_delay_an_anchor_and_no_more() {
             for when in ["first", "idle", "in flight"] {
                 let anvil = Anvil::start();
                 let proxy = Proxy::start(&anvil.url, |_, _| Fate::Forward);
-                let mut bench = Bench::new(&anvil);
-                bench.config.rpc.clone_from(&proxy.url);
+                let mut bench = Bench::behind(&proxy, &anvil);
                 bench.start().await;
                 if when != "first" {
-                    bench.grow(3);
-                    bench.finalized(3).await;
+                    bench.anchored(3).await;
                 }
                 if when == "in flight" {
                     anvil.automine(false);
@@ -162,8 +155,7 @@ async fn false_nonces_delay_an_anchor_and_no_more() {
                 bench.until(|| *asked.lock().unwrap() > answers || done()).await;
                 anvil.automine(true);
                 anvil.mine(1);
-                bench.grow(6);
-                bench.finalized(6).await;
+                bench.anchored(6).await;
                 assert!(!bench.anchor().status().stopped, "{answers} {nonce} {when}");
             }
         }

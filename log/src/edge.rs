@@ -6,14 +6,14 @@ use meshchain_core::tile::{TILE_WIDTH, TileKind, TileName, split_bundle};
 use meshchain_core::{Hash, merkle};
 use meshchain_store::{Store, StoreError};
 
-/// Where a tile is looked for.
+/// Where a tile is looked for first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Under its name, else elsewhere.
+    /// Under its name.
     There,
-    /// In wider ones, else under its name.
+    /// In wider ones.
     Wider,
-    /// In what stands below it, else elsewhere.
+    /// In what stands below it.
     Below,
 }
 
@@ -24,23 +24,29 @@ pub(crate) async fn find(
     name: &TileName,
     look: Look,
 ) -> Result<Option<Bytes>, StoreError> {
-    if look == Look::Below
-        && let Some(found) = made(store, name).await?
-    {
-        return Ok(Some(found));
+    let order = match look {
+        Look::There => [Place::Name, Place::Wider, Place::Below],
+        Look::Wider => [Place::Wider, Place::Name, Place::Below],
+        Look::Below => [Place::Below, Place::Wider, Place::Name],
+    };
+    for place in order {
+        let found = match place {
+            Place::Name => tile(store, name).await?,
+            Place::Wider => of_wider(store, name).await?,
+            Place::Below => made(store, name).await?,
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
     }
-    if look != Look::There
-        && let Some(found) = of_wider(store, name).await?
-    {
-        return Ok(Some(found));
-    }
-    if let Some(found) = tile(store, name).await? {
-        return Ok(Some(found));
-    }
-    if let Some(found) = of_wider(store, name).await? {
-        return Ok(Some(found));
-    }
-    made(store, name).await
+    Ok(None)
+}
+
+/// Where it may be.
+enum Place {
+    Name,
+    Wider,
+    Below,
 }
 
 async fn made(store: &Store, name: &TileName) -> Result<Option<Bytes>, StoreError> {

@@ -2,6 +2,7 @@
 
 use crate::catalog::Place;
 use crate::log::Log;
+use crate::read::again_if_missing;
 use crate::segment::Sealed;
 use bytes::Bytes;
 use meshchain_core::ENTRY_LEN;
@@ -17,11 +18,7 @@ impl Log {
         leaves: Range<u64>,
         most: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
-        match self.read_entries(leaves.clone(), most).await {
-            // They were sealed after their place was looked up.
-            Err(error) if error.is_missing() => self.read_entries(leaves, most).await,
-            read => read,
-        }
+        again_if_missing(|| self.read_entries(leaves.clone(), most)).await
     }
 
     async fn read_entries(

@@ -5,11 +5,12 @@ use crate::event::{Event, Events};
 use crate::growth::{Barred, Growth, Witness};
 use crate::lacking::Lacking;
 use crate::lag::Lag;
+use crate::rebuild::Torn;
 use crate::segment::Files;
 use crate::sessions::Sessions;
 use crate::table::Tables;
 use meshchain_core::{SignedHead, SigningKey};
-use meshchain_store::{Lack, Store, StoreError};
+use meshchain_store::{Lack, Store};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -34,7 +35,7 @@ pub struct Log {
     /// Changed by the writer alone.
     sessions: RwLock<Sessions>,
     /// Where the other sessions stand. Changed by the sealer, for moments only.
-    tables: RwLock<Tables>,
+    pub(crate) tables: watch::Sender<Tables>,
     pub(crate) files: Arc<Files>,
     pub(crate) published: watch::Sender<Option<SignedHead>>,
     /// A part of the tail may wait to be sealed.
@@ -42,7 +43,7 @@ pub struct Log {
     /// A part was sealed.
     pub(crate) parts_sealed: Notify,
     /// A session table failed, and is to be made again.
-    pub(crate) torn: Mutex<Option<StoreError>>,
+    pub(crate) torn: Mutex<Option<Torn>>,
     pub(crate) lag: Lag,
     /// The last commit failed.
     pub(crate) failing: AtomicBool,
@@ -72,7 +73,7 @@ impl Log {
             key,
             catalog: RwLock::new(catalog),
             sessions: RwLock::new(sessions),
-            tables: RwLock::new(tables),
+            tables: watch::Sender::new(tables),
             published: watch::Sender::new(Some(published)),
             parts_closed: Notify::new(),
             parts_sealed: Notify::new(),
@@ -113,11 +114,11 @@ impl Log {
 
     /// The tables of this moment.
     pub(crate) fn tables(&self) -> Tables {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.tables.borrow().clone()
     }
 
     pub(crate) fn set_tables(&self, tables: Tables) {
-        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = tables;
+        self.tables.send_replace(tables);
     }
 
     pub(crate) fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {

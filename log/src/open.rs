@@ -7,7 +7,7 @@ use crate::growth::Witness;
 use crate::log::Log;
 use crate::owned::{HEAD, Owned, TakenOver};
 use crate::past::contradiction;
-use crate::rebuild::made_again;
+use crate::rebuild::{Torn, made_again};
 use crate::replay::{Bundles, Replay};
 use crate::seal::Sealer;
 use crate::segment::Sealed;
@@ -175,7 +175,8 @@ async fn tables(store: &Store, state: &SealedState) -> Result<(Tables, Vec<Strin
         };
         let table = match loaded {
             Err(error) if error.lost().is_some() => {
-                made_again(store, Tables(tables.clone()), *name, &error).await?
+                let torn = Torn { name: *name, why: error.to_string() };
+                made_again(store, Tables(tables.clone()), &torn).await?
             }
             loaded => loaded?,
         };

@@ -23,6 +23,17 @@ pub struct Batch {
     pub records: Vec<Bytes>,
 }
 
+/// Reads once more what is not there: it was sealed, merged or deleted after its place was looked up.
+pub(crate) async fn again_if_missing<T, R>(read: impl Fn() -> R) -> Result<T, StoreError>
+where
+    R: Future<Output = Result<T, StoreError>>,
+{
+    match read().await {
+        Err(error) if error.is_missing() => read().await,
+        done => done,
+    }
+}
+
 impl Log {
     /// Places that may be of a trace, in log order, from the first one behind `after`: another trace's, once in a
     /// long while. `most` at most, and some more where there are more.
@@ -44,11 +55,7 @@ impl Log {
 
     /// A leaf, its entries and its records; `None` where the log has no such leaf.
     pub async fn batch(&self, leaf: u64) -> Result<Option<Batch>, StoreError> {
-        match self.read_batch(leaf).await {
-            // It was sealed, or its records deleted, after its place was looked up.
-            Err(error) if error.is_missing() => self.read_batch(leaf).await,
-            read => read,
-        }
+        again_if_missing(|| self.read_batch(leaf)).await
     }
 
     async fn read_batch(&self, leaf: u64) -> Result<Option<Batch>, StoreError> {

@@ -16,11 +16,19 @@ use tokio::runtime::Handle;
 /// Leaves whose sessions are in memory at a time.
 pub(crate) const PART: u64 = 64 * TILE_WIDTH;
 
+/// A table that is not there, or not what it should be.
+pub(crate) struct Torn {
+    pub(crate) name: SegmentName,
+    /// The error of who read it.
+    pub(crate) why: String,
+}
+
 impl Tables {
-    /// Which of the tables is not there, or not what it should be, by this error.
-    pub(crate) fn torn(&self, error: &StoreError) -> Option<SegmentName> {
+    /// Which of the tables is torn, by this error.
+    pub(crate) fn torn(&self, error: &StoreError) -> Option<Torn> {
         let lost = error.lost()?;
-        self.0.iter().map(|table| table.name()).find(|name| table_path(name) == lost)
+        let name = self.0.iter().map(|table| table.name()).find(|name| table_path(name) == lost)?;
+        Some(Torn { name, why: error.to_string() })
     }
 
     /// Reads, and where a table fails, makes that one again first.
@@ -31,37 +39,33 @@ impl Tables {
     ) -> Result<T, StoreError> {
         // Each at most once.
         for _ in 0..self.0.len() {
-            match read(self).await {
-                Err(error) if self.torn(&error).is_some() => self.mend(store, &error).await?,
-                done => return done,
+            let done = read(self).await;
+            match done.as_ref().err().and_then(|error| self.torn(error)) {
+                Some(torn) => self.mend(store, &torn).await?,
+                None => return done,
             }
         }
         read(self).await
     }
 
-    /// Makes the table again that fails by this error.
-    pub(crate) async fn mend(
-        &mut self,
-        store: &Store,
-        error: &StoreError,
-    ) -> Result<(), StoreError> {
-        let torn = self.torn(error);
-        let at = torn.and_then(|torn| self.0.iter().position(|table| table.name() == torn));
-        let (Some(at), Some(name)) = (at, torn) else { return Ok(()) };
+    /// Makes this table again, if it is still one of these.
+    pub(crate) async fn mend(&mut self, store: &Store, torn: &Torn) -> Result<(), StoreError> {
+        let at = self.0.iter().position(|table| table.name() == torn.name);
+        let Some(at) = at else { return Ok(()) };
         let older = Self(self.0[..at].to_vec());
-        self.0[at] = Arc::new(made_again(store, older, name, error).await?);
+        self.0[at] = Arc::new(made_again(store, older, torn).await?);
         Ok(())
     }
 }
 
-/// Writes the table `name` behind `older` ones once more, as `error` says that it fails.
+/// Writes a table behind `older` ones once more.
 pub(crate) async fn made_again(
     store: &Store,
     older: Tables,
-    name: SegmentName,
-    error: &StoreError,
+    torn: &Torn,
 ) -> Result<Table, StoreError> {
-    log::error!("{error}: it is made again of the leaves");
+    log::error!("{}: it is made again of the leaves", torn.why);
+    let name = torn.name;
     let (store, runtime) = (store.clone(), Handle::current());
     let made = Rebuild { store, runtime, older, name, part: PART };
     let path = table_path(&name);

@@ -1,6 +1,7 @@
 //! Sessions that left memory, and are back where they speak again.
 
 use crate::log::Log;
+use crate::read::again_if_missing;
 use crate::table::Tables;
 use meshchain_core::SessionId;
 use meshchain_store::StoreError;
@@ -59,9 +60,8 @@ impl Log {
 
     /// Has the table made again that fails by this error, if one does.
     fn is_torn(&self, error: &StoreError) {
-        if self.tables().torn(error).is_some() {
-            let fault = StoreError::damaged(error.lost().unwrap_or_default(), error);
-            *self.torn.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+        if let Some(torn) = self.tables().torn(error) {
+            *self.torn.lock().unwrap_or_else(PoisonError::into_inner) = Some(torn);
             self.parts_closed.notify_one();
         }
     }
@@ -97,10 +97,7 @@ impl Log {
         after: Option<SessionId>,
         limit: usize,
     ) -> Result<(Vec<Listed>, bool), StoreError> {
-        let read = match self.read_page(after, limit).await {
-            Err(error) if error.is_missing() => self.read_page(after, limit).await,
-            read => read,
-        };
+        let read = again_if_missing(|| self.read_page(after, limit)).await;
         read.inspect_err(|error| self.is_torn(error))
     }
 

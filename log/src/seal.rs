@@ -6,6 +6,7 @@ use crate::clock::unix_ns;
 use crate::error::{OpenError, random};
 use crate::event::Event;
 use crate::log::Log;
+use crate::rebuild::Torn;
 use crate::segment::Sealed;
 use meshchain_store::{StoreError, Version};
 use meshchain_stored::sealed::{SEALED, SealedState};
@@ -25,7 +26,7 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(600)]
 enum Work {
     Seal(Sealing),
     /// A session table fails.
-    Mend(StoreError),
+    Mend(Torn),
 }
 
 /// The right to seal the log.
@@ -47,8 +48,8 @@ impl Sealer {
         while let Some(work) = self.next(&mut stop).await {
             let sealing = match work {
                 Work::Seal(sealing) => sealing,
-                Work::Mend(error) => {
-                    self.mend(&error).await?;
+                Work::Mend(torn) => {
+                    self.mend(&torn).await?;
                     let _ = timeout(PAUSES[0], stopped(&mut stop)).await;
                     continue;
                 }
@@ -75,8 +76,10 @@ impl Sealer {
                         _ => None,
                     };
                     self.log.sealer_lacks.set(lack);
-                    if let OpenError::Store(error) = &error {
-                        self.mend(error).await?;
+                    if let OpenError::Store(error) = &error
+                        && let Some(torn) = self.log.tables().torn(error)
+                    {
+                        self.mend(&torn).await?;
                     }
                     self.log.parts_sealed.notify_one();
                     // Whether there is room again is told by a look.
@@ -90,11 +93,9 @@ impl Sealer {
         Ok(())
     }
 
-    /// Makes the session table again that fails by this error, if one does. An error only where another collector took
-    /// the log over.
-    async fn mend(&self, error: &StoreError) -> Result<(), OpenError> {
-        let mut tables = self.log.tables();
-        if tables.torn(error).is_none() || self.log.barred().is_some() {
+    /// Makes a session table again. An error only where another collector took the log over.
+    async fn mend(&self, torn: &Torn) -> Result<(), OpenError> {
+        if self.log.barred().is_some() {
             return Ok(());
         }
         if self.log.store.is_shared()
@@ -103,21 +104,22 @@ impl Sealer {
         {
             return Err(error.into());
         }
-        match tables.mend(&self.log.store, error).await {
+        let mut tables = self.log.tables();
+        match tables.mend(&self.log.store, torn).await {
             Ok(()) => self.log.set_tables(tables),
             Err(error) => log::error!("it cannot be made again: {error}"),
         }
         Ok(())
     }
 
-    /// A table that is to be made again, or the next part to be sealed, once its tiles are written: a segment speaks of no other leaves. `None`
-    /// where the log stops first.
+    /// A table that is to be made again, or the next part to be sealed, once its tiles are written: a segment speaks
+    /// of no other leaves. `None` where the log stops first.
     async fn next(&self, stop: &mut watch::Receiver<bool>) -> Option<Work> {
         let found = async {
             let sealing = loop {
                 let torn = self.log.torn.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(error) = torn {
-                    return Work::Mend(error);
+                if let Some(torn) = torn {
+                    return Work::Mend(torn);
                 }
                 let sealing = self.log.catalog().to_seal();
                 if let (Some(sealing), None) = (sealing, self.log.barred()) {

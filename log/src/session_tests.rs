@@ -2,6 +2,7 @@
 
 use crate::commit_tests::{Answer, commit};
 use crate::fault_tests::{SEAL_AT, checked, key};
+use crate::table::Tables;
 use crate::{Checked, Listed, Log, MAX_JUMP, OpenError, SealAt, Writer, open};
 use meshchain_core::{BatchHeader, BatchKind, Canonical, Hash, SessionId, SessionKey, Source};
 use meshchain_store::Store;
@@ -13,6 +14,7 @@ use object_store::path::Path;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -21,6 +23,8 @@ mod torn;
 const OWNER: &str = "spiffe://d/ns/shop/sa/owner";
 const STRANGER: &str = "spiffe://d/ns/shop/sa/stranger";
 const SESSIONS: u8 = 6;
+/// Longest wait for a table that is made again.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a sender does next.
 #[derive(Debug, Clone, Copy)]
@@ -228,14 +232,14 @@ impl Collector {
 
     /// Commits a batch that comes again until something is known about it.
     async fn commit_at_last(&mut self, batch: Checked) -> Answer {
-        for _ in 0..60 {
+        let mut tables = self.log.tables.subscribe();
+        loop {
             let found = self.commit(vec![batch.clone()]).await.pop().unwrap();
             if found != Err("unavailable".to_owned()) {
                 return found;
             }
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            mended(&mut tables).await;
         }
-        panic!("nothing is known about a batch for a minute");
     }
 
     /// Makes a segment of what is not sealed.
@@ -258,13 +262,13 @@ impl Collector {
 
     /// A page, once it can be read.
     async fn page_at_last(&self, after: Option<SessionId>) -> (Vec<Listed>, bool) {
-        for _ in 0..60 {
+        let mut tables = self.log.tables.subscribe();
+        loop {
             if let Ok(page) = self.log.session_page(after, 2).await {
                 return page;
             }
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            mended(&mut tables).await;
         }
-        panic!("a page cannot be read for a minute");
     }
 
     async fn list(&self) -> Vec<Shown> {
@@ -288,6 +292,12 @@ impl Collector {
             }
         }
     }
+}
+
+/// Waits for other tables than were seen last.
+async fn mended(tables: &mut watch::Receiver<Tables>) {
+    let changed = tokio::time::timeout(DEADLINE, tables.changed()).await;
+    changed.expect("no table is made again for a minute").unwrap();
 }
 
 async fn answers_as_the_model(steps: Vec<Step>) {

@@ -89,19 +89,20 @@ impl Sessions {
         let ended = |id: &SessionId, known: &Known| known.session.closed || silent.contains(id);
         all.retain(|id, known| !(sealed(known) && ended(id, known)));
         silent.retain(|id| all.contains_key(id));
-        let mut kept: Vec<(u64, usize, SessionId)> = all
-            .iter()
-            .filter(|(_, known)| sealed(known))
-            .map(|(id, known)| (known.session.last_received_ns, bytes(&known.session), *id))
-            .collect();
-        kept.sort_unstable();
-        let mut taken: usize = kept.iter().map(|(_, bytes, _)| bytes).sum();
-        for (_, bytes, id) in kept {
-            if taken <= room {
-                break;
+        let kept = || all.iter().filter(|(_, known)| sealed(known));
+        let mut taken: usize = kept().map(|(_, known)| bytes(&known.session)).sum();
+        if taken > room {
+            let mut oldest: Vec<(u64, usize, SessionId)> = kept()
+                .map(|(id, known)| (known.session.last_received_ns, bytes(&known.session), *id))
+                .collect();
+            oldest.sort_unstable();
+            for (_, bytes, id) in oldest {
+                if taken <= room {
+                    break;
+                }
+                self.leave(&id);
+                taken -= bytes;
             }
-            self.leave(&id);
-            taken -= bytes;
         }
         // What many sessions took that came and went is given back.
         if self.all.capacity() > 4 * self.all.len().max(1024) {

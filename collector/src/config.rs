@@ -284,13 +284,10 @@ impl Config {
         if self.key.as_deref().is_some_and(looks_like_a_key) {
             return bad("key", "key looks like a key itself: it is the name of its file".into());
         }
-        if let Some(Err(error)) =
-            self.origin.as_deref().map(|name| SigningKey::from_seed(name, &[1; 32]))
+        if let Some(name) = &self.origin
+            && let Err(error) = SigningKey::from_seed(name, &[1; 32])
         {
-            return bad(
-                "origin",
-                format!("origin {:?}: {error}", self.origin.as_deref().unwrap_or_default()),
-            );
+            return bad("origin", format!("origin {name:?}: {error}"));
         }
         let limits = &self.limits;
         for (key, none) in [
@@ -316,28 +313,21 @@ impl Config {
         }
         let (mut names, mut accounts) = (HashSet::new(), HashSet::new());
         for anchor in &self.anchor {
+            let bad_anchor = |key, text: String| {
+                Err(Fault { chain: Some(anchor.chain.clone()), ..Fault::new(key, text) })
+            };
             if !names.insert(&anchor.chain) {
                 return bad("chain", format!("anchor.chain {:?} is there twice", anchor.chain));
             }
             if looks_like_a_key(&anchor.key_file) {
                 let text = "key_file looks like a key itself: it is the name of its file";
-                return Err(Fault {
-                    chain: Some(anchor.chain.clone()),
-                    ..Fault::new("key_file", text)
-                });
+                return bad_anchor("key_file", text.into());
             }
             if !accounts.insert((anchor.chain_id, anchor.contract, &anchor.key_file)) {
                 let text = "key_file is that of another anchor on the same chain and contract";
-                return Err(Fault {
-                    chain: Some(anchor.chain.clone()),
-                    ..Fault::new("key_file", text)
-                });
+                return bad_anchor("key_file", text.into());
             }
-            anchor.validate().map_err(|e| Fault {
-                chain: Some(anchor.chain.clone()),
-                key: e.key,
-                text: e.to_string(),
-            })?;
+            anchor.validate().or_else(|e| bad_anchor(e.key, e.to_string()))?;
         }
         Ok(())
     }

@@ -7,7 +7,6 @@ use meshchain_log::{Log, Witness};
 use meshchain_store::{Location, Store};
 use meshchain_stored::audit_line::{AUDIT_FILE, AuditedLog, CUT_OFF, line_hash, rotated_name};
 use serde::Deserialize;
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
 
@@ -31,26 +30,32 @@ pub struct Audited {
     pub told: u64,
 }
 
-/// Reads the audit log, as far as it can be read.
-pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Option<Audited>> {
-    let mut audited: Option<Audited> = None;
-    let (mut last, broken, mut other) = (None, Cell::new(false), None);
-    let mut take = |line: &[u8]| {
-        let parsed = serde_json::from_slice::<Line>(line);
-        let Ok(Line { event, log, prev }) = parsed else {
-            broken.set(true);
+/// What lines say together.
+#[derive(Default)]
+struct Lines {
+    audited: Option<Audited>,
+    /// Hash of the last one.
+    last: Option<Hash>,
+    /// One is no line, or does not follow the one before it.
+    broken: bool,
+    /// The other log that one speaks of.
+    other: Option<String>,
+}
+
+impl Lines {
+    fn take(&mut self, line: &[u8], origin: &str) {
+        let Ok(Line { event, log, prev }) = serde_json::from_slice(line) else {
+            self.broken = true;
             return;
         };
         if log.origin != origin {
-            other = Some(log.origin);
+            self.other = Some(log.origin);
             return;
         }
-        if last.replace(line_hash(line)).is_some_and(|last| last != prev) {
-            broken.set(true);
-        }
+        self.broken |= self.last.replace(line_hash(line)).is_some_and(|last| last != prev);
         let told = if ["start", "checkpoint"].contains(&event.as_str()) { log.size } else { 0 };
-        match &mut audited {
-            None => audited = Some(Audited { largest: log, told }),
+        match &mut self.audited {
+            None => self.audited = Some(Audited { largest: log, told }),
             Some(audited) => {
                 audited.told = told.max(audited.told);
                 if log.size > audited.largest.size {
@@ -58,7 +63,12 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
                 }
             }
         }
-    };
+    }
+}
+
+/// Reads the audit log, as far as it can be read.
+pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Option<Audited>> {
+    let mut all = Lines::default();
     if let Some(directory) = data.directory() {
         let before = newest_rotated(directory)?.map(rotated_name);
         for name in before.into_iter().chain([AUDIT_FILE.to_owned()]) {
@@ -72,7 +82,7 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
                     let (mut file, mut line) = (BufReader::new(file), Vec::new());
                     // What has no end is cut off when the file is opened to write.
                     while file.read_until(b'\n', &mut line)? > 0 && line.pop() == Some(b'\n') {
-                        take(&line);
+                        all.take(&line, origin);
                         line.clear();
                     }
                 }
@@ -81,19 +91,20 @@ pub async fn audited(data: &Location, store: &Store, origin: &str) -> Result<Opt
             }
         }
     }
-    if broken.get() {
+    if all.broken {
         log::warn!("the audit log is not as it was written: `meshchain fsck` tells where");
     }
     let objects = store.list("audit").await?;
     for (name, _) in objects.iter().rev().take(NEWEST) {
         let lines = store.get(name).await?.unwrap_or_default();
-        lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).for_each(&mut take);
+        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.for_each(|line| all.take(line, origin));
     }
-    match (&audited, other) {
+    match (&all.audited, all.other) {
         (None, Some(other)) => bail!(
             "{data} holds the audit log of {other}, not of {origin}: a new log begins in a place of its own (docs/restore.md)"
         ),
-        _ => Ok(audited),
+        _ => Ok(all.audited),
     }
 }
 

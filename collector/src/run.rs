@@ -143,8 +143,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         Ok(anchors) => anchors,
         Err(error) => {
             audit.line("stop", json!({ "why": "failure" }));
-            let _ = timeout(DRAIN, audit.all_kept()).await;
-            echo.finish(LAST_ECHO);
+            last_words(&audit, &echo).await;
             return Err(error.into());
         }
     };
@@ -198,8 +197,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         audit.line("stop", json!({ "why": "failure" }));
         end(telling, "the limit of refusals").await;
         // Why it ends is told in any case.
-        let _ = timeout(DRAIN, audit.all_kept()).await;
-        echo.finish(LAST_ECHO);
+        last_words(&audit, &echo).await;
         return Err(failure);
     }
     // The doors close first; when the last request is answered the writer runs dry and ends.
@@ -218,9 +216,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     end(telling, "the limit of refusals").await;
     audit.tell_all_suppressed();
     audit.line("stop", json!({ "why": "asked" }));
-    let kept = timeout(DRAIN, audit.all_kept()).await;
-    echo.finish(LAST_ECHO);
-    if !matches!(kept, Ok(Ok(()))) {
+    if !last_words(&audit, &echo).await {
         anyhow::bail!("the last lines of the audit log could not be kept");
     }
     Ok(ended???)
@@ -232,6 +228,13 @@ async fn end<T>(mut task: JoinHandle<T>, what: &str) {
         log::warn!("{what} is still at work after {DRAIN:?} and is cut off");
         task.abort();
     }
+}
+
+/// Waits until the last lines are told. Whether they are kept.
+async fn last_words(audit: &Audit, echo: &Aside) -> bool {
+    let kept = timeout(DRAIN, audit.all_kept()).await;
+    echo.finish(LAST_ECHO);
+    matches!(kept, Ok(Ok(())))
 }
 
 /// Deletes records that are old enough, for as long as the collector runs.

@@ -1,3 +1,5 @@
+//! What of a call is recorded, and what it says.
+
 use super::*;
 use crate::test_host::TestHost;
 use meshchain_core::{
@@ -5,6 +7,9 @@ use meshchain_core::{
 };
 use meshchain_wire::Batch;
 use prost::Message;
+
+mod batches;
+mod places;
 
 const REQUEST: &[(&[u8], &[u8])] = &[
     (b":method", b"GET"),
@@ -88,32 +93,6 @@ fn both_sides_of_a_call_make_the_same_hop_digest() {
         assert_eq!(own.query, b"", "the query stays out unless configured");
         assert_eq!(HopPart::decode(record.hop).unwrap().path, b"/reviews/0");
     }
-}
-
-#[test]
-fn with_its_last_place_the_session_ends_and_another_begins_after_it() {
-    let (mut vm, host) = proxy(1, 1);
-    vm.configure(&host, 2, b"");
-    call(&mut vm, &host);
-    let first = posted(&mut vm, &host);
-    call(&mut vm, &host);
-    vm.done(&host, PLACE);
-    assert_eq!(host.posts.borrow().len(), 1, "there is another place");
-    vm.done(&host, 2);
-    let last = Batch::decode(host.posts.borrow().last().unwrap().as_slice()).unwrap();
-    let end = header(&last);
-    assert_eq!((end.kind, end.count, end.seq), (BatchKind::Close, 1, 1));
-    assert_eq!(last.prev, first.chain);
-    assert_eq!(host.posts.borrow().len(), 3, "what was in flight is sent again");
-    assert_eq!(host.metric("meshchain_queue_bytes"), 0);
-    vm.done(&host, 2);
-    assert_eq!(host.posts.borrow().len(), 3, "closed once");
-
-    vm.configure(&host, 3, b"");
-    call_in(&mut vm, &host, 3);
-    let next = posted(&mut vm, &host);
-    assert_eq!(header(&next).seq, 0);
-    assert_ne!(header(&next).session, header(&first).session);
 }
 
 #[test]
@@ -224,240 +203,6 @@ fn raw_values_are_shown_where_they_are_not_canonical_and_the_path_may_be() {
 }
 
 #[test]
-fn one_place_says_nothing_about_another() {
-    let (mut vm, host) = proxy(1, 1);
-    vm.configure(&host, 2, b"[]");
-    vm.configure(&host, 3, br#"{"path_privacy": "hash", "include_headers": ["cookie"]}"#);
-    for place in [PLACE, 2, 3] {
-        call_in(&mut vm, &host, place);
-    }
-    let batch = posted(&mut vm, &host);
-    let shown = calls_of_paths(&batch);
-    assert_eq!(shown, [b"/reviews/0".to_vec(), vec![]]);
-    assert_eq!(header(&batch).dropped, [Dropped { reason: 4, count: 1 }]);
-    assert_eq!(header(&batch).notices.len(), 1, "{:?}", header(&batch).notices);
-    vm.done(&host, 3);
-    let again = posted(&mut vm, &host);
-    assert_eq!(again, batch, "the first goes on sending, what was in flight too");
-    let (mut vm, host) = proxy(1, 1);
-    vm.configure(&host, 2, br#"{"payload": "digest"}"#);
-    call(&mut vm, &host);
-    let batch = posted(&mut vm, &host);
-    assert!(batch.records.is_empty(), "what one holds back stays");
-    assert_eq!(header(&batch).notices, [HELD_BACK]);
-}
-
-fn calls_of_paths(batch: &Batch) -> Vec<Vec<u8>> {
-    let path = |record: &Vec<u8>| {
-        HopPart::decode(SpanRecord::decode(record).unwrap().hop).unwrap().path.to_vec()
-    };
-    batch.records.iter().map(path).collect()
-}
-
-#[test]
-fn however_often_in_a_chain_it_records_once() {
-    for direction in [1, 2] {
-        for times in 2..=5 {
-            let (mut vm, host) = proxy(direction, 1);
-            for stream in 8..8 + times {
-                vm.begin(stream, PLACE);
-                vm.on_request(&host, stream);
-            }
-            for stream in 8..8 + times {
-                vm.on_log(&host, stream);
-                vm.done(&host, stream);
-            }
-            // Answered by an earlier filter.
-            host.set_number("request\0time", 77);
-            for stream in 20..20 + times {
-                vm.begin(stream, PLACE);
-                vm.on_log(&host, stream);
-            }
-            let batch = posted(&mut vm, &host);
-            assert_eq!(calls(&batch).len(), 2, "{times} times");
-            assert_eq!(host.metric("meshchain_duplicates"), 2 * u64::from(times - 1));
-        }
-    }
-}
-
-#[test]
-fn a_call_that_one_place_of_its_chain_records_is_not_lost_in_another() {
-    for order in [[8, 9], [9, 8]] {
-        let (mut vm, host) = proxy(1, 1);
-        vm.configure(&host, 2, b"not JSON");
-        for (stream, place) in [(8, PLACE), (9, 2), (20, 2)] {
-            vm.begin(stream, place);
-            vm.on_request(&host, stream);
-        }
-        order.iter().for_each(|stream| vm.on_log(&host, *stream));
-        assert_eq!(dropped(&mut vm, &host), 0, "{order:?}");
-        vm.on_log(&host, 20);
-        assert_eq!(dropped(&mut vm, &host), 1, "that one nobody recorded");
-    }
-}
-
-fn dropped(vm: &mut Vm, host: &TestHost) -> u64 {
-    vm.on_tick(host, PLACE);
-    host.metric("meshchain_dropped_unconfigured")
-}
-
-#[test]
-fn requests_that_do_not_end_take_no_memory_without_end_and_none_is_lost_unseen() {
-    let (mut vm, host) = proxy(1, 1);
-    let path = [b'/'; 60_000];
-    host.set_headers(&[
-        (b":method", b"GET"),
-        (b":path", &path),
-        (b"x-request-id", &[b'i'; 60_000]),
-    ]);
-    let mut kept = 0;
-    for stream in (8..80_000).step_by(2) {
-        vm.begin(stream, PLACE);
-        vm.on_request(&host, stream);
-        if vm.kept_bytes < MOST_KEPT {
-            kept += 1;
-        }
-    }
-    assert!(vm.kept_bytes < MOST_KEPT + (20 << 10));
-    assert!(kept > 8_000, "{kept}: what is kept of one is a few kilobytes");
-    for stream in (8..80_000).step_by(2) {
-        vm.on_log(&host, stream);
-    }
-    assert_eq!(vm.kept_bytes, 0);
-    vm.on_tick(&host, PLACE);
-    let (seen, lost) =
-        (host.metric("meshchain_digests"), host.metric("meshchain_dropped_queue_full"));
-    assert_eq!(seen + lost, 39_996);
-}
-
-#[test]
-fn twice_in_a_chain_records_once_and_tells() {
-    for direction in [1, 2] {
-        let (mut vm, host) = proxy(direction, 1);
-        // What an application copied: the first of the two replaces it.
-        let stale = [b"01".repeat(16).as_slice(), b";id=stale"].concat();
-        host.set_request_header("x-meshchain-session", &stale);
-        vm.configure(&host, 2, b"");
-        for (stream, place) in [(8, PLACE), (9, 2)] {
-            vm.begin(stream, place);
-            vm.on_request(&host, stream);
-        }
-        for stream in [8, 9] {
-            vm.on_log(&host, stream);
-            vm.done(&host, stream);
-        }
-        // Answered by an earlier filter: neither has a request phase.
-        host.set_number("request\0time", 77);
-        for (stream, place) in [(11, 2), (10, PLACE)] {
-            vm.begin(stream, place);
-            vm.on_log(&host, stream);
-        }
-        let batch = posted(&mut vm, &host);
-        assert_eq!(calls(&batch).len(), 2);
-        assert_eq!(header(&batch).notices, [TWICE]);
-        assert_eq!(host.metric("meshchain_duplicates"), 2);
-        // Neighbours that began at other times are two calls, whatever they carry.
-        vm.on_response(&host, 1, Some(200));
-        host.set_number("request\0time@20", 20);
-        for stream in [20, 21] {
-            vm.begin(stream, PLACE);
-            vm.on_request(&host, stream);
-        }
-        [20, 21].iter().for_each(|stream| vm.on_log(&host, *stream));
-        assert_eq!(calls(&posted(&mut vm, &host)).len(), 2);
-    }
-}
-
-#[test]
-fn without_randomness_nothing_is_recorded_and_that_is_told_later() {
-    let (mut vm, host) = proxy(2, 1);
-    host.has_no_randomness.set(true);
-    call(&mut vm, &host);
-    tick(&mut vm, &host);
-    assert!(host.posts.borrow().is_empty());
-    assert_eq!(host.metric("meshchain_dropped_no_randomness"), 1);
-    assert_eq!(host.request_headers().count(), REQUEST.len(), "nothing is written");
-    host.has_no_randomness.set(false);
-    call(&mut vm, &host);
-    let batch = posted(&mut vm, &host);
-    assert_eq!(calls(&batch).len(), 1);
-    assert_eq!(header(&batch).dropped, [Dropped { reason: 5, count: 1 }]);
-    assert_eq!(host.metric("meshchain_dropped_no_randomness"), 1);
-}
-
-#[test]
-fn a_refusal_ends_a_session_and_never_silences_a_proxy() {
-    for status in [400, 409, 413, 415, 422] {
-        let (mut vm, host) = proxy(1, 1);
-        call(&mut vm, &host);
-        let first = posted(&mut vm, &host);
-        call(&mut vm, &host);
-        vm.on_response(&host, 1, Some(status));
-        let next = posted(&mut vm, &host);
-        let (former, now) = (header(&first), header(&next));
-        assert_eq!((now.seq, now.count), (0, 1));
-        let previous = now.previous.as_ref().unwrap();
-        assert_eq!((previous.session, previous.batches), (former.session, 1));
-        assert_eq!(previous.dropped, [Dropped { reason: 2, count: 1 }]);
-        assert_eq!(host.metric("meshchain_sessions_ended"), 1);
-    }
-}
-
-#[test]
-fn a_session_of_somebody_else_is_left_and_nothing_is_lost() {
-    let (mut vm, host) = proxy(1, 1);
-    call(&mut vm, &host);
-    let first = posted(&mut vm, &host);
-    vm.on_response(&host, 1, Some(410));
-    tick(&mut vm, &host);
-    assert_eq!(host.posts.borrow().len(), 1, "not at once: it may be answered so again");
-    later(&host, 1);
-    let next = posted(&mut vm, &host);
-    assert_eq!((header(&next).seq, &next.entries), (0, &first.entries));
-    assert_ne!(header(&next).session, header(&first).session);
-    assert_eq!(host.metric("meshchain_dropped_refused"), 0);
-}
-
-#[test]
-fn while_a_batch_waits_the_open_one_grows_and_goes_out_with_the_answer() {
-    let (mut vm, host) = proxy(1, 1);
-    vm.configure(&host, PLACE, br#"{"batch_spans": 4}"#);
-    (0..3).for_each(|_| call(&mut vm, &host));
-    tick(&mut vm, &host);
-    (0..50).for_each(|_| call(&mut vm, &host));
-    tick(&mut vm, &host);
-    assert_eq!(host.posts.borrow().len(), 1, "one in flight");
-    vm.on_response(&host, 1, Some(200));
-    let next = Batch::decode(host.posts.borrow().last().unwrap().as_slice()).unwrap();
-    assert_eq!((header(&next).seq, header(&next).count), (1, 50));
-    (0..3).for_each(|_| call(&mut vm, &host));
-    vm.on_response(&host, 2, Some(200));
-    assert_eq!(host.posts.borrow().len(), 2, "too few: they wait for the tick");
-    call(&mut vm, &host);
-    call(&mut vm, &host);
-    assert_eq!(header(&posted(&mut vm, &host)).count, 4, "full, and nothing waited");
-}
-
-#[test]
-fn a_clock_that_steps_stops_nothing() {
-    for step in [-600_000_000_000_i64, 600_000_000_000] {
-        let (mut vm, host) = proxy(1, 1);
-        call(&mut vm, &host);
-        posted(&mut vm, &host);
-        vm.on_response(&host, 1, Some(503));
-        host.now_ns.set(host.now_ns.get().wrapping_add_signed(step));
-        later(&host, 1);
-        tick(&mut vm, &host);
-        assert_eq!(host.posts.borrow().len(), 2, "sent again");
-        vm.on_response(&host, 2, Some(200));
-        tick(&mut vm, &host);
-        assert_eq!(host.posts.borrow().len(), 2);
-        later(&host, 30);
-        assert_eq!(header(&posted(&mut vm, &host)).kind, BatchKind::Heartbeat);
-    }
-}
-
-#[test]
 fn auto_asks_in_full_about_the_calls_that_are_not_ordinary() {
     let route = |status: &[u8], slow: bool, one_in: u32| {
         let (mut vm, host) = proxy(1, 1);
@@ -544,32 +289,6 @@ fn a_redirect_that_envoy_follows_is_recorded_as_it_went_out() {
         );
         assert_eq!(own.code_details, b"internal_redirect");
     }
-}
-
-#[test]
-fn streams_end_in_any_order_and_leave_nothing_behind() {
-    let (mut vm, host) = proxy(1, 1);
-    for stream in [8, 9, 10] {
-        vm.begin(stream, PLACE);
-        let id = format!("request-{stream}");
-        host.set_request_header("x-request-id", id.as_bytes());
-        vm.on_request(&host, stream);
-    }
-    host.set_request_header("x-request-id", b"at the end");
-    vm.begin(77, PLACE);
-    for stream in [9, 8, 77] {
-        vm.on_log(&host, stream);
-        vm.done(&host, stream);
-    }
-    vm.done(&host, 10);
-    assert!(vm.streams.is_empty());
-    let batch = posted(&mut vm, &host);
-    let ids = batch.records.iter().map(|record| {
-        let record = SpanRecord::decode(record).unwrap();
-        HopPart::decode(record.hop).unwrap().request_id.to_vec()
-    });
-    let ids: Vec<_> = ids.collect();
-    assert_eq!(ids, [&b"request-9"[..], b"request-8", b"at the end"], "one had no request phase");
 }
 
 #[test]
@@ -664,79 +383,6 @@ fn path_privacy_changes_what_is_shown_and_not_the_hop_digest() {
     ];
     let digests = configs.map(hop_digest);
     assert!(digests.iter().all(|d| *d == digests[0]));
-}
-
-#[test]
-fn a_batch_is_kept_until_it_is_acknowledged_and_silence_makes_heartbeats() {
-    let (mut vm, host) = proxy(1, 1);
-    host.cluster_missing.set(true);
-    call(&mut vm, &host);
-    tick(&mut vm, &host);
-    assert!(host.posts.borrow().is_empty());
-    host.cluster_missing.set(false);
-    later(&host, 60);
-    let first = posted(&mut vm, &host);
-    vm.on_response(&host, 1, None);
-    later(&host, 60);
-    assert_eq!(posted(&mut vm, &host), first);
-    vm.on_response(&host, 2, Some(200));
-    tick(&mut vm, &host);
-    tick(&mut vm, &host);
-    let beat = BatchHeader::decode(&posted(&mut vm, &host).header).unwrap().seq;
-    assert_eq!((beat, host.posts.borrow().len()), (1, 3), "one heartbeat for one silence");
-    assert_eq!(host.metric("meshchain_acked"), 1);
-    assert_eq!(host.metric("meshchain_retried"), 2);
-}
-
-#[test]
-fn a_batch_is_sent_again_when_the_collector_asked_for_it_and_not_before() {
-    let posts_after = |status, seconds: u64| {
-        let (mut vm, host) = proxy(1, 1);
-        call(&mut vm, &host);
-        posted(&mut vm, &host);
-        host.retry_after_s.set(Some(5));
-        vm.on_response(&host, 1, status);
-        later(&host, seconds);
-        tick(&mut vm, &host);
-        host.posts.borrow().len()
-    };
-    assert_eq!((posts_after(Some(503), 5), posts_after(Some(503), 6)), (1, 2));
-    assert_eq!(posts_after(None, 1), 2, "a reset asks for nothing");
-}
-
-#[test]
-fn batches_are_skipped_at_the_collectors_own_proxy_and_nowhere_else() {
-    let skipped = |direction, workload: &[u8], namespace: &[u8]| {
-        let (mut vm, host) = proxy(direction, 1);
-        host.set_text("xds\0node\0metadata\0WORKLOAD_NAME", workload);
-        host.set_text("xds\0node\0metadata\0NAMESPACE", namespace);
-        host.set_headers(&[
-            (b":method", b"POST"),
-            (b":authority", b"meshchain-collector.meshchain.svc.cluster.local:8080"),
-            (b":path", b"/v1/batches"),
-        ]);
-        call(&mut vm, &host);
-        tick(&mut vm, &host);
-        host.metric("meshchain_skipped")
-    };
-    assert_eq!(skipped(1, b"meshchain-collector", b"meshchain"), 1);
-    assert_eq!(skipped(2, b"meshchain-collector", b"meshchain"), 0, "a call of its own");
-    assert_eq!(skipped(1, b"reviews", b"meshchain"), 0, "whatever a caller names");
-    assert_eq!(skipped(1, b"meshchain-collector", b"shop"), 0);
-}
-
-#[test]
-fn a_bad_configuration_turns_the_filter_off_and_the_next_batch_tells() {
-    let (mut vm, host) = proxy(1, 1);
-    vm.configure(&host, PLACE, b"[]");
-    call(&mut vm, &host);
-    tick(&mut vm, &host);
-    assert_eq!((host.metric("meshchain_digests"), host.metric("meshchain_config_errors")), (0, 1));
-    assert_eq!(host.metric("meshchain_dropped_unconfigured"), 1);
-    vm.configure(&host, PLACE, b"");
-    let batch = posted(&mut vm, &host);
-    let lost = Dropped { reason: DropReason::Unconfigured as u32, count: 1 };
-    assert_eq!(header(&batch).dropped, [lost], "the next batch tells of it");
 }
 
 #[test]

@@ -12,10 +12,12 @@ import struct
 import sys
 
 import check_evidence
+import check_stored
 import ed25519
+from context_rule import context_of, session_header
 from target_rule import canonical_authority, canonical_path
 from trees import leaf_hash, root_of_inclusion, roots_of_consistency, sha256, tree_root
-from xxhash64 import xxhash64
+from vector_text import raw, same
 
 HERE = pathlib.Path(__file__).resolve().parent
 ENTRY = struct.Struct(">BB16s8s32s32s")
@@ -34,11 +36,6 @@ def read_proto(text):
 
 
 MESSAGES = read_proto((HERE / "meshchain.proto").read_text("utf-8"))
-
-
-def raw(value):
-    """Bytes of a vector's text: hex behind 0x, else UTF-8."""
-    return bytes.fromhex(value[2:]) if value.startswith("0x") else value.encode()
 
 
 def varint(number):
@@ -107,77 +104,7 @@ def hop_part(call):
     return encode("HopPart", part)
 
 
-# --- trace contexts -------------------------------------------------------------------------
-
-TRACE, SPAN = "([0-9a-fA-F]{16}|[0-9a-fA-F]{32})", "([0-9a-fA-F]{16})"
-SHORT = re.compile("[0-9a-fA-F]{1,16}")
-B3 = re.compile(f"{TRACE}-{SPAN}(?:-([01d])(?:-{SPAN})?)?")
-W3C = re.compile("(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.S)
-SESSION = re.compile("([0-9a-f]{32})(;w3c)?(?:;id=(.{1,256}))?", re.S)
-DENIED, ACCEPTED, DEBUG = 1, 2, 3
-STATES = {"0": DENIED, "false": DENIED, "1": ACCEPTED, "true": ACCEPTED, "d": DEBUG}
-
-
-def b3_multi(headers):
-    trace, span = headers.get("x-b3-traceid", ""), headers.get("x-b3-spanid", "")
-    parent = headers.get("x-b3-parentspanid", "")
-    if not SHORT.fullmatch(trace) and not re.fullmatch("[0-9a-fA-F]{32}", trace):
-        return None
-    if not SHORT.fullmatch(span):
-        return None
-    state = headers.get("x-b3-sampled", "")
-    sampling = STATES.get(state, 0) if state != "d" else 0
-    if headers.get("x-b3-flags") == "1":
-        sampling = DEBUG
-    parent = parent if SHORT.fullmatch(parent) and int(parent, 16) else None
-    return trace, span, parent, sampling
-
-
-def b3_single(headers):
-    match = B3.fullmatch(headers.get("b3", ""))
-    if not match or match[4] and not int(match[4], 16):
-        return None
-    return match[1], match[2], match[4], STATES.get(match[3], 0)
-
-
-def w3c(headers):
-    match = W3C.fullmatch(headers.get("traceparent", ""))
-    if not match or match[1] == "00" and match[5]:
-        return None
-    return match[2], match[3], None, ACCEPTED if int(match[4], 16) & 1 else DENIED
-
-
-def session_header(value):
-    """As the vectors write it; None where it is no session header. Text of one byte a character."""
-    match = SESSION.fullmatch(value)
-    if not match or not int(match[1], 16):
-        return None
-    return {"session": match[1], "w3c": bool(match[2]), "request_id": match[3]}
-
-
-def context_of(headers):
-    """The first valid form, as the vectors write it; None where there is none."""
-    sender = session_header(headers.get("x-meshchain-session", ""))
-    first = [w3c] if sender and sender["w3c"] else []
-    for form in first + [b3_single, b3_multi, w3c]:
-        found = form(headers)
-        if found and int(found[0], 16) and int(found[1], 16):
-            trace, span, parent, sampling = found
-            return {
-                "trace_id": trace.lower().zfill(32),
-                "span_id": span.lower().zfill(16),
-                "parent_span_id": parent and parent.lower().zfill(16),
-                "sampling": sampling,
-            }
-    return None
-
-
 # --- one check per format -------------------------------------------------------------------
-
-
-def same(what, ours, theirs):
-    ours = ours.hex() if isinstance(ours, bytes) else ours
-    assert ours == theirs, f"{what}: {ours} here, {theirs} in the file"
 
 
 def check_table(rule):
@@ -341,112 +268,6 @@ def check_context(vector):
     same("verdict", context is not None, vector["valid"])
 
 
-def check_bundle(vector):
-    entries = [raw(entry) for entry in vector["input"]["entries"]]
-    bundle = b"".join(struct.pack(">H", len(e)) + e for e in entries)
-    same("encoded", bundle, vector["encoded"])
-
-
-def check_entries_page(vector):
-    leaves = [raw(leaf) for leaf in vector["input"]["leaves"]]
-    same("encoded", b"".join(struct.pack(">I", len(leaf)) + leaf for leaf in leaves), vector["encoded"])
-
-
-def check_tile_name(vector):
-    i = vector["input"]
-    digits = str(i["index"])
-    digits = digits.zfill(-(-len(digits) // 3) * 3)
-    path = "/x".join(digits[at : at + 3] for at in range(0, len(digits), 3))
-    path = "x" + path if len(digits) > 3 else path
-    head, _, tail = path.rpartition("/x")
-    path = f"{head}/{tail}" if head else path
-    partial = f".p/{i['width']}" if i["width"] < 256 else ""
-    same("path", f"tile/{i['level']}/{path}{partial}", vector["text"])
-
-
-def check_staging_bundle(vector):
-    i = vector["input"]
-    content = b"meshchain-pool/1"
-    for leaf in i["leaves"]:
-        records = b"".join(struct.pack(">I", len(raw(r))) + raw(r) for r in leaf["records"])
-        parts = [raw(leaf["leaf"]), raw(leaf["entries"]), records]
-        content += struct.pack(">III", *map(len, parts)) + b"".join(parts)
-    same("encoded", (content + sha256(content)).hex(), vector["encoded"])
-    same("name", f"pool/{i['first']:020}-{sha256(content)[:8].hex()}", vector["name"])
-
-
-def check_json_text(vector):
-    same("text", json.loads(vector["text"]), vector["input"])
-    same("one line", "\n" in vector["text"], False)
-
-
-def check_sealed(vector):
-    check_json_text(vector)
-    state = vector["input"]
-    same("members", list(json.loads(vector["text"])), ["version", "writer", "segments", "root", "sessions"])
-    bounds = [tuple(int(n) for n in name.split("-")[:2]) for name in state["segments"]]
-    same("segments follow", [first for first, _ in bounds], [0, *(end for _, end in bounds)][: len(bounds)])
-    tables = [tuple(int(n) for n in name.split("-")[:2]) for name in state["sessions"]]
-    same("tables follow", [first for first, _ in tables], [0, *(end for _, end in tables)][: len(tables)])
-    same("tables end with segments", {end for _, end in tables} - {end for _, end in bounds}, set())
-    same("tables end with the last", tables[-1:] and tables[-1][1], bounds[-1:] and bounds[-1][1])
-
-
-# The members of a session in a table, in their order; the last one only where there is one.
-SESSION_MEMBERS = (
-    "first_leaf batches last_seq chain entries missing dropped notices last_received_ns source principal closed previous"
-).split()
-
-
-def table_bloom(seed, ids):
-    """A bloom filter as in a segment's index: 10 bits per key in blocks of 512, 6 of them set."""
-
-    def mixed(key):
-        return xxhash64(key.to_bytes(8, "big"))
-
-    blocks = -(-len(ids) * 10 // 512)
-    bloom = bytearray(64 * blocks)
-    for session in ids:
-        hashed = mixed(xxhash64(session, seed) >> 24)
-        block, bits = (hashed >> 32) * blocks >> 32, mixed(hashed)
-        for probe in range(6):
-            bit = bits >> 9 * probe & 511
-            bloom[64 * block + bit // 8] |= 1 << bit % 8
-    return bytes(bloom)
-
-
-def check_session_table(vector):
-    i = vector["input"]
-    sessions = [(bytes.fromhex(session), state) for session, state in i["sessions"]]
-    same("by id", sessions, sorted(sessions, key=lambda session: session[0]))
-    blocks, fences = b"", b""
-    for at in range(0, len(sessions), 128):
-        states, rows, newest = b"", b"", 0
-        for session, state in sessions[at : at + 128]:
-            heard = 0 if state["closed"] else state["last_received_ns"]
-            state = {member: state[member] for member in SESSION_MEMBERS if member in state}
-            state = json.dumps(state, separators=(",", ":"), ensure_ascii=False).encode()
-            states, newest = states + state, max(newest, heard)
-            rows += session + struct.pack(">QI", heard, len(states)) + sha256(state)[:8]
-        blocks += states + rows
-        fences += rows[:16] + struct.pack(">QQ", len(blocks), newest) + sha256(rows)[:16]
-    bloom = table_bloom(i["seed"], [session for session, _ in sessions])
-    footer = b"meshchain-table1" + struct.pack(">QQQQ", i["first"], i["end"], i["seed"], len(blocks))
-    footer += struct.pack(">II", len(sessions), len(bloom) // 64)
-    index = fences + bloom + footer
-    same("encoded", (blocks + index + sha256(index)).hex(), vector["encoded"])
-    same("name", f"sessions/{i['first']:020}-{i['end']:020}-{i['seed']:016x}", vector["name"])
-
-
-def check_audit_line(vector):
-    check_json_text(vector)
-    line = json.loads(vector["text"])
-    same("members", list(line)[:4], ["time", "event", "log", "prev"])
-    same("log", list(line["log"]), ["origin", "size", "root"])
-    before = sha256(b"the line before").hex() if line["log"]["size"] else "00" * 32
-    same("prev", line["prev"], before)
-
-
 def message(name):
     return lambda vector: same("encoded", encode(name, vector["input"]), vector["encoded"])
 
@@ -470,14 +291,8 @@ CHECKS = {
     "inclusion": check_inclusion,
     "consistency": check_consistency,
     "context": check_context,
-    "bundle": check_bundle,
-    "entries-page": check_entries_page,
-    "tile-name": check_tile_name,
-    "staging-bundle": check_staging_bundle,
-    "sealed": check_sealed,
-    "session-table": check_session_table,
-    "audit-line": check_audit_line,
     "evidence": check_evidence_file,
+    **check_stored.CHECKS,
 }
 # Signed texts, and what holds them. Rust checks these, and other people's code does.
 ELSEWHERE = {"note", "checkpoint", "tlog-proof"}

@@ -15,8 +15,10 @@ from lab.messages import decode, fields
 from lab.tools import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "tests"))
-from check_vectors import (  # noqa: E402, F401
-    ACCEPTED, DENIED, ENTRY, canonical_authority, canonical_path, context_of, sha256)
+from check_vectors import ENTRY  # noqa: E402, F401
+from context_rule import ACCEPTED, DENIED, context_of  # noqa: E402, F401
+from target_rule import canonical_authority, canonical_path  # noqa: E402, F401
+from trees import sha256  # noqa: E402, F401
 
 SENDING = (CLIENT, GATEWAY_OUT)  # the sides that sent a hop; the others received it
 OTLP_CLIENT = 3  # a span's kind
